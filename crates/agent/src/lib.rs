@@ -1,0 +1,1 @@
+//! Joins a process to the mesh: registration, bootstrap, capture, lifecycle.

@@ -1,0 +1,1 @@
+//! Istio kinds and MeshConfig: types, field documentation, CRD schemas.

@@ -1,0 +1,1 @@
+//! Runs the feature pages against our proxy and against Envoy.

@@ -1,0 +1,1 @@
+//! ADS server: debounce, push queue, subscriptions, cache, debug endpoints.

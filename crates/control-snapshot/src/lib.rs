@@ -1,0 +1,1 @@
+//! The immutable world, and who sees what of it.

@@ -1,0 +1,1 @@
+//! ProxyView to listeners, routes, clusters and endpoints.

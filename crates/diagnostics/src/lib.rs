@@ -1,0 +1,1 @@
+//! What is wrong with user input, where, why and how to mend it.

@@ -1,0 +1,3 @@
+//! lateen-proxy
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! lateen
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Sockets, original destination, network namespaces, nftables, descriptor passing.

@@ -1,0 +1,1 @@
+//! xDS to valid runtime configuration, or NACK; owns the filter tables.

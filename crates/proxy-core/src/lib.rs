@@ -1,0 +1,1 @@
+//! Nouns of the data plane: listener, filters, stream info, response flags.

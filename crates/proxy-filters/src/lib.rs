@@ -1,0 +1,1 @@
+//! One module per filter, named as Envoy names it.

@@ -1,0 +1,1 @@
+//! Workers, listeners, drain, admin endpoints.

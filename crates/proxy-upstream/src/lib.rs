@@ -1,0 +1,1 @@
+//! Clusters: endpoint sets, load balancing, pools, DNS.

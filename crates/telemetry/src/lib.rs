@@ -1,0 +1,1 @@
+//! Metric names as enums, counters per worker, logging.

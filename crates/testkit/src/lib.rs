@@ -1,0 +1,1 @@
+//! Fake clock, seeded randomness, fixtures, scripted upstreams.

@@ -1,0 +1,1 @@
+//! The one knower of rustls: server and client configurations, local CA.
