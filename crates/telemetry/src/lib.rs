@@ -1,1 +1,8 @@
-//! Metric names as enums, counters per worker, logging.
+//! Counters per worker, and logging set-up.
+//!
+//! - [`stats`]: counters, gauges and histograms under Envoy's names, one shard of plain cells per thread.
+//! - [`logging`]: `tracing` with a level that can be changed while running.
+
+pub mod histogram;
+pub mod logging;
+pub mod stats;
