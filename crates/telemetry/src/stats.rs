@@ -160,15 +160,16 @@ impl Registry {
     /// A scope whose prefix holds tag values: `cluster.app.` is `cluster.` with tag `envoy.cluster_name`.
     #[must_use]
     pub fn tagged_scope(&self, prefix: &str, tag_free: &str, tags: Vec<Tag>) -> Scope {
-        let inner = ScopeInner {
+        let leaves = Leaves::default();
+        let inner = Arc::new(ScopeInner {
             prefix: prefix.to_owned(),
             tag_free: tag_free.to_owned(),
             tags,
-        };
-        Scope {
-            registry: self.clone(),
-            inner: Arc::new(inner),
-        }
+            leaves: Arc::clone(&leaves),
+        });
+        self.table.lock().scopes.push(ScopeEntry { alive: Arc::downgrade(&inner), leaves });
+        Scope { registry: self.clone(), inner }
+    }
     }
 
     /// The scope of a cluster's statistics.
@@ -236,11 +237,12 @@ impl Registry {
     pub fn snapshot(&self) -> Vec<Stat> {
         let mut table = self.table.lock();
         table.sweep();
-        let mut stats: Vec<Stat> = table
-            .entries
-            .iter()
-            .filter_map(|entry| table.read(entry))
-            .collect();
+        let mut stats = Vec::with_capacity(table.stats);
+        for scope in &table.scopes {
+            if let Some(inner) = scope.alive.upgrade() {
+                stats.extend(scope.leaves.lock().iter().map(|leaf| table.read(&inner, leaf)));
+            }
+        }
         stats.sort_by(|a, b| a.name.cmp(&b.name));
         stats
     }
