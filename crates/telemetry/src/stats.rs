@@ -171,7 +171,6 @@ impl Registry {
         Scope { registry: self.clone(), inner }
     }
     }
-
     /// The scope of a cluster's statistics.
     #[must_use]
     pub fn cluster_scope(&self, cluster: &str) -> Scope {
