@@ -167,10 +167,16 @@ impl Registry {
             tags,
             leaves: Arc::clone(&leaves),
         });
-        self.table.lock().scopes.push(ScopeEntry { alive: Arc::downgrade(&inner), leaves });
-        Scope { registry: self.clone(), inner }
+        self.table.lock().scopes.push(ScopeEntry {
+            alive: Arc::downgrade(&inner),
+            leaves,
+        });
+        Scope {
+            registry: self.clone(),
+            inner,
+        }
     }
-    }
+
     /// The scope of a cluster's statistics.
     #[must_use]
     pub fn cluster_scope(&self, cluster: &str) -> Scope {
