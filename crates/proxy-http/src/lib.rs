@@ -1,1 +1,14 @@
-//! HTTP/1 codec and the Headers type.
+//! HTTP messages for the data plane: the [`Headers`] type that every filter sees, and our own HTTP/1 codec.
+//!
+//! The codec is strict (RFC 9112 without its permissions to be lenient) and does no I/O: heads are parsed from
+//! bytes that the caller has read, bodies are decoded piece by piece, and what is to be sent is appended to a
+//! buffer. The connection loop lives in `proxy-server`.
+
+mod head;
+mod header_id;
+mod headers;
+pub mod limits;
+
+pub use head::{RequestHead, ResponseHead, Version, connection_lists, lists_token};
+pub use header_id::HeaderId;
+pub use headers::{HeaderName, Headers, Name};
