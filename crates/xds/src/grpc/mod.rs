@@ -1,0 +1,3 @@
+//! The gRPC shell: it moves messages between the state machines and the wire, and decides nothing.
+
+pub mod client;
