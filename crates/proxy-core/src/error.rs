@@ -92,6 +92,18 @@ impl ConfigError {
     }
 }
 
+/// Refuses the first field of `fields` that is set. For fields that Envoy defines and this proxy does not enforce:
+/// each pair is the field's name and whether it is set.
+///
+/// # Errors
+/// [`ConfigError::unsupported`] for the first field that is set.
+pub fn refuse_unsupported(fields: &[(&str, bool)]) -> ConfigResult<()> {
+    match fields.iter().find(|(_, set)| *set) {
+        Some((field, _)) => Err(ConfigError::unsupported(field)),
+        None => Ok(()),
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_empty() {

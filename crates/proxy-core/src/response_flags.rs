@@ -1,0 +1,125 @@
+//! Why a response was not simply the upstream's: Envoy's response flags (`%RESPONSE_FLAGS%`,
+//! `StreamInfo::CoreResponseFlag`), with their short and long names.
+
+/// Declares the flags in Envoy's order, which is the order in which they are printed.
+macro_rules! response_flags {
+    ($($flag:ident = $short:literal, $doc:literal;)*) => {
+        /// One reason. The long name is the variant's name.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum ResponseFlag {
+            $(#[doc = $doc] $flag,)*
+        }
+
+        impl ResponseFlag {
+            /// Every flag in Envoy's order.
+            pub const ALL: &'static [ResponseFlag] = &[$(ResponseFlag::$flag,)*];
+
+            /// The short name, as `%RESPONSE_FLAGS%` prints it.
+            pub const fn short(self) -> &'static str {
+                match self { $(ResponseFlag::$flag => $short,)* }
+            }
+
+            /// The long name, as `%RESPONSE_FLAGS_LONG%` prints it.
+            pub const fn long(self) -> &'static str {
+                match self { $(ResponseFlag::$flag => stringify!($flag),)* }
+            }
+        }
+    };
+}
+
+response_flags! {
+    FailedLocalHealthCheck = "LH", "The local service failed its health check.";
+    NoHealthyUpstream = "UH", "The cluster has no healthy host.";
+    UpstreamRequestTimeout = "UT", "The route's or the try's timeout ran out.";
+    LocalReset = "LR", "The connection was reset locally.";
+    UpstreamRemoteReset = "UR", "The upstream reset the stream.";
+    UpstreamConnectionFailure = "UF", "No connection to the upstream could be made.";
+    UpstreamConnectionTermination = "UC", "The upstream closed the connection.";
+    UpstreamOverflow = "UO", "A circuit breaker was open.";
+    NoRouteFound = "NR", "No route, or no filter chain, matched.";
+    DelayInjected = "DI", "A fault delayed the request.";
+    FaultInjected = "FI", "A fault aborted the request.";
+    RateLimited = "RL", "The rate limit said no.";
+    UnauthorizedExternalService = "UAEX", "External authorisation said no.";
+    RateLimitServiceError = "RLSE", "The rate limit service failed.";
+    DownstreamConnectionTermination = "DC", "The client closed the connection.";
+    UpstreamRetryLimitExceeded = "URX", "All tries were used up.";
+    StreamIdleTimeout = "SI", "The stream was idle for too long.";
+    InvalidEnvoyRequestHeaders = "IH", "A strictly checked x-envoy header was invalid.";
+    DownstreamProtocolError = "DPE", "The client broke the protocol.";
+    UpstreamMaxStreamDurationReached = "UMSDR", "The upstream stream lasted too long.";
+    ResponseFromCacheFilter = "RFCF", "The answer came from a cache.";
+    NoFilterConfigFound = "NFCF", "A filter's configuration did not arrive in time.";
+    DurationTimeout = "DT", "The stream or connection lasted too long.";
+    UpstreamProtocolError = "UPE", "The upstream broke the protocol.";
+    NoClusterFound = "NC", "The route's cluster does not exist.";
+    OverloadManagerTerminated = "OM", "The overload manager ended the request.";
+    DnsResolutionFailed = "DF", "The host's name did not resolve.";
+    DropOverload = "DO", "The endpoint assignment's drop policy dropped the request.";
+    DownstreamRemoteReset = "DR", "The client reset the stream.";
+    UnconditionalDropOverload = "UDO", "The endpoint assignment drops everything.";
+}
+
+/// A set of [`ResponseFlag`]s.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ResponseFlags(u32);
+
+const _: () = assert!(ResponseFlag::ALL.len() <= 32, "the set is 32 bits wide");
+
+impl ResponseFlags {
+    /// No flag.
+    pub const NONE: ResponseFlags = ResponseFlags(0);
+
+    /// Adds a flag.
+    pub fn set(&mut self, flag: ResponseFlag) {
+        self.0 |= 1 << flag as u8;
+    }
+
+    /// True when the flag is in the set.
+    pub const fn contains(self, flag: ResponseFlag) -> bool {
+        self.0 & (1 << flag as u8) != 0
+    }
+
+    /// True when no flag is set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The flags in Envoy's order.
+    pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
+        ResponseFlag::ALL.iter().copied().filter(move |&flag| self.contains(flag))
+    }
+
+    /// Short names joined by commas; empty for no flag (loggers print `-` then).
+    pub fn short_names(self) -> String {
+        self.iter().map(ResponseFlag::short).collect::<Vec<_>>().join(",")
+    }
+
+    /// Long names joined by commas.
+    pub fn long_names(self) -> String {
+        self.iter().map(ResponseFlag::long).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl From<ResponseFlag> for ResponseFlags {
+    fn from(flag: ResponseFlag) -> Self {
+        let mut flags = ResponseFlags::NONE;
+        flags.set(flag);
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_in_envoys_order_whatever_the_order_of_setting() {
+        let mut flags = ResponseFlags::from(ResponseFlag::UpstreamRetryLimitExceeded);
+        flags.set(ResponseFlag::UpstreamConnectionFailure);
+        assert_eq!(flags.short_names(), "UF,URX");
+        assert_eq!(flags.long_names(), "UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+        assert!(ResponseFlags::NONE.short_names().is_empty());
+    }
+}
