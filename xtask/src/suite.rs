@@ -1,0 +1,262 @@
+//! `cargo xtask test`: everything, with a line per stage and a sum; and its parts as commands of their own.
+//!
+//! Each stage is a program that ends with `N passed, N failed, N skipped`; its exit code must agree. A stage that
+//! cannot run is reported as not run, and that fails in CI.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{cargo, in_ci, oracle_dir};
+use crate::tools;
+
+/// The sets of test data that `cargo xtask test` runs, with their further arguments.
+const ORACLES: &[(&str, &[&str])] = &[
+    ("istiod-xds", &["--without", "mtls,telemetry", "--foundation"]),
+    ("llhttp", &[]),
+    ("istio-crds", &[]),
+    ("istio-crd-validation", &[]),
+    ("istio-config", &[]),
+];
+
+/// What one stage found.
+#[derive(Clone, Debug, Default)]
+struct Outcome {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// Why it did not run, or what went wrong beside single failures.
+    note: Option<String>,
+}
+
+/// Runs every stage and prints the sum.
+pub(crate) fn run(arguments: &[String]) -> Result<bool> {
+    let only = arguments
+        .iter()
+        .position(|a| a == "--only")
+        .and_then(|at| arguments.get(at + 1));
+    let wanted = |stage: &str| only.is_none_or(|o| stage.contains(o.as_str()));
+    let envoy = tools::envoy();
+    let kubectl = tools::kubectl();
+    build_binaries()?;
+    let mut stages: Vec<(String, f64, Outcome)> = Vec::new();
+    let mut stage = |name: &str, run: &mut dyn FnMut() -> Result<Outcome>| {
+        if wanted(name) {
+            println!("\n== {name}");
+            let start = Instant::now();
+            let outcome = run().unwrap_or_else(|e| Outcome {
+                failed: 1,
+                note: Some(format!("{e:#}")),
+                ..Outcome::default()
+            });
+            stages.push((name.to_owned(), start.elapsed().as_secs_f64(), outcome));
+        }
+    };
+    stage("unit tests", &mut || {
+        counted(&mut cargo(["test", "--workspace", "--no-fail-fast", "--quiet"]))
+    });
+    stage("feature pages on lateen", &mut || {
+        counted(&mut pages_command("lateen"))
+    });
+    stage("feature pages on envoy", &mut || match &envoy {
+        Ok(path) => counted(pages_command("envoy").env("LATEEN_ENVOY", path)),
+        Err(error) => Ok(not_run(format!("{error:#}"))),
+    });
+    stage("kubectl against the demo", &mut || match &kubectl {
+        Ok(path) => counted(
+            cargo([
+                "test",
+                "--quiet",
+                "--package",
+                "lateen",
+                "--test",
+                "kubectl",
+                "--",
+                "--ignored",
+                "--test-threads=1",
+            ])
+            .env("LATEEN_KUBECTL", path),
+        ),
+        Err(error) => Ok(not_run(format!("{error:#}"))),
+    });
+    for (set, extra) in ORACLES {
+        let name = format!("oracle {set}");
+        stage(&name, &mut || {
+            if oracle_dir().join(set).is_dir() {
+                counted(&mut oracle_command(set, extra))
+            } else {
+                Ok(not_run(format!("{} is absent", oracle_dir().join(set).display())))
+            }
+        });
+    }
+    Ok(summarise(&stages))
+}
+
+/// `cargo xtask oracle SET ...`.
+pub(crate) fn oracle(arguments: &[String]) -> Result<bool> {
+    let set = arguments
+        .first()
+        .context("name a set, such as istiod-xds or llhttp")?;
+    let extra: Vec<&str> = arguments[1..].iter().map(String::as_str).collect();
+    crate::process::succeeds(&mut oracle_command(set, &extra))
+}
+
+/// `cargo xtask pages ...`.
+pub(crate) fn pages(arguments: &[String]) -> Result<bool> {
+    let mut command = cargo([
+        "run",
+        "--quiet",
+        "--package",
+        "casebook",
+        "--bin",
+        "casebook",
+        "--",
+    ]);
+    if arguments.iter().any(|a| a == "envoy") {
+        command.env("LATEEN_ENVOY", tools::envoy()?);
+    }
+    build_binaries()?;
+    crate::process::succeeds(command.args(arguments))
+}
+
+/// The programs that pages and end-to-end tests start must exist before those do.
+fn build_binaries() -> Result<()> {
+    let mut build = cargo([
+        "build",
+        "--quiet",
+        "--package",
+        "lateen-proxy",
+        "--package",
+        "lateen",
+    ]);
+    anyhow::ensure!(crate::process::succeeds(&mut build)?, "the binaries do not build");
+    Ok(())
+}
+
+fn pages_command(data_plane: &str) -> Command {
+    cargo([
+        "run",
+        "--quiet",
+        "--package",
+        "casebook",
+        "--bin",
+        "casebook",
+        "--",
+        "--data-plane",
+        data_plane,
+    ])
+}
+
+fn oracle_command(set: &str, extra: &[&str]) -> Command {
+    let mut command = cargo([
+        "run",
+        "--quiet",
+        "--package",
+        "casebook",
+        "--bin",
+        "oracle",
+        "--",
+        set,
+    ]);
+    command.args(extra).env("LATEEN_ORACLE", oracle_dir());
+    command
+}
+
+fn not_run(reason: String) -> Outcome {
+    Outcome {
+        failed: u64::from(in_ci()),
+        skipped: u64::from(!in_ci()),
+        note: Some(format!("not run: {reason}")),
+        ..Outcome::default()
+    }
+}
+
+/// Runs a command, shows its output and adds up the counts that it prints.
+fn counted(command: &mut Command) -> Result<Outcome> {
+    let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some(counts) = counts(&line) {
+            outcome.passed += counts.0;
+            outcome.failed += counts.1;
+            outcome.skipped += counts.2;
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && outcome.failed == 0 {
+        outcome.failed = 1;
+        outcome.note = Some(format!("ended with {status}"));
+    } else if status.success() && outcome.passed == 0 {
+        outcome.failed += 1;
+        outcome.note = Some("ran no test".to_owned());
+    }
+    Ok(outcome)
+}
+
+/// Reads `test result: ok. 4 passed; 0 failed; 1 ignored` and `4 passed, 0 failed, 1 skipped`.
+fn counts(line: &str) -> Option<(u64, u64, u64)> {
+    let line = line.trim();
+    if !(line.starts_with("test result:") || line.starts_with(|c: char| c.is_ascii_digit())) {
+        return None;
+    }
+    let words: Vec<&str> = line
+        .split([' ', ',', ';', '.'])
+        .filter(|w| !w.is_empty())
+        .collect();
+    let before = |label: &str| {
+        let at = words.iter().position(|w| *w == label)?;
+        words.get(at.checked_sub(1)?)?.parse().ok()
+    };
+    Some((
+        before("passed")?,
+        before("failed")?,
+        before("ignored").or_else(|| before("skipped")).unwrap_or(0),
+    ))
+}
+
+fn summarise(stages: &[(String, f64, Outcome)]) -> bool {
+    println!(
+        "\n{:<28} {:>7} {:>7} {:>8} {:>9}",
+        "stage", "passed", "failed", "skipped", "seconds"
+    );
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, seconds, outcome) in stages {
+        let Outcome {
+            passed: p,
+            failed: f,
+            skipped: s,
+            note,
+        } = outcome;
+        let note = note.as_deref().map(|n| format!("  {n}")).unwrap_or_default();
+        println!("{name:<28} {p:>7} {f:>7} {s:>8} {seconds:>9.1}{note}");
+        passed += p;
+        failed += f;
+        skipped += s;
+    }
+    if stages.is_empty() {
+        println!("no stage has such a name");
+        return false;
+    }
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    failed == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn both_kinds_of_closing_lines_are_read() {
+        assert_eq!(
+            counts("test result: ok. 4 passed; 1 failed; 2 ignored; 0 measured"),
+            Some((4, 1, 2))
+        );
+        assert_eq!(counts("12 passed, 0 failed, 3 skipped"), Some((12, 0, 3)));
+        assert_eq!(counts("12 passed, 0 failed"), Some((12, 0, 0)));
+        assert_eq!(counts("running 12 tests"), None);
+    }
+}
