@@ -1,0 +1,116 @@
+//! The broker end to end over a real Unix socket: a sidecar's questions, a policy's answers.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+
+use net::broker::{Broker, BrokeredListener, Family, ListenerKind, Policy, Server, serve_channel};
+use net::descriptors;
+use net::socket::{self, PortSharing};
+
+/// Grants one Direct listener per wildcard address and refuses everything else.
+struct OneListener {
+    namespace: Option<OwnedFd>,
+    granted: Option<SocketAddr>,
+}
+
+impl Policy for OneListener {
+    fn listen(&mut self, address: SocketAddr) -> io::Result<Vec<BrokeredListener>> {
+        if !address.ip().is_unspecified() {
+            return Err(io::Error::from_raw_os_error(98));
+        }
+        let wanted = self.granted.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
+        let fd = socket::listen(wanted, PortSharing::Shared)?;
+        let local_addr = socket::local_address(&fd)?;
+        self.granted = Some(local_addr);
+        Ok(vec![BrokeredListener {
+            fd,
+            kind: ListenerKind::Direct,
+            local_addr,
+        }])
+    }
+
+    fn namespace_channel(&mut self) -> io::Result<Option<OwnedFd>> {
+        Ok(self.namespace.take())
+    }
+}
+
+/// Serves a policy while `sidecar` runs on another thread, as it does in another process.
+fn check_broker(namespace: Option<OwnedFd>, sidecar: impl FnOnce(Broker) + Send + 'static) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let server = Server::bind(&path).unwrap();
+        let at = path.clone();
+        let sidecar = tokio::task::spawn_blocking(move || sidecar(Broker::connect(&at).unwrap()));
+        tokio::select! {
+            served = server.serve(OneListener { namespace, granted: None }) => panic!("the broker ended: {served:?}"),
+            done = sidecar => done.unwrap(),
+        }
+    });
+    assert!(!path.exists(), "the socket file goes away with the server");
+}
+
+#[test]
+fn each_worker_gets_a_listener_of_its_own_on_the_same_port() {
+    check_broker(None, |broker| {
+        let wildcard = "0.0.0.0:15006".parse().unwrap();
+        let mut first = broker.listen(wildcard).unwrap();
+        let mut second = broker.listen(wildcard).unwrap();
+        assert_eq!(first.len(), 1);
+        assert_eq!(first[0].kind, ListenerKind::Direct);
+        assert_eq!(first[0].local_addr, second[0].local_addr);
+        let address = first[0].local_addr;
+        drop(second.remove(0));
+        let listener = TcpListener::from(first.remove(0).fd);
+        listener.set_nonblocking(false).unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"hi").unwrap();
+        let mut greeting = [0; 2];
+        listener.accept().unwrap().0.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"hi");
+    });
+}
+
+#[test]
+fn a_refusal_keeps_its_kind() {
+    check_broker(None, |broker| {
+        let error = broker.listen("127.0.0.1:8080".parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn without_a_namespace_sockets_are_the_hosts() {
+    check_broker(None, |broker| {
+        let socket = broker.socket(Family::V4).unwrap();
+        assert!(socket::local_address(&socket).unwrap().ip().is_unspecified());
+    });
+}
+
+#[test]
+fn sockets_come_over_the_namespace_channel_and_are_fetched_ahead() {
+    let (ours, theirs) = descriptors::channel().unwrap();
+    let answered = std::thread::spawn(move || {
+        let mut rounds = 0;
+        while serve_channel(&ours).unwrap() {
+            rounds += 1;
+        }
+        rounds
+    });
+    check_broker(Some(theirs), |broker| {
+        let sockets: Vec<OwnedFd> = (0..9).map(|_| broker.socket(Family::V6).unwrap()).collect();
+        assert!(socket::local_address(&sockets[8]).unwrap().is_ipv6());
+    });
+    assert_eq!(answered.join().unwrap(), 2, "nine sockets in two round trips");
+}
+
+#[test]
+fn connecting_to_no_broker_says_so() {
+    let error = Broker::connect(std::path::Path::new("/nonexistent/broker.sock")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
