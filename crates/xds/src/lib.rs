@@ -10,6 +10,7 @@ pub mod client;
 pub mod grpc;
 pub mod limits;
 mod resource;
+pub mod server;
 
 pub use resource::{Resource, resource_name};
 

@@ -26,3 +26,7 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams that one connection to the server may open.
 pub const MAX_CONCURRENT_STREAMS: u32 = 1024;
+/// Resource types that one stream may watch.
+pub const MAX_TYPES_PER_STREAM: usize = 32;
+/// Names that one stream may subscribe to, per type.
+pub const MAX_NAMES_PER_TYPE: usize = 200_000;

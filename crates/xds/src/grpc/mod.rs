@@ -1,3 +1,4 @@
 //! The gRPC shell: it moves messages between the state machines and the wire, and decides nothing.
 
 pub mod client;
+pub mod server;

@@ -1,0 +1,146 @@
+//! The ADS service over gRPC: each stream becomes a [`Connection`] that a [`Streams`] handler serves.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use api_envoy::envoy::service::discovery::v3 as ads;
+use api_envoy::envoy::service::discovery::v3::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use futures::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Status, Streaming};
+
+use crate::limits;
+
+/// Both ends of a delta stream.
+pub type DeltaConnection = Connection<ads::DeltaDiscoveryRequest, ads::DeltaDiscoveryResponse>;
+/// Both ends of a state-of-the-world stream.
+pub type SotwConnection = Connection<ads::DiscoveryRequest, ads::DiscoveryResponse>;
+
+/// One open stream.
+#[derive(Debug)]
+pub struct Connection<Request, Response> {
+    /// The client's address, when the transport has one.
+    pub peer: Option<SocketAddr>,
+    requests: Streaming<Request>,
+    responses: mpsc::Sender<Result<Response, Status>>,
+}
+
+impl<Request, Response> Connection<Request, Response> {
+    /// The next request; `None` at the end of the stream, whatever ended it. Can be dropped without losing a request.
+    pub async fn receive(&mut self) -> Option<Request> {
+        match self.requests.next().await? {
+            Ok(request) => Some(request),
+            Err(status) => {
+                tracing::debug!(%status, "ADS stream broken off");
+                None
+            }
+        }
+    }
+
+    /// Sends a response, waiting for room; false when the stream is gone.
+    pub async fn send(&self, response: Response) -> bool {
+        self.responses.send(Ok(response)).await.is_ok()
+    }
+
+    /// Ends the stream with an error.
+    pub async fn refuse(&self, status: Status) {
+        // A client that has gone away does not need to hear it.
+        let _ = self.responses.send(Err(status)).await;
+    }
+}
+
+/// Serves streams. The returned future is the life of the stream: when it ends, the stream is closed.
+pub trait Streams: Clone + Send + Sync + 'static {
+    /// Serves a delta stream.
+    fn delta(&self, connection: DeltaConnection) -> impl Future<Output = ()> + Send;
+    /// Serves a state-of-the-world stream.
+    fn sotw(&self, connection: SotwConnection) -> impl Future<Output = ()> + Send;
+}
+
+struct Service<S>(S);
+
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl<S: Streams> AggregatedDiscoveryService for Service<S> {
+    type StreamAggregatedResourcesStream = ResponseStream<ads::DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = ResponseStream<ads::DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: tonic::Request<Streaming<ads::DiscoveryRequest>>,
+    ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
+        let (connection, responses) = accept(request);
+        let streams = self.0.clone();
+        tokio::spawn(async move { streams.sotw(connection).await });
+        Ok(tonic::Response::new(responses))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: tonic::Request<Streaming<ads::DeltaDiscoveryRequest>>,
+    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let (connection, responses) = accept(request);
+        let streams = self.0.clone();
+        tokio::spawn(async move { streams.delta(connection).await });
+        Ok(tonic::Response::new(responses))
+    }
+}
+
+fn accept<Request, Response: Send + 'static>(
+    request: tonic::Request<Streaming<Request>>,
+) -> (Connection<Request, Response>, ResponseStream<Response>) {
+    let (sender, receiver) = mpsc::channel(limits::SERVER_RESPONSE_QUEUE);
+    let peer = request.remote_addr();
+    let connection = Connection {
+        peer,
+        requests: request.into_inner(),
+        responses: sender,
+    };
+    (connection, Box::pin(ReceiverStream::new(receiver)))
+}
+
+fn router(streams: impl Streams) -> Router {
+    let service = AggregatedDiscoveryServiceServer::new(Service(streams))
+        .max_decoding_message_size(limits::MAX_REQUEST_BYTES);
+    Server::builder()
+        .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(limits::MAX_CONCURRENT_STREAMS)
+        .add_service(service)
+}
+
+/// Serves ADS in plaintext on a bound listener until `shutdown` resolves and the open streams have ended.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    streams: impl Streams,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    router(streams)
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await
+}
+
+/// As [`serve`], on a Unix socket.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve_unix(
+    listener: tokio::net::UnixListener,
+    streams: impl Streams,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    router(streams)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .await
+}

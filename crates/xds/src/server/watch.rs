@@ -1,0 +1,189 @@
+//! What one stream watches, holds and has said about one resource type.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
+
+use api_envoy::google::rpc::Status;
+
+use super::{Content, Outgoing, Said, WILDCARD};
+
+/// A refusal, as the client worded it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nack {
+    /// `error_detail.message`.
+    pub reason: String,
+    /// The nonce of the refused response.
+    pub nonce: String,
+    /// The version of the refused response.
+    pub version: String,
+}
+
+/// The state of one type on one stream.
+#[derive(Debug, Default)]
+pub struct Watch {
+    pub(super) wildcard: bool,
+    pub(super) names: BTreeSet<String>,
+    /// What was sent last, by name. Zero: the client claims the name, and nothing is known about its bytes.
+    held: BTreeMap<Arc<str>, u64>,
+    nonce_sent: String,
+    nonce_acked: String,
+    version_sent: String,
+    version_acked: String,
+    nack: Option<Nack>,
+    digest_sent: u64,
+    digest_refused: Option<u64>,
+}
+
+impl Watch {
+    /// Whether everything of this type is wanted.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// The names subscribed to.
+    #[must_use]
+    pub fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+
+    /// Whether a resource of this name is wanted.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains(name)
+    }
+
+    /// Whether other bytes than these were sent last under this name, or none.
+    #[must_use]
+    pub fn differs(&self, resource: &Outgoing) -> bool {
+        self.held.get(&resource.name) != Some(&resource.fingerprint)
+    }
+
+    /// The names that the client holds, or claimed to hold when it came.
+    pub fn held(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.held.keys()
+    }
+
+    /// Held names for which `exists` is false.
+    pub fn vanished(&self, exists: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.held.keys().filter(|name| !exists(name)).cloned().collect()
+    }
+
+    /// The nonce of the last response; empty before the first.
+    #[must_use]
+    pub fn nonce_sent(&self) -> &str {
+        &self.nonce_sent
+    }
+
+    /// The nonce of the last response that was accepted; empty before the first.
+    #[must_use]
+    pub fn nonce_acked(&self) -> &str {
+        &self.nonce_acked
+    }
+
+    /// The version of the last response.
+    #[must_use]
+    pub fn version_sent(&self) -> &str {
+        &self.version_sent
+    }
+
+    /// The version of the last response that was accepted.
+    #[must_use]
+    pub fn version_acked(&self) -> &str {
+        &self.version_acked
+    }
+
+    /// The refusal of the last response, if it was refused.
+    #[must_use]
+    pub fn nack(&self) -> Option<&Nack> {
+        self.nack.as_ref()
+    }
+
+    /// Whether the last response is still unanswered.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        !self.nonce_sent.is_empty()
+            && self.nonce_sent != self.nonce_acked
+            && self
+                .nack
+                .as_ref()
+                .is_none_or(|nack| nack.nonce != self.nonce_sent)
+    }
+
+    pub(super) fn claim<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        self.held.extend(names.map(|name| (Arc::from(name.as_str()), 0)));
+    }
+
+    pub(super) fn unsubscribe(&mut self, name: &str) -> bool {
+        if name == WILDCARD {
+            let names = &self.names;
+            self.held.retain(|held, _| names.contains(held.as_ref()));
+            return std::mem::replace(&mut self.wildcard, false);
+        }
+        if !self.wildcard {
+            self.held.remove(name);
+        }
+        self.names.remove(name)
+    }
+
+    /// Takes an ACK or NACK into account.
+    pub(super) fn answered(&mut self, nonce: &str, error: Option<&Status>) -> Said {
+        if nonce.is_empty() && error.is_none() {
+            return Said::Nothing;
+        }
+        if nonce != self.nonce_sent {
+            return Said::Stale;
+        }
+        if let Some(error) = error {
+            self.nack = Some(Nack {
+                reason: error.message.clone(),
+                nonce: nonce.to_owned(),
+                version: self.version_sent.clone(),
+            });
+            self.digest_refused = Some(self.digest_sent);
+            return Said::Nack(error.message.clone());
+        }
+        // A client repeats the nonce whenever it changes its subscription; only the first time is an ACK.
+        if self.nonce_acked == nonce {
+            return Said::Nothing;
+        }
+        nonce.clone_into(&mut self.nonce_acked);
+        self.version_acked.clone_from(&self.version_sent);
+        self.nack = None;
+        self.digest_refused = None;
+        Said::Ack
+    }
+
+    /// Remembers content as sent; false when the client has refused the same content.
+    pub(super) fn send(&mut self, nonce: &str, version: &str, content: &Content) -> bool {
+        let digest = digest(content);
+        if self.digest_refused == Some(digest) {
+            return false;
+        }
+        for name in &content.removed {
+            self.held.remove(name);
+        }
+        for resource in &content.resources {
+            self.held.insert(resource.name.clone(), resource.fingerprint);
+        }
+        nonce.clone_into(&mut self.nonce_sent);
+        version.clone_into(&mut self.version_sent);
+        self.digest_sent = digest;
+        true
+    }
+}
+
+fn digest(content: &Content) -> u64 {
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    for resource in &content.resources {
+        hasher.write(resource.name.as_bytes());
+        hasher.write_u64(resource.fingerprint);
+    }
+    hasher.write_u8(0);
+    for name in &content.removed {
+        hasher.write(name.as_bytes());
+        hasher.write_u8(0);
+    }
+    hasher.finish()
+}
