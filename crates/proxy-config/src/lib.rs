@@ -1,1 +1,19 @@
-//! xDS to valid runtime configuration, or NACK; owns the filter tables.
+//! From Envoy's configuration to the configuration that the workers run, or a refusal that names the field.
+//!
+//! A resource is accepted whole or not at all: nothing is parsed and then ignored. What is accepted is compiled into
+//! immutable values that threads share: names become numbers ([`context`]), filters are looked up in the tables of
+//! [`filters`].
+
+pub mod access_log;
+pub mod address;
+pub mod context;
+pub mod filter_chain;
+pub mod filters;
+pub mod limits;
+pub mod listener;
+pub mod listener_filter;
+pub mod listener_stats;
+pub mod tcp_proxy;
+
+pub use context::{CompileContext, LocalNode, NameTables, RouteSlot};
+pub use listener::ListenerConfig;

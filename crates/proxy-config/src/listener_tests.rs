@@ -1,0 +1,115 @@
+//! Listeners are accepted whole, or refused naming the field.
+
+use api_envoy::json::Schema;
+use serde_json::{Value, json};
+use telemetry::stats::Registry;
+
+use super::*;
+use crate::context::{LocalNode, NameTables};
+
+fn compile(json: &Value) -> ConfigResult<ListenerConfig<String>> {
+    let proto: v3::Listener = Schema::get().parse(json).unwrap();
+    let (mut names, registry, node) = (NameTables::default(), Registry::new(), LocalNode::default());
+    let mut context = CompileContext::new(&mut names, &registry, &node);
+    ListenerConfig::compile(&proto, &mut context, &mut |http, _| Ok(http.stat_prefix.clone()))
+}
+
+fn tcp_filter() -> Value {
+    json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp", "cluster": "app" } })
+}
+
+fn tls_socket() -> Value {
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" } })
+}
+
+fn listener(changes: Value) -> Value {
+    let mut listener = json!({
+        "name": "test",
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
+        "filter_chains": [{ "filters": [tcp_filter()] }]
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        listener[key] = value.clone();
+    }
+    listener
+}
+
+fn check_refused(changes: Value, path: &str) {
+    assert_eq!(compile(&listener(changes)).unwrap_err().path(), path);
+}
+
+#[test]
+fn defaults_are_envoys() {
+    let listener = compile(&listener(json!({}))).unwrap();
+    assert!(listener.bind_to_port && listener.socket.reuse_port && !listener.use_original_dst);
+    assert_eq!(listener.listener_filters_timeout, Some(Duration::from_secs(15)));
+    assert_eq!(listener.buffer_limit_bytes, 1 << 20);
+}
+
+#[test]
+fn use_original_dst_brings_its_listener_filter() {
+    let listener = compile(&listener(
+        json!({ "use_original_dst": true, "listener_filters_timeout": "0s" }),
+    ))
+    .unwrap();
+    assert_eq!(
+        listener.listener_filters,
+        [ListenerFilter::everywhere(ListenerFilterKind::OriginalDst)]
+    );
+    assert_eq!(listener.listener_filters_timeout, None);
+}
+
+#[test]
+fn fields_that_would_change_traffic_are_refused_by_name() {
+    check_refused(json!({ "enable_mptcp": true }), "enable_mptcp");
+    check_refused(json!({ "filter_chain_matcher": {} }), "filter_chain_matcher");
+    check_refused(json!({ "transparent": true }), "transparent");
+    check_refused(json!({ "filter_chains": [] }), "filter_chains");
+    check_refused(
+        json!({ "filter_chains": [{ "filters": [tcp_filter(), tcp_filter()] }] }),
+        "filter_chains[0].filters[0]",
+    );
+}
+
+#[test]
+fn an_unknown_network_filter_is_refused_where_it_stands() {
+    let rbac = json!({ "name": "envoy.filters.network.rbac", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC", "stat_prefix": "r" } });
+    let error = compile(&listener(
+        json!({ "filter_chains": [{ "filters": [rbac, tcp_filter()] }] }),
+    ))
+    .unwrap_err();
+    assert_eq!(error.path(), "filter_chains[0].filters[0].typed_config");
+    assert!(error.reason().contains("envoy.filters.network.rbac"));
+}
+
+#[test]
+fn tls_beside_plain_chains_is_accepted_and_tls_alone_is_not() {
+    let tls = json!({
+        "filter_chain_match": { "transport_protocol": "tls" },
+        "transport_socket": tls_socket(),
+        "filters": [tcp_filter()]
+    });
+    let both = compile(&listener(
+        json!({ "filter_chains": [tls, { "filters": [tcp_filter()] }] }),
+    ))
+    .unwrap();
+    assert_eq!(both.chains[0].transport, Transport::Tls);
+    check_refused(
+        json!({ "filter_chains": [tls] }),
+        "filter_chains[0].transport_socket",
+    );
+}
+
+#[test]
+fn an_error_in_a_filter_says_where_it_is() {
+    let mut filter = tcp_filter();
+    filter["typed_config"]["max_connect_attempts"] = json!(0);
+    check_refused(
+        json!({ "filter_chains": [{ "filters": [filter] }] }),
+        "filter_chains[0].filters[0].typed_config.max_connect_attempts",
+    );
+}
