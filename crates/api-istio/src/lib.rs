@@ -1,1 +1,18 @@
-//! Istio kinds and MeshConfig: types, field documentation, CRD schemas.
+//! Istio's API as Rust types: the fifteen kinds, MeshConfig, and the CRDs generated from them.
+//!
+//! - [`networking`], [`security`], [`telemetry`], [`extensions`]: the `spec` of each kind.
+//! - [`selector`], [`meta`]: what the kinds share; [`meta::IstioStatus`] is their `status`.
+//! - [`mesh`]: MeshConfig, the mesh-wide ProxyConfig and MeshNetworks.
+//! - [`kinds`]: names, groups and versions of the kinds; [`crds`]: their CustomResourceDefinitions.
+//!
+//! The types follow the JSON form of Istio's protobuf API (see [`proto`]); names and meaning are those of
+//! <https://github.com/istio/api>, the sentences are our own.
+
+pub mod mesh;
+pub mod meta;
+pub mod networking;
+pub mod proto;
+pub mod schema;
+pub mod selector;
+
+pub use proto::Duration;
