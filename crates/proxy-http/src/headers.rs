@@ -551,7 +551,7 @@ impl Headers {
         name_offset: usize,
         name_length: usize,
         value: std::ops::Range<usize>,
-    ) {
+    ) -> Option<HeaderId> {
         let id = HeaderId::from_name(&self.block[name_offset..name_offset + name_length]);
         self.push_field(Field {
             name_offset: name_offset as u32,
@@ -560,6 +560,7 @@ impl Headers {
             name_length: name_length as u16,
             id: id.map_or(UNKNOWN, |id| id as u8),
         });
+        id
     }
 
     /// Records a pseudo-header field that lies in the block.

@@ -4,11 +4,28 @@
 //! bytes that the caller has read, bodies are decoded piece by piece, and what is to be sent is appended to a
 //! buffer. The connection loop lives in `proxy-server`.
 
+mod chunked;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod framing;
 mod head;
 mod header_id;
 mod headers;
 pub mod limits;
+mod parse;
+mod request;
+mod response;
+mod serialize;
+mod syntax;
 
+pub use chunked::ChunkedDecoder;
+pub use error::ParseError;
+pub use framing::{BodyDecoder, BodyFraming, BodyStep, request_framing, response_framing};
 pub use head::{RequestHead, ResponseHead, Version, connection_lists, lists_token};
 pub use header_id::HeaderId;
 pub use headers::{HeaderName, Headers, Name};
+pub use parse::{HeadLimits, HeadParser, Parsed};
+pub use serialize::{
+    reason_phrase, write_chunk_header, write_last_chunk, write_request_head, write_response_head,
+};

@@ -1,0 +1,290 @@
+//! The head parser: one pass over complete lines, resumable between them.
+//!
+//! Each complete line is checked, copied into the head's block and indexed at once, so nothing is scanned twice
+//! and the caller's buffer needs to hold one line, not a head. Strictness is RFC 9112 without its permissions
+//! to be lenient: CRLF only, no folding, no white space around names, no control characters.
+
+use crate::error::ParseError;
+use crate::framing::check_framing_fields;
+use crate::head::{RequestHead, ResponseHead};
+use crate::header_id::HeaderId;
+use crate::headers::Headers;
+use crate::limits;
+use crate::syntax::{TOKEN_LOWER, is_field_value};
+use crate::{request, response};
+
+/// Limits of one head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Most bytes, start line and final empty line included.
+    pub bytes: usize,
+    /// Most header fields.
+    pub fields: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        HeadLimits {
+            bytes: limits::REQUEST_HEAD_BYTES,
+            fields: limits::HEADER_COUNT,
+        }
+    }
+}
+
+/// What a call has achieved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parsed {
+    /// Bytes of the input that are done with; the caller drops them.
+    pub consumed: usize,
+    /// True when the head is complete.
+    pub complete: bool,
+}
+
+/// Where in the head the parser stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    StartLine,
+    Fields,
+}
+
+/// Parses heads of one connection, one after the other; ready for the next when one is complete.
+#[derive(Clone, Debug)]
+pub struct HeadParser {
+    limits: HeadLimits,
+    place: Place,
+    /// Bytes of this head that were consumed by earlier lines.
+    taken: usize,
+    /// Bytes of the unfinished line that are known to hold no LF.
+    scanned: usize,
+    empty_lines: usize,
+}
+
+impl HeadParser {
+    /// A parser with these limits.
+    pub fn new(limits: HeadLimits) -> Self {
+        let bytes = limits.bytes.min(limits::HEAD_BYTES_CEILING);
+        let limits = HeadLimits { bytes, ..limits };
+        HeadParser {
+            limits,
+            place: Place::StartLine,
+            taken: 0,
+            scanned: 0,
+            empty_lines: 0,
+        }
+    }
+
+    /// True when nothing of a head has come yet.
+    pub fn is_idle(&self) -> bool {
+        self.place == Place::StartLine && self.scanned == 0
+    }
+
+    /// Reads on in a request head. `input` begins where the last call's `consumed` ended.
+    ///
+    /// # Errors
+    /// The bytes break the protocol or a limit.
+    pub fn request(&mut self, input: &[u8], head: &mut RequestHead) -> Result<Parsed, ParseError> {
+        let mut at = 0;
+        while let Some(end) = self.line_end(input, at)? {
+            let line = &input[at..end - 2];
+            match self.place {
+                Place::StartLine if line.is_empty() => self.count_empty_line()?,
+                Place::StartLine => {
+                    head.clear();
+                    request::parse_line(line, head)?;
+                    self.place = Place::Fields;
+                }
+                Place::Fields if line.is_empty() => {
+                    request::finish(head)?;
+                    self.restart();
+                    return Ok(Parsed {
+                        consumed: end,
+                        complete: true,
+                    });
+                }
+                Place::Fields => self.field(&input[at..end], &mut head.headers)?,
+            }
+            self.taken += end - at;
+            at = end;
+        }
+        self.check_unfinished(&input[at..], request::check_unfinished_line)?;
+        Ok(Parsed {
+            consumed: at,
+            complete: false,
+        })
+    }
+
+    /// Reads on in a response head, as [`Self::request`] does.
+    ///
+    /// # Errors
+    /// The bytes break the protocol or a limit.
+    pub fn response(&mut self, input: &[u8], head: &mut ResponseHead) -> Result<Parsed, ParseError> {
+        let mut at = 0;
+        while let Some(end) = self.line_end(input, at)? {
+            let line = &input[at..end - 2];
+            match self.place {
+                Place::StartLine if line.is_empty() => self.count_empty_line()?,
+                Place::StartLine => {
+                    head.clear();
+                    response::parse_line(line, head)?;
+                    self.place = Place::Fields;
+                }
+                Place::Fields if line.is_empty() => {
+                    self.restart();
+                    return Ok(Parsed {
+                        consumed: end,
+                        complete: true,
+                    });
+                }
+                Place::Fields => self.field(&input[at..end], &mut head.headers)?,
+            }
+            self.taken += end - at;
+            at = end;
+        }
+        self.check_unfinished(&input[at..], response::check_unfinished_line)?;
+        Ok(Parsed {
+            consumed: at,
+            complete: false,
+        })
+    }
+
+    /// Reads on in a trailer section: fields and the empty line, no start line.
+    ///
+    /// # Errors
+    /// The bytes break the protocol or a limit.
+    pub(crate) fn trailers(&mut self, input: &[u8], trailers: &mut Headers) -> Result<Parsed, ParseError> {
+        self.place = Place::Fields;
+        let mut at = 0;
+        while let Some(end) = self.line_end(input, at)? {
+            if end - at == 2 {
+                self.restart();
+                return Ok(Parsed {
+                    consumed: end,
+                    complete: true,
+                });
+            }
+            self.field(&input[at..end], trailers)?;
+            self.taken += end - at;
+            at = end;
+        }
+        self.check_unfinished(&input[at..], |_| Ok(()))?;
+        Ok(Parsed {
+            consumed: at,
+            complete: false,
+        })
+    }
+
+    fn restart(&mut self) {
+        *self = HeadParser::new(self.limits);
+    }
+
+    /// The end of the line that begins at `at`, behind its CRLF; `None` when it is not all there.
+    #[inline]
+    fn line_end(&mut self, input: &[u8], at: usize) -> Result<Option<usize>, ParseError> {
+        let from = at + std::mem::take(&mut self.scanned);
+        let Some(offset) = memchr::memchr(b'\n', &input[from..]) else {
+            self.scanned = input.len() - at;
+            if self.taken + self.scanned > self.limits.bytes {
+                return Err(ParseError::HeadTooLarge);
+            }
+            return Ok(None);
+        };
+        let end = from + offset + 1;
+        if self.taken + end - at > self.limits.bytes {
+            return Err(ParseError::HeadTooLarge);
+        }
+        if end - at < 2 || input[end - 2] != b'\r' {
+            return Err(ParseError::LineEnd);
+        }
+        Ok(Some(end))
+    }
+
+    fn count_empty_line(&mut self) -> Result<(), ParseError> {
+        self.empty_lines += 1;
+        if self.empty_lines > limits::LEADING_EMPTY_LINES {
+            Err(ParseError::LineEnd)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Checks, copies and indexes one field line; `line` includes its CRLF.
+    #[inline]
+    fn field(&self, line: &[u8], headers: &mut Headers) -> Result<(), ParseError> {
+        if matches!(line[0], b' ' | b'\t') {
+            return Err(ParseError::LineFolding);
+        }
+        if headers.len() >= self.limits.fields {
+            return Err(ParseError::TooManyHeaders);
+        }
+        let base = headers.take_block(line);
+        let copy = &mut headers.block_mut()[base..];
+        let mut colon = 0;
+        loop {
+            let byte = copy[colon];
+            let lower = TOKEN_LOWER[byte as usize];
+            if lower == 0 {
+                if byte == b':' && colon > 0 {
+                    break;
+                }
+                return Err(ParseError::HeaderName);
+            }
+            copy[colon] = lower;
+            colon += 1;
+        }
+        if colon > usize::from(u16::MAX) {
+            return Err(ParseError::HeaderName);
+        }
+        let content = &copy[..copy.len() - 2];
+        let (start, end) = trim_white_space(content, colon + 1);
+        if !is_field_value(&content[start..end]) {
+            return Err(ParseError::HeaderValue);
+        }
+        match headers.push_parsed(base, colon, base + start..base + end) {
+            Some(HeaderId::ContentLength | HeaderId::TransferEncoding) => check_framing_fields(headers),
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds what is already wrong with a line that is not complete, so that rubbish is refused at once.
+    fn check_unfinished(
+        &self,
+        line: &[u8],
+        check_start_line: impl FnOnce(&[u8]) -> Result<(), ParseError>,
+    ) -> Result<(), ParseError> {
+        if line.is_empty() || line.len() > limits::EAGER_CHECK_BYTES {
+            return Ok(());
+        }
+        let line = match line {
+            // A CR at the very end may yet be followed by its LF.
+            [rest @ .., b'\r'] => rest,
+            line => line,
+        };
+        if line.contains(&b'\r') {
+            return Err(ParseError::LineEnd);
+        }
+        if self.place == Place::StartLine {
+            return check_start_line(line);
+        }
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Err(ParseError::LineFolding);
+        }
+        match line.iter().position(|&byte| TOKEN_LOWER[byte as usize] == 0) {
+            Some(colon) if line[colon] != b':' || colon == 0 => Err(ParseError::HeaderName),
+            Some(colon) if !is_field_value(&line[colon + 1..]) => Err(ParseError::HeaderValue),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The bounds of a value without the white space around it.
+#[inline]
+fn trim_white_space(line: &[u8], mut start: usize) -> (usize, usize) {
+    let mut end = line.len();
+    while start < end && matches!(line[start], b' ' | b'\t') {
+        start += 1;
+    }
+    while end > start && matches!(line[end - 1], b' ' | b'\t') {
+        end -= 1;
+    }
+    (start, end)
+}
