@@ -1,0 +1,71 @@
+//! Requests and answers as the handlers see them: whole, small, in memory.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
+use serde_json::Value;
+
+/// A request whose body has been read.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Request {
+    /// The segments of the path, without empty ones: `/reviews/0` is `["reviews", "0"]`.
+    pub(crate) fn path(&self) -> Vec<&str> {
+        self.uri
+            .path()
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect()
+    }
+}
+
+pub(crate) type Reply = Response<Full<Bytes>>;
+
+/// What each of the four services is: a function from request to answer.
+pub(crate) trait Handler: Send + Sync + 'static {
+    fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send;
+}
+
+/// An answer of JSON.
+pub(crate) fn json(status: StatusCode, value: &Value) -> Reply {
+    respond(status, "application/json", value.to_string())
+}
+
+/// An answer of `{"error": ...}`.
+pub(crate) fn error(status: StatusCode, message: &str) -> Reply {
+    json(status, &serde_json::json!({ "error": message }))
+}
+
+/// An answer of text, `content_type` says which kind.
+pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    reply
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}
+
+/// The answer to a path that does not exist.
+pub(crate) fn not_found() -> Reply {
+    error(StatusCode::NOT_FOUND, "not found")
+}
+
+/// The product id in a path, or the answer that refuses it: bookinfo wants a number.
+pub(crate) fn product_id(segment: &str) -> Result<u64, Box<Reply>> {
+    segment.parse().map_err(|_| {
+        Box::new(error(
+            StatusCode::BAD_REQUEST,
+            "please provide numeric product id",
+        ))
+    })
+}
