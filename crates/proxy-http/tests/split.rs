@@ -6,14 +6,16 @@ use proxy_http::{
     response_framing,
 };
 
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What was read: `(start line and fields, body, trailers)` per message, or the status of the refusal.
 #[derive(Debug, PartialEq, Default)]
 struct Seen {
-    messages: Vec<(Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)>,
+    messages: Vec<(Fields, Vec<u8>, Fields)>,
     refused: Option<u16>,
 }
 
-fn pairs(headers: &Headers) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn pairs(headers: &Headers) -> Fields {
     let pseudo = headers
         .iter_pseudo()
         .map(|(id, value)| (id.name().into(), value.into()));
