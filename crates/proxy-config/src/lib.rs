@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod bootstrap;
 pub mod context;
 pub mod filter_chain;
 pub mod filters;

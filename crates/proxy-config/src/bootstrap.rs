@@ -1,0 +1,428 @@
+//! The bootstrap (`envoy.config.bootstrap.v3.Bootstrap`): read from a file, merged with text, and checked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use api_envoy::Message as _;
+use api_envoy::envoy::config::bootstrap::v3::{Bootstrap, bootstrap::DynamicResources};
+use api_envoy::envoy::config::cluster::v3::Cluster;
+use api_envoy::envoy::config::core::v3::{
+    self as core, ApiConfigSource, ConfigSource, api_config_source::ApiType, grpc_service::TargetSpecifier,
+    socket_address::PortSpecifier,
+};
+use api_envoy::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use api_envoy::json::{JsonError, Schema};
+use proxy_core::error::{ConfigContext as _, refuse_unsupported};
+use proxy_core::{ConfigError, ConfigResult};
+
+use crate::address::{BindAddress, bind_address};
+use crate::context::{LocalNode, ads_source};
+use crate::{filters, limits};
+
+/// Why a bootstrap could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Neither a file nor text was given.
+    #[error("a configuration is needed: --config-path FILE or --config-yaml TEXT")]
+    Nothing,
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The path.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The name of the file does not say how to read it.
+    #[error("cannot tell the format of {0}: its name should end in .yaml, .yml, .json or .pb")]
+    Extension(String),
+    /// The file is longer than [`limits::BOOTSTRAP_MAX_BYTES`].
+    #[error("{0} is too long")]
+    TooLong(String),
+    /// The text does not parse, or a field is unknown.
+    #[error("{origin}: {source}")]
+    Json {
+        /// The file, or the flag.
+        origin: String,
+        /// What is wrong.
+        source: JsonError,
+    },
+    /// The file is no encoded bootstrap.
+    #[error("{path} does not decode: {source}")]
+    Binary {
+        /// The path.
+        path: String,
+        /// What protobuf says.
+        source: prost::DecodeError,
+    },
+}
+
+/// Reads a bootstrap from a file, from text, or from both: the text is merged over the file, as Envoy merges
+/// `--config-yaml` over `--config-path`: singular fields replace, repeated fields append.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load(path: Option<&Path>, yaml: Option<&str>) -> Result<Bootstrap, LoadError> {
+    let mut bootstrap = match path {
+        Some(path) => load_file(path)?,
+        None if yaml.is_none() => return Err(LoadError::Nothing),
+        None => Bootstrap::default(),
+    };
+    if let Some(yaml) = yaml {
+        let origin = || "--config-yaml".to_owned();
+        let json_error = |source| LoadError::Json {
+            origin: origin(),
+            source,
+        };
+        let over: Bootstrap = Schema::get().parse_yaml(yaml).map_err(json_error)?;
+        // Protobuf defines decoding after decoding as a merge.
+        let merged = bootstrap.merge(over.encode_to_vec().as_slice());
+        merged.map_err(|source| LoadError::Binary {
+            path: origin(),
+            source,
+        })?;
+    }
+    Ok(bootstrap)
+}
+
+fn load_file(path: &Path) -> Result<Bootstrap, LoadError> {
+    let name = path.display().to_string();
+    let file = |source| LoadError::File {
+        path: name.clone(),
+        source,
+    };
+    if std::fs::metadata(path).map_err(file)?.len() > limits::BOOTSTRAP_MAX_BYTES {
+        return Err(LoadError::TooLong(name));
+    }
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("pb") => {
+            let bytes = std::fs::read(path).map_err(file)?;
+            Bootstrap::decode(bytes.as_slice()).map_err(|source| LoadError::Binary { path: name, source })
+        }
+        Some("yaml" | "yml" | "json") => {
+            let text = std::fs::read_to_string(path).map_err(file)?;
+            Schema::get()
+                .parse_yaml(&text)
+                .map_err(|source| LoadError::Json { origin: name, source })
+        }
+        _ => Err(LoadError::Extension(name)),
+    }
+}
+
+/// What the command line says of the node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOverrides {
+    /// `--service-node`.
+    pub id: Option<String>,
+    /// `--service-cluster`.
+    pub cluster: Option<String>,
+    /// `--service-zone`.
+    pub zone: Option<String>,
+}
+
+/// A bootstrap that was checked.
+#[derive(Debug)]
+pub struct BootstrapConfig {
+    /// The bootstrap, with the node as it is announced.
+    pub proto: Bootstrap,
+    /// Who this proxy is.
+    pub local: LocalNode,
+    /// Where the admin interface listens.
+    pub admin: Option<BindAddress>,
+    /// The aggregated discovery service, if there is one.
+    pub ads: Option<AdsConfig>,
+}
+
+/// The aggregated discovery service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdsConfig {
+    /// Delta, or state of the world.
+    pub delta: bool,
+    /// The static cluster that it is reached through.
+    pub cluster: String,
+    /// The address of the first endpoint of that cluster.
+    pub target: AdsTarget,
+    /// Whether listeners come from it, and how long the start waits for them (zero: for ever).
+    pub listeners: Option<Duration>,
+    /// Whether clusters come from it, and how long the start waits for them (zero: for ever).
+    pub clusters: Option<Duration>,
+}
+
+/// Where the discovery service listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdsTarget {
+    /// Host and port, plaintext.
+    Tcp(String, u16),
+    /// A Unix domain socket.
+    Unix(String),
+}
+
+impl BootstrapConfig {
+    /// Checks a bootstrap. Static listeners and clusters are compiled later, by whoever runs them.
+    ///
+    /// # Errors
+    /// A field that is malformed, or that is not enforced and would change traffic.
+    pub fn compile(mut proto: Bootstrap, overrides: &NodeOverrides) -> ConfigResult<Self> {
+        refuse(&proto)?;
+        let node = announced_node(proto.node.take().unwrap_or_default(), overrides);
+        let local = LocalNode {
+            id: node.id.as_str().into(),
+            cluster: node.cluster.as_str().into(),
+            zone: node.locality.as_ref().map_or("", |l| l.zone.as_str()).into(),
+        };
+        proto.node = Some(node);
+        let admin = proto.admin.as_ref().and_then(|admin| admin.address.as_ref());
+        let admin = admin
+            .map(|address| bind_address(Some(address)).within("address").within("admin"))
+            .transpose()?;
+        let ads = match &proto.dynamic_resources {
+            Some(dynamic) => ads(dynamic, &proto).within("dynamic_resources")?,
+            None => None,
+        };
+        Ok(Self {
+            local,
+            admin,
+            ads,
+            proto,
+        })
+    }
+
+    /// The node that discovery requests carry.
+    #[must_use]
+    pub fn node(&self) -> core::Node {
+        self.proto.node.clone().unwrap_or_default()
+    }
+
+    /// The static clusters that traffic may use: all but the one of the discovery service, which only the main
+    /// thread speaks to.
+    pub fn static_clusters(&self) -> impl Iterator<Item = (usize, &Cluster)> {
+        let resources = self.proto.static_resources.as_ref();
+        resources.into_iter().flat_map(|r| r.clusters.iter().enumerate())
+    }
+}
+
+fn refuse(proto: &Bootstrap) -> ConfigResult<()> {
+    refuse_unsupported(&[
+        ("hds_config", proto.hds_config.is_some()),
+        ("stats_sinks", !proto.stats_sinks.is_empty()),
+        ("overload_manager", proto.overload_manager.is_some()),
+        ("config_sources", !proto.config_sources.is_empty()),
+        ("default_config_source", proto.default_config_source.is_some()),
+        (
+            "default_socket_interface",
+            !proto.default_socket_interface.is_empty(),
+        ),
+        (
+            "certificate_provider_instances",
+            !proto.certificate_provider_instances.is_empty(),
+        ),
+        ("header_prefix", !proto.header_prefix.is_empty()),
+        ("xds_delegate_extension", proto.xds_delegate_extension.is_some()),
+        (
+            "xds_config_tracker_extension",
+            proto.xds_config_tracker_extension.is_some(),
+        ),
+    ])?;
+    for (i, extension) in proto.bootstrap_extensions.iter().enumerate() {
+        if extension.name != "envoy.bootstrap.internal_listener" {
+            let reason = format!("no bootstrap extension {}", extension.name);
+            return Err(ConfigError::new(reason)).within_index("bootstrap_extensions", i);
+        }
+    }
+    Ok(())
+}
+
+fn announced_node(mut node: core::Node, overrides: &NodeOverrides) -> core::Node {
+    if let Some(id) = &overrides.id {
+        node.id.clone_from(id);
+    }
+    if let Some(cluster) = &overrides.cluster {
+        node.cluster.clone_from(cluster);
+    }
+    if let Some(zone) = &overrides.zone {
+        node.locality.get_or_insert_default().zone.clone_from(zone);
+    }
+    node.user_agent_name = "lateen".to_owned();
+    node.extensions = filters::node_extensions();
+    node
+}
+
+fn ads(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> ConfigResult<Option<AdsConfig>> {
+    refuse_unsupported(&[
+        ("lds_resources_locator", !dynamic.lds_resources_locator.is_empty()),
+        ("cds_resources_locator", !dynamic.cds_resources_locator.is_empty()),
+    ])?;
+    let wanted = |field: &str, source: &Option<ConfigSource>| {
+        source
+            .as_ref()
+            .map(|source| ads_source(Some(source)).within(field))
+            .transpose()
+    };
+    let listeners = wanted("lds_config", &dynamic.lds_config)?;
+    let clusters = wanted("cds_config", &dynamic.cds_config)?;
+    let Some(source) = &dynamic.ads_config else {
+        if listeners.is_some() || clusters.is_some() {
+            return Err(ConfigError::at(
+                "ads_config",
+                "resources are to come over ADS, and there is none",
+            ));
+        }
+        return Ok(None);
+    };
+    let (delta, cluster) = ads_source_of(source).within("ads_config")?;
+    let target = ads_target(&cluster, bootstrap).within("ads_config")?;
+    Ok(Some(AdsConfig {
+        delta,
+        cluster,
+        target,
+        listeners,
+        clusters,
+    }))
+}
+
+fn ads_source_of(source: &ApiConfigSource) -> ConfigResult<(bool, String)> {
+    let delta = match ApiType::try_from(source.api_type) {
+        Ok(ApiType::Grpc | ApiType::AggregatedGrpc) => false,
+        Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => true,
+        _ => {
+            return Err(ConfigError::at(
+                "api_type",
+                "only GRPC and DELTA_GRPC are supported",
+            ));
+        }
+    };
+    match source
+        .grpc_services
+        .first()
+        .and_then(|service| service.target_specifier.as_ref())
+    {
+        Some(TargetSpecifier::EnvoyGrpc(grpc)) => Ok((delta, grpc.cluster_name.clone())),
+        Some(TargetSpecifier::GoogleGrpc(_)) => Err(ConfigError::unsupported("google_grpc")
+            .index(0)
+            .within("grpc_services")),
+        None => Err(ConfigError::at("grpc_services", "a gRPC service is needed")),
+    }
+}
+
+fn ads_target(name: &str, bootstrap: &Bootstrap) -> ConfigResult<AdsTarget> {
+    let clusters = bootstrap
+        .static_resources
+        .as_ref()
+        .map_or(&[][..], |r| &r.clusters);
+    let cluster = clusters.iter().find(|c| c.name == name);
+    let cluster = cluster.ok_or_else(|| ConfigError::new(format!("there is no static cluster {name}")))?;
+    if cluster.transport_socket.is_some() {
+        let reason = format!("cluster {name} has a transport socket, and only plaintext is supported");
+        return Err(ConfigError::new(reason));
+    }
+    let endpoint = cluster
+        .load_assignment
+        .iter()
+        .flat_map(|a| &a.endpoints)
+        .flat_map(|l| &l.lb_endpoints)
+        .next();
+    let address = endpoint.and_then(|endpoint| match &endpoint.host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => endpoint.address.as_ref()?.address.as_ref(),
+        _ => None,
+    });
+    match address {
+        Some(core::address::Address::Pipe(pipe)) => Ok(AdsTarget::Unix(pipe.path.clone())),
+        Some(core::address::Address::SocketAddress(socket)) => match socket.port_specifier {
+            Some(PortSpecifier::PortValue(port)) if u16::try_from(port).is_ok() => Ok(AdsTarget::Tcp(
+                socket.address.clone(),
+                u16::try_from(port).unwrap_or_default(),
+            )),
+            _ => Err(ConfigError::new(format!(
+                "the endpoint of cluster {name} has no port"
+            ))),
+        },
+        _ => Err(ConfigError::new(format!(
+            "cluster {name} has no endpoint with an address"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADS: &str = r#"
+node: { id: "sidecar~1.2.3.4~a.b~c", cluster: app }
+dynamic_resources:
+  lds_config: { ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3 }
+  cds_config: { ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3 }
+  ads_config:
+    api_type: DELTA_GRPC
+    transport_api_version: V3
+    grpc_services: [{ envoy_grpc: { cluster_name: xds-grpc } }]
+static_resources:
+  clusters:
+  - name: xds-grpc
+    load_assignment:
+      cluster_name: xds-grpc
+      endpoints: [{ lb_endpoints: [{ endpoint: { address: { pipe: { path: ./XDS } } } }] }]
+"#;
+
+    fn compile(path: Option<&Path>, yaml: &str) -> ConfigResult<BootstrapConfig> {
+        BootstrapConfig::compile(load(path, Some(yaml)).unwrap(), &NodeOverrides::default())
+    }
+
+    #[test]
+    fn an_istio_bootstrap_names_its_discovery_service() {
+        let config = compile(None, ADS).unwrap();
+        let ads = config.ads.unwrap();
+        assert!(ads.delta);
+        assert_eq!(ads.target, AdsTarget::Unix("./XDS".to_owned()));
+        assert_eq!(
+            (ads.listeners, ads.clusters),
+            (Some(Duration::ZERO), Some(Duration::ZERO))
+        );
+        assert!(!config.proto.node.unwrap().extensions.is_empty());
+    }
+
+    #[test]
+    fn text_is_merged_over_the_file() {
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        std::fs::write(file.path(), ADS).unwrap();
+        let yaml = "node: { id: other }\nadmin: { address: { pipe: { path: /tmp/a } } }\nstatic_resources: { clusters: [{ name: more }] }";
+        let config = compile(Some(file.path()), yaml).unwrap();
+        assert_eq!((&*config.local.id, &*config.local.cluster), ("other", "app"));
+        assert!(config.admin.is_some());
+        assert_eq!(config.static_clusters().count(), 2);
+    }
+
+    #[test]
+    fn the_format_is_told_by_the_name_of_the_file() {
+        let file = tempfile::Builder::new().suffix(".conf").tempfile().unwrap();
+        assert!(matches!(
+            load(Some(file.path()), None),
+            Err(LoadError::Extension(_))
+        ));
+        assert!(matches!(load(None, None), Err(LoadError::Nothing)));
+    }
+
+    #[test]
+    fn what_is_not_enforced_is_refused_by_name() {
+        let error = compile(None, "overload_manager: { refresh_interval: 1s }").unwrap_err();
+        assert_eq!(error.path(), "overload_manager");
+        let error = compile(
+            None,
+            "dynamic_resources: { cds_config: { path_config_source: { path: /x } } }",
+        );
+        assert_eq!(
+            error.unwrap_err().path(),
+            "dynamic_resources.cds_config.path_config_source"
+        );
+    }
+
+    #[test]
+    fn the_command_line_names_the_node() {
+        let overrides = NodeOverrides {
+            id: Some("n".into()),
+            zone: Some("z".into()),
+            cluster: None,
+        };
+        let config = BootstrapConfig::compile(load(None, Some(ADS)).unwrap(), &overrides).unwrap();
+        assert_eq!((&*config.local.id, &*config.local.zone), ("n", "z"));
+    }
+}
