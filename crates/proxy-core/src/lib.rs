@@ -4,6 +4,7 @@
 //! - [`cluster_slot`]: the number that stands for a cluster's name at request time.
 //! - [`connection`]: what is known of a downstream connection before its first byte is interpreted.
 //! - [`stream_info`]: what is known of a stream when it ends, and who wants to know.
+//! - [`substitution`]: format strings with command operators, for access logs and header values.
 //! - [`response_flags`]: Envoy's short codes for what went wrong.
 
 pub mod cluster_slot;
@@ -11,6 +12,7 @@ pub mod connection;
 pub mod error;
 pub mod response_flags;
 pub mod stream_info;
+pub mod substitution;
 
 pub use cluster_slot::ClusterSlot;
 pub use connection::{Address, ConnectionInfo, TrafficDirection, TransportProtocol};

@@ -88,7 +88,10 @@ impl ResponseFlags {
 
     /// The flags in Envoy's order.
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        ResponseFlag::ALL.iter().copied().filter(move |&flag| self.contains(flag))
+        ResponseFlag::ALL
+            .iter()
+            .copied()
+            .filter(move |&flag| self.contains(flag))
     }
 
     /// Short names joined by commas; empty for no flag (loggers print `-` then).
@@ -119,7 +122,10 @@ mod tests {
         let mut flags = ResponseFlags::from(ResponseFlag::UpstreamRetryLimitExceeded);
         flags.set(ResponseFlag::UpstreamConnectionFailure);
         assert_eq!(flags.short_names(), "UF,URX");
-        assert_eq!(flags.long_names(), "UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+        assert_eq!(
+            flags.long_names(),
+            "UpstreamConnectionFailure,UpstreamRetryLimitExceeded"
+        );
         assert!(ResponseFlags::NONE.short_names().is_empty());
     }
 }

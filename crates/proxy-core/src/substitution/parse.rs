@@ -1,0 +1,276 @@
+//! Text to parts.
+
+use proxy_http::HeaderName;
+
+use super::operator::{Address, Bytes, Message, Operator, Place, Point, Unit};
+use super::{Part, TimeFormat};
+use crate::error::{ConfigError, ConfigResult};
+
+/// Splits a format string at its percent signs.
+pub(super) fn parts(text: &str) -> ConfigResult<Vec<Part>> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        literal.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal.push('%');
+            rest = after;
+            continue;
+        }
+        let end = end_of_operator(rest)
+            .ok_or_else(|| ConfigError::new(format!("operator %{rest} is not closed by a percent sign")))?;
+        if !literal.is_empty() {
+            parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+        }
+        parts.push(Part::Operator(operator(&rest[..end])?));
+        rest = &rest[end + 1..];
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        parts.push(Part::Literal(literal.into()));
+    }
+    Ok(parts)
+}
+
+/// The closing percent sign: percent signs inside parentheses belong to the argument (`%START_TIME(%s)%`).
+fn end_of_operator(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b'%' if depth == 0 => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+struct Command<'t> {
+    name: &'t str,
+    argument: Option<&'t str>,
+    max_length: Option<usize>,
+}
+
+fn operator(text: &str) -> ConfigResult<Operator> {
+    let command = command(text)?;
+    keyed(&command)
+        .or_else(|| duration(&command))
+        .or_else(|| address(&command))
+        .or_else(|| bytes(&command))
+        .or_else(|| plain(&command))
+        .unwrap_or_else(|| Err(ConfigError::new(format!("unknown operator %{text}%"))))
+}
+
+fn command(text: &str) -> ConfigResult<Command<'_>> {
+    let Some(open) = text.find('(') else {
+        return Ok(Command {
+            name: text,
+            argument: None,
+            max_length: None,
+        });
+    };
+    let malformed = || ConfigError::new(format!("operator %{text}% is malformed"));
+    let close = text.rfind(')').ok_or_else(malformed)?;
+    let max_length = match &text[close + 1..] {
+        "" => None,
+        tail => Some(
+            tail.strip_prefix(':')
+                .and_then(|n| n.parse().ok())
+                .ok_or_else(malformed)?,
+        ),
+    };
+    Ok(Command {
+        name: &text[..open],
+        argument: Some(&text[open + 1..close]),
+        max_length,
+    })
+}
+
+/// Operators with an argument.
+fn keyed(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
+    let argument = command.argument.unwrap_or_default();
+    let max_length = command.max_length;
+    let headers = |message| {
+        names(command.name, argument).map(|(name, alternative)| Operator::Header {
+            message,
+            name,
+            alternative,
+            max_length,
+        })
+    };
+    Some(match command.name {
+        "REQ" => headers(Message::Request),
+        "RESP" => headers(Message::Response),
+        "TRAILER" => headers(Message::Trailers),
+        "REQ_WITHOUT_QUERY" => {
+            names(command.name, argument).map(|(name, alternative)| Operator::RequestWithoutQuery {
+                name,
+                alternative,
+                max_length,
+            })
+        }
+        "START_TIME" => TimeFormat::parse(argument).map(Operator::StartTime),
+        "GRPC_STATUS" => Ok(Operator::GrpcStatus),
+        "ENVIRONMENT" => Ok(Operator::Constant(std::env::var(argument).ok().map(Into::into))),
+        "COMMON_DURATION" => common_duration(argument),
+        // What these read does not exist in this proxy yet, so they print as missing.
+        "FILTER_STATE"
+        | "UPSTREAM_FILTER_STATE"
+        | "DYNAMIC_METADATA"
+        | "CLUSTER_METADATA"
+        | "UPSTREAM_METADATA"
+        | "METADATA"
+        | "DOWNSTREAM_PEER_CERT_V_START"
+        | "DOWNSTREAM_PEER_CERT_V_END" => Ok(Operator::Constant(None)),
+        _ => return None,
+    })
+}
+
+fn names(operator: &str, argument: &str) -> ConfigResult<(HeaderName, Option<HeaderName>)> {
+    let mut names = argument.split('?');
+    let name = names.next().unwrap_or_default();
+    let alternative = names.next();
+    if name.is_empty() || names.next().is_some() {
+        return Err(ConfigError::new(format!(
+            "%{operator}({argument})%: one header, or two separated by '?', are needed"
+        )));
+    }
+    Ok((HeaderName::new(name), alternative.map(HeaderName::new)))
+}
+
+fn common_duration(argument: &str) -> ConfigResult<Operator> {
+    let refuse = || {
+        ConfigError::new(format!(
+            "%COMMON_DURATION({argument})%: two points and a unit are needed"
+        ))
+    };
+    let mut words = argument.split(':');
+    let mut next = || words.next().ok_or_else(refuse);
+    let (from, to, unit) = (next()?, next()?, next()?);
+    let point = |name: &str| {
+        Some(match name {
+            "DS_RX_BEG" => Point::DownstreamReceiveBegin,
+            "DS_RX_END" => Point::DownstreamReceiveEnd,
+            "US_TX_BEG" => Point::UpstreamSendBegin,
+            "US_TX_END" => Point::UpstreamSendEnd,
+            "US_RX_BEG" => Point::UpstreamReceiveBegin,
+            "US_RX_END" => Point::UpstreamReceiveEnd,
+            "DS_TX_BEG" => Point::DownstreamSendBegin,
+            "DS_TX_END" => Point::DownstreamSendEnd,
+            _ => return None,
+        })
+    };
+    let unit = match unit {
+        "ms" => Unit::Milliseconds,
+        "us" => Unit::Microseconds,
+        "ns" => Unit::Nanoseconds,
+        _ => return Err(refuse()),
+    };
+    let (from, to) = (point(from).ok_or_else(refuse)?, point(to).ok_or_else(refuse)?);
+    Ok(Operator::Duration { from, to, unit })
+}
+
+/// The older durations, each a pair of points in milliseconds.
+fn duration(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
+    let (from, to) = match command.name {
+        "DURATION" => (Point::DownstreamReceiveBegin, Point::End),
+        "REQUEST_DURATION" => (Point::DownstreamReceiveBegin, Point::DownstreamReceiveEnd),
+        "REQUEST_TX_DURATION" => (Point::DownstreamReceiveBegin, Point::UpstreamSendEnd),
+        "RESPONSE_DURATION" => (Point::DownstreamReceiveBegin, Point::UpstreamReceiveBegin),
+        "RESPONSE_TX_DURATION" => (Point::UpstreamReceiveBegin, Point::DownstreamSendEnd),
+        _ => return None,
+    };
+    Some(Ok(Operator::Duration {
+        from,
+        to,
+        unit: Unit::Milliseconds,
+    }))
+}
+
+fn address(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
+    let (name, part) = if let Some(name) = command.name.strip_suffix("_ADDRESS_WITHOUT_PORT") {
+        (name, Address::WithoutPort)
+    } else if let Some(name) = command.name.strip_suffix("_ADDRESS") {
+        (name, Address::Whole)
+    } else {
+        (command.name.strip_suffix("_PORT")?, Address::Port)
+    };
+    let place = match name {
+        "DOWNSTREAM_REMOTE" => Place::DownstreamRemote,
+        "DOWNSTREAM_DIRECT_REMOTE" => Place::DownstreamDirectRemote,
+        "DOWNSTREAM_LOCAL" => Place::DownstreamLocal,
+        "DOWNSTREAM_DIRECT_LOCAL" => Place::DownstreamDirectLocal,
+        "UPSTREAM_REMOTE" => Place::UpstreamRemote,
+        "UPSTREAM_LOCAL" => Place::UpstreamLocal,
+        _ => return None,
+    };
+    Some(Ok(Operator::Address { place, part }))
+}
+
+fn bytes(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
+    Some(Ok(Operator::ByteCount(match command.name {
+        "BYTES_RECEIVED" => Bytes::Received,
+        "BYTES_SENT" => Bytes::Sent,
+        "DOWNSTREAM_HEADER_BYTES_RECEIVED" => Bytes::DownstreamHeaderReceived,
+        "DOWNSTREAM_HEADER_BYTES_SENT" => Bytes::DownstreamHeaderSent,
+        "DOWNSTREAM_WIRE_BYTES_RECEIVED" => Bytes::DownstreamWireReceived,
+        "DOWNSTREAM_WIRE_BYTES_SENT" => Bytes::DownstreamWireSent,
+        "UPSTREAM_WIRE_BYTES_SENT" => Bytes::UpstreamWireSent,
+        "UPSTREAM_WIRE_BYTES_RECEIVED" => Bytes::UpstreamWireReceived,
+        "UPSTREAM_HEADER_BYTES_SENT" => Bytes::UpstreamHeaderSent,
+        "UPSTREAM_HEADER_BYTES_RECEIVED" => Bytes::UpstreamHeaderReceived,
+        _ => return None,
+    })))
+}
+
+/// Operators without an argument.
+fn plain(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
+    let operator = match command.name {
+        "PROTOCOL" => Operator::Protocol,
+        "RESPONSE_CODE" => Operator::ResponseCode,
+        "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
+        "CONNECTION_TERMINATION_DETAILS" => Operator::ConnectionTerminationDetails,
+        "RESPONSE_FLAGS" => Operator::ResponseFlags,
+        "RESPONSE_FLAGS_LONG" => Operator::ResponseFlagsLong,
+        "UPSTREAM_HOST" => Operator::UpstreamHost,
+        "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName,
+        "UPSTREAM_CLUSTER" => Operator::UpstreamCluster,
+        "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamClusterRaw,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::UpstreamRequestAttemptCount,
+        "UPSTREAM_PROTOCOL" => Operator::UpstreamProtocol,
+        "UPSTREAM_CONNECTION_ID" => Operator::UpstreamConnectionId,
+        "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
+        "ROUTE_NAME" => Operator::RouteName,
+        "VIRTUAL_HOST_NAME" => Operator::VirtualHostName,
+        "CONNECTION_ID" => Operator::ConnectionId,
+        "HOSTNAME" => Operator::Hostname,
+        "FILTER_CHAIN_NAME" => Operator::FilterChainName,
+        "GRPC_STATUS_NUMBER" => Operator::GrpcStatusNumber,
+        // TLS does not reach this proxy's connections yet, so these print as missing.
+        "VIRTUAL_CLUSTER_NAME"
+        | "DOWNSTREAM_PEER_URI_SAN"
+        | "DOWNSTREAM_LOCAL_URI_SAN"
+        | "DOWNSTREAM_PEER_DNS_SAN"
+        | "DOWNSTREAM_LOCAL_DNS_SAN"
+        | "DOWNSTREAM_PEER_SUBJECT"
+        | "DOWNSTREAM_LOCAL_SUBJECT"
+        | "DOWNSTREAM_PEER_ISSUER"
+        | "DOWNSTREAM_PEER_SERIAL"
+        | "DOWNSTREAM_PEER_CERT"
+        | "DOWNSTREAM_PEER_FINGERPRINT_256"
+        | "DOWNSTREAM_TLS_CIPHER"
+        | "DOWNSTREAM_TLS_VERSION"
+        | "DOWNSTREAM_TLS_SESSION_ID"
+        | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
+        | "UPSTREAM_PEER_URI_SAN"
+        | "UPSTREAM_PEER_SUBJECT"
+        | "UPSTREAM_TLS_CIPHER"
+        | "UPSTREAM_TLS_VERSION" => Operator::Constant(None),
+        _ => return None,
+    };
+    Some(Ok(operator))
+}
