@@ -240,6 +240,15 @@ impl Client {
         self.answer(update, Some(status));
     }
 
+    /// Tells the server something about this client that is no answer, as Istio's agents do with `HealthInformation`:
+    /// a request of that type, with an error or without. Nothing is sent while there is no stream; say it again then.
+    pub fn report(&mut self, type_url: &str, error: Option<Status>) {
+        if self.connected {
+            let (type_url, nonce) = (type_url.to_owned(), String::new());
+            self.answers.push_back(Answer { type_url, nonce, error });
+        }
+    }
+
     fn answer(&mut self, update: &Update, error: Option<Status>) {
         let (type_url, nonce) = (update.type_url.clone(), update.nonce.clone());
         self.answers.push_back(Answer {
