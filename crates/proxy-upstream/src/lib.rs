@@ -1,1 +1,39 @@
-//! Clusters: endpoint sets, load balancing, pools, DNS.
+//! Clusters: endpoint sets, load balancing, circuit breakers, connection pools, DNS, outlier detection.
+//!
+//! Two halves. On the main thread [`ClusterConfig::compile`] and [`Assignment::compile`] turn xDS resources into
+//! immutable values, and [`dns`] resolves names. On each worker a [`ClusterManager`] holds what a request touches:
+//! [`Cluster`] and [`Host`], reference counted without atomics, and never shared with another thread. A
+//! [`ClusterUpdate`] carries the first to the second; hosts that an update does not change keep their pools and counts.
+//!
+//! Sources: `envoy.config.cluster.v3`, `envoy.config.endpoint.v3`, and Envoy's "Upstream clusters" architecture pages.
+
+pub mod circuit_breaker;
+pub mod config;
+pub mod connect;
+pub mod dns;
+pub mod limits;
+pub mod load_balancer;
+pub mod outlier;
+pub mod snapshot;
+pub mod stats;
+
+mod cluster;
+mod cluster_manager;
+mod endpoints;
+mod host;
+mod host_set;
+mod original_dst;
+mod pool;
+mod priority_load;
+mod slot;
+
+pub use circuit_breaker::RequestPriority;
+pub use cluster::{ActiveRequest, ActiveRetry, Cluster, Overflow, PickContext, PickError, UpstreamProtocol};
+pub use cluster_manager::{ClusterManager, ClusterUpdate};
+pub use config::ClusterConfig;
+pub use connect::{ConnectError, Dialer, Stream, connect};
+pub use endpoints::{Assignment, Health, HostAddress, HostSpec, LocalitySpec, PrioritySpec};
+pub use host::Host;
+pub use pool::{Acquired, ConnectionPermit, Pool, acquire};
+pub use proxy_core::ClusterSlot;
+pub use slot::SlotTable;

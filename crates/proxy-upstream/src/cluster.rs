@@ -1,0 +1,403 @@
+//! A cluster as a worker sees it.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::{HashMap, HashMapExt as _};
+use telemetry::stats::Shard;
+
+use crate::circuit_breaker::RequestPriority;
+use crate::config::{ClusterConfig, Discovery, HttpProtocol, OriginalDstConfig};
+use crate::endpoints::{Assignment, HostSpec};
+use crate::host::Host;
+use crate::host_set::{Builder, PrioritySet};
+use crate::load_balancer::PickInput;
+use crate::original_dst::OriginalDst;
+use crate::outlier::Outcome;
+
+/// A cluster on one worker.
+#[derive(Debug)]
+pub struct Cluster {
+    config: Arc<ClusterConfig>,
+    shard: Shard,
+    endpoints: RefCell<Arc<Assignment>>,
+    hosts: RefCell<HashMap<Box<str>, Rc<Host>>>,
+    set: RefCell<PrioritySet>,
+    original_dst: OriginalDst,
+    outlier_epoch: Cell<u64>,
+    seed: Cell<u64>,
+}
+
+/// What will be spoken to the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP, from a downstream that speaks HTTP/1.
+    #[default]
+    Http1,
+    /// Bytes.
+    Tcp,
+}
+
+/// What the choice of a host may depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PickContext<'a> {
+    /// What will be spoken to the host.
+    pub protocol: UpstreamProtocol,
+    /// Where the downstream connection was going, for `ORIGINAL_DST` clusters.
+    pub original_destination: Option<SocketAddr>,
+    /// The value of the header that [`Cluster::destination_header`] names.
+    pub destination_header: Option<&'a [u8]>,
+    /// The request's hash, for consistent hashing.
+    pub hash: Option<u64>,
+    /// Hosts that the retry policy does not want again (`previous_hosts`).
+    pub previous_hosts: &'a [Rc<Host>],
+    /// How many more times to pick when a host is not wanted (`host_selection_retry_max_attempts`).
+    pub more_attempts: u32,
+}
+
+/// Why no host was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PickError {
+    /// No host may be used: Envoy's "no healthy upstream", flag UH.
+    #[error("no healthy upstream")]
+    NoHealthyUpstream,
+    /// The cluster wants a protocol that this proxy does not speak upstream.
+    #[error("the cluster wants HTTP/2, which this proxy does not speak upstream")]
+    ProtocolUnsupported,
+}
+
+/// A circuit breaker is open: Envoy's flag UO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a circuit breaker is open")]
+pub struct Overflow;
+
+impl Cluster {
+    pub(crate) fn new(
+        config: Arc<ClusterConfig>,
+        endpoints: Arc<Assignment>,
+        shard: Shard,
+        seed: u64,
+    ) -> Rc<Self> {
+        let this = Rc::new(Self {
+            config,
+            shard,
+            endpoints: RefCell::default(),
+            hosts: RefCell::new(HashMap::new()),
+            set: RefCell::default(),
+            original_dst: OriginalDst::new(),
+            outlier_epoch: Cell::new(0),
+            seed: Cell::new(seed),
+        });
+        this.update_endpoints(endpoints);
+        this
+    }
+
+    /// The compiled configuration.
+    #[must_use]
+    pub fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
+    /// The configuration, to keep.
+    #[must_use]
+    pub fn shared_config(&self) -> &Arc<ClusterConfig> {
+        &self.config
+    }
+
+    /// The cells in which this worker counts.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The endpoints at this moment.
+    #[must_use]
+    pub fn endpoints(&self) -> Arc<Assignment> {
+        Arc::clone(&self.endpoints.borrow())
+    }
+
+    /// Takes over an endpoint set: hosts that stay keep their pools and counts, hosts that go are closed.
+    pub(crate) fn update_endpoints(&self, endpoints: Arc<Assignment>) {
+        let mut before = self.hosts.replace(HashMap::new());
+        let mut after = HashMap::with_capacity(endpoints.hosts().size_hint().0);
+        for spec in endpoints.hosts() {
+            let host = before.remove(&spec.key).unwrap_or_else(|| self.new_host(spec));
+            host.update(spec);
+            after.insert(spec.key.clone(), host);
+        }
+        self.hosts.replace(after);
+        let set = self.set.take();
+        let rebuilt = self.with_builder(|builder| set.rebuild(&endpoints, builder));
+        self.set.replace(rebuilt);
+        self.endpoints.replace(endpoints);
+        for (key, host) in before {
+            host.remove();
+            if let Some(detector) = &self.config.outlier_detector {
+                detector.forget(&key);
+            }
+        }
+    }
+
+    fn new_host(&self, spec: &Arc<HostSpec>) -> Rc<Host> {
+        let monitor = self
+            .config
+            .outlier_detector
+            .as_ref()
+            .map(|detector| detector.monitor(&spec.key));
+        Host::new(Arc::clone(spec), monitor)
+    }
+
+    fn with_builder<T>(&self, build: impl FnOnce(&mut Builder<'_>) -> T) -> T {
+        let hosts = self.hosts.borrow();
+        let mut host = |spec: &Arc<HostSpec>| match hosts.get(&spec.key) {
+            Some(host) => Rc::clone(host),
+            None => self.new_host(spec),
+        };
+        build(&mut Builder {
+            lb: &self.config.lb,
+            host: &mut host,
+            seed: &mut || self.next_seed(),
+        })
+    }
+
+    /// The next of a sequence of well-mixed numbers (SplitMix64), for where policies begin.
+    fn next_seed(&self) -> u64 {
+        let state = self.seed.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.seed.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Chooses a host.
+    ///
+    /// # Errors
+    /// There is none, or the cluster cannot be spoken to.
+    pub fn pick(
+        &self,
+        context: &PickContext<'_>,
+        now: Instant,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Result<Rc<Host>, PickError> {
+        let speaks_http = context.protocol != UpstreamProtocol::Tcp;
+        if speaks_http && self.config.http.protocol == HttpProtocol::Http2 {
+            return Err(PickError::ProtocolUnsupported);
+        }
+        let picked = match &self.config.discovery {
+            Discovery::OriginalDst(config) => self.pick_destination(config, context, now),
+            _ => self.pick_balanced(context, random),
+        };
+        picked.ok_or_else(|| {
+            self.shard.inc(self.config.stats.upstream_cx_none_healthy);
+            PickError::NoHealthyUpstream
+        })
+    }
+
+    fn pick_balanced(&self, context: &PickContext<'_>, random: &mut dyn FnMut() -> u64) -> Option<Rc<Host>> {
+        self.follow_outlier_verdicts();
+        let set = self.set.borrow();
+        let mut attempt = 0;
+        loop {
+            let pick = set.pick(
+                PickInput {
+                    hash: context.hash,
+                    attempt,
+                },
+                random,
+            )?;
+            let wanted = !context.previous_hosts.iter().any(|h| Rc::ptr_eq(h, pick.host));
+            if wanted || attempt >= context.more_attempts {
+                if pick.panic {
+                    self.shard.inc(self.config.stats.lb_healthy_panic);
+                }
+                return Some(Rc::clone(pick.host));
+            }
+            attempt += 1;
+        }
+    }
+
+    fn pick_destination(
+        &self,
+        config: &OriginalDstConfig,
+        context: &PickContext<'_>,
+        now: Instant,
+    ) -> Option<Rc<Host>> {
+        let by_header = context.destination_header.filter(|_| config.header.is_some());
+        let mut destination = match by_header {
+            None => context.original_destination?,
+            Some(value) => {
+                let parsed = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+                if parsed.is_none() {
+                    self.shard.inc(self.config.stats.original_dst_host_invalid);
+                }
+                parsed?
+            }
+        };
+        if let Some(port) = config.port_override {
+            destination.set_port(port);
+        }
+        Some(self.original_dst.host(destination, now))
+    }
+
+    /// The header that overrides the destination of an `ORIGINAL_DST` cluster, if it has one.
+    #[must_use]
+    pub fn destination_header(&self) -> Option<&str> {
+        match &self.config.discovery {
+            Discovery::OriginalDst(config) => config.header.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Counts how a request to `host` ended, for outlier detection. Does nothing where that is not configured.
+    pub fn record_outcome(
+        &self,
+        host: &Host,
+        outcome: Outcome,
+        now: Instant,
+        random: &mut dyn FnMut() -> u64,
+    ) {
+        if let (Some(detector), Some(monitor)) = (&self.config.outlier_detector, host.monitor()) {
+            host.with_spec(|spec| detector.record(&spec.key, monitor, outcome, now, random));
+        }
+    }
+
+    fn follow_outlier_verdicts(&self) {
+        let Some(detector) = &self.config.outlier_detector else {
+            return;
+        };
+        let epoch = detector.epoch();
+        if self.outlier_epoch.replace(epoch) == epoch {
+            return;
+        }
+        let endpoints = self.endpoints();
+        let mut set = self.set.take();
+        self.with_builder(|builder| set.refresh(&endpoints, builder));
+        self.set.replace(set);
+    }
+
+    /// Counts a request to `host` as in flight until the returned value is dropped.
+    ///
+    /// # Errors
+    /// [`Overflow`] when `max_requests` is reached.
+    pub fn begin_request(
+        self: &Rc<Self>,
+        host: &Rc<Host>,
+        priority: RequestPriority,
+    ) -> Result<ActiveRequest, Overflow> {
+        let stats = &self.config.stats;
+        if !self.config.circuit_breakers.of(priority).requests.try_acquire() {
+            self.shard.inc(stats.upstream_rq_pending_overflow);
+            return Err(Overflow);
+        }
+        host.begin_request();
+        self.shard.inc(stats.upstream_rq_total);
+        self.shard.move_gauge(stats.upstream_rq_active, 1);
+        Ok(ActiveRequest {
+            cluster: Rc::clone(self),
+            host: Rc::clone(host),
+            priority,
+        })
+    }
+
+    /// Counts a retry as in flight until the returned value is dropped.
+    ///
+    /// # Errors
+    /// [`Overflow`] when `max_retries` or the retry budget is reached.
+    pub fn begin_retry(self: &Rc<Self>, priority: RequestPriority) -> Result<ActiveRetry, Overflow> {
+        if !self.config.circuit_breakers.of(priority).try_acquire_retry() {
+            self.shard.inc(self.config.stats.upstream_rq_retry_overflow);
+            return Err(Overflow);
+        }
+        self.shard.inc(self.config.stats.upstream_rq_retry);
+        Ok(ActiveRetry {
+            cluster: Rc::clone(self),
+            priority,
+        })
+    }
+
+    /// Every host at this moment.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<Rc<Host>> {
+        match &self.config.discovery {
+            Discovery::OriginalDst(_) => self.original_dst.hosts(),
+            _ => self.set.borrow().hosts().cloned().collect(),
+        }
+    }
+
+    /// Closes what was idle for too long and drops unused destinations. To be called about once a second.
+    pub(crate) fn tick(&self, now: Instant) {
+        let idle_timeout = self.config.http.idle_timeout;
+        for host in self.hosts() {
+            let closed = host.sweep(now, idle_timeout) as u64;
+            self.shard.add(self.config.stats.upstream_cx_idle_timeout, closed);
+        }
+        if let Discovery::OriginalDst(config) = &self.config.discovery {
+            self.original_dst.sweep(now, config);
+        }
+        if let Some(detector) = &self.config.outlier_detector {
+            detector.tick(now);
+        }
+    }
+
+    /// Closes the pools: the cluster is gone, or another took its place.
+    pub(crate) fn close(&self) {
+        self.hosts().iter().for_each(|host| host.remove());
+    }
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub struct ActiveRequest {
+    cluster: Rc<Cluster>,
+    host: Rc<Host>,
+    priority: RequestPriority,
+}
+
+impl ActiveRequest {
+    /// The host that it went to.
+    #[must_use]
+    pub fn host(&self) -> &Rc<Host> {
+        &self.host
+    }
+
+    /// The cluster that it counts against.
+    #[must_use]
+    pub fn cluster(&self) -> &Rc<Cluster> {
+        &self.cluster
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.host.end_request();
+        self.cluster
+            .shard
+            .move_gauge(self.cluster.config.stats.upstream_rq_active, -1);
+        self.cluster
+            .config
+            .circuit_breakers
+            .of(self.priority)
+            .requests
+            .release();
+    }
+}
+
+/// A retry in flight.
+#[derive(Debug)]
+pub struct ActiveRetry {
+    cluster: Rc<Cluster>,
+    priority: RequestPriority,
+}
+
+impl Drop for ActiveRetry {
+    fn drop(&mut self) {
+        self.cluster
+            .config
+            .circuit_breakers
+            .of(self.priority)
+            .release_retry();
+    }
+}

@@ -1,0 +1,131 @@
+//! The clusters of one worker, by slot.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proxy_core::ClusterSlot;
+use telemetry::stats::Shard;
+
+use crate::cluster::Cluster;
+use crate::config::ClusterConfig;
+use crate::connect::Dialer;
+use crate::endpoints::Assignment;
+use crate::snapshot::ClusterSnapshot;
+
+/// A change that the main thread sends to every worker.
+#[derive(Clone, Debug)]
+pub enum ClusterUpdate {
+    /// A cluster is new, or its configuration changed. In the second case its connections are drained.
+    Put {
+        /// The slot of its name.
+        slot: ClusterSlot,
+        /// The configuration.
+        config: Arc<ClusterConfig>,
+        /// Its endpoints; a cluster is only sent once it has them.
+        endpoints: Arc<Assignment>,
+    },
+    /// A cluster's endpoints changed.
+    Endpoints {
+        /// The slot of its name.
+        slot: ClusterSlot,
+        /// All its endpoints.
+        endpoints: Arc<Assignment>,
+    },
+    /// A cluster is gone.
+    Remove {
+        /// The slot of its name.
+        slot: ClusterSlot,
+    },
+}
+
+/// The clusters of one worker. Not `Send`: each worker has its own.
+pub struct ClusterManager {
+    clusters: Vec<Option<Rc<Cluster>>>,
+    shard: Shard,
+    seed: u64,
+    dialer: Option<Rc<dyn Dialer>>,
+}
+
+impl std::fmt::Debug for ClusterManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterManager")
+            .field("clusters", &self.clusters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClusterManager {
+    /// A worker without clusters. `seed` sets where load balancing begins; `dialer` makes the sockets of clusters bound
+    /// to a source address, when they cannot be made in this process.
+    #[must_use]
+    pub fn new(shard: Shard, seed: u64, dialer: Option<Rc<dyn Dialer>>) -> Self {
+        Self {
+            clusters: Vec::new(),
+            shard,
+            seed,
+            dialer,
+        }
+    }
+
+    /// The cluster in a slot.
+    #[must_use]
+    #[inline]
+    pub fn get(&self, slot: ClusterSlot) -> Option<&Rc<Cluster>> {
+        self.clusters.get(slot.index())?.as_ref()
+    }
+
+    /// All clusters.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Cluster>> {
+        self.clusters.iter().flatten()
+    }
+
+    /// What makes the sockets of clusters that are bound to a source address.
+    #[must_use]
+    pub fn dialer(&self) -> Option<&Rc<dyn Dialer>> {
+        self.dialer.as_ref()
+    }
+
+    /// Carries out a change.
+    pub fn apply(&mut self, update: ClusterUpdate) {
+        match update {
+            ClusterUpdate::Put {
+                slot,
+                config,
+                endpoints,
+            } => {
+                self.seed = self.seed.wrapping_add(1);
+                let cluster = Cluster::new(config, endpoints, self.shard.clone(), self.seed);
+                self.replace(slot, Some(cluster));
+            }
+            ClusterUpdate::Endpoints { slot, endpoints } => {
+                if let Some(cluster) = self.get(slot) {
+                    cluster.update_endpoints(endpoints);
+                }
+            }
+            ClusterUpdate::Remove { slot } => self.replace(slot, None),
+        }
+    }
+
+    fn replace(&mut self, slot: ClusterSlot, cluster: Option<Rc<Cluster>>) {
+        if self.clusters.len() <= slot.index() {
+            self.clusters.resize_with(slot.index() + 1, || None);
+        }
+        if let Some(before) = std::mem::replace(&mut self.clusters[slot.index()], cluster) {
+            before.close();
+        }
+    }
+
+    /// Housekeeping: idle connections, unused destinations, ejections. To be called about once a second.
+    pub fn tick(&self, now: Instant) {
+        self.iter().for_each(|cluster| cluster.tick(now));
+    }
+
+    /// What `/clusters` shows, as this worker sees it; see [`ClusterSnapshot::merge`].
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<ClusterSnapshot> {
+        self.iter()
+            .map(|cluster| ClusterSnapshot::take(cluster))
+            .collect()
+    }
+}

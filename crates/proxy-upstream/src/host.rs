@@ -1,0 +1,206 @@
+//! One host as a worker sees it: its configuration, counts, and connection pool.
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::endpoints::{Health, HostSpec};
+use crate::outlier::HostMonitor;
+use crate::pool::{ErasedPool, Pool};
+
+/// A host of a cluster, on one worker.
+///
+/// It outlives updates that do not remove it; what the configuration says of it may change meanwhile.
+pub struct Host {
+    spec: RefCell<Arc<HostSpec>>,
+    active_requests: Cell<u32>,
+    active_connections: Cell<u32>,
+    monitor: Option<Arc<HostMonitor>>,
+    removed: Cell<bool>,
+    last_used: Cell<Option<Instant>>,
+    counts: HostCounts,
+    pool: OnceCell<Box<dyn ErasedPool>>,
+}
+
+/// What happened on one host, as `/clusters` shows it (`envoy.admin.v3.HostStatus.stats`).
+#[derive(Debug, Default)]
+pub struct HostCounts {
+    /// Connections made or tried.
+    pub cx_total: Cell<u64>,
+    /// Connections that could not be established.
+    pub cx_connect_fail: Cell<u64>,
+    /// Requests.
+    pub rq_total: Cell<u64>,
+    /// Requests that were answered, but not with a status of 500 to 599.
+    pub rq_success: Cell<u64>,
+    /// Requests that failed, or were answered with a status of 500 to 599.
+    pub rq_error: Cell<u64>,
+    /// Requests that timed out.
+    pub rq_timeout: Cell<u64>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host")
+            .field("key", &self.spec().key)
+            .finish_non_exhaustive()
+    }
+}
+
+fn increment(cell: &Cell<u64>) {
+    cell.set(cell.get() + 1);
+}
+
+impl Host {
+    pub(crate) fn new(spec: Arc<HostSpec>, monitor: Option<Arc<HostMonitor>>) -> Rc<Self> {
+        Rc::new(Self {
+            spec: RefCell::new(spec),
+            active_requests: Cell::new(0),
+            active_connections: Cell::new(0),
+            monitor,
+            removed: Cell::new(false),
+            last_used: Cell::new(None),
+            counts: HostCounts::default(),
+            pool: OnceCell::new(),
+        })
+    }
+
+    /// The configuration at this moment.
+    #[must_use]
+    pub fn spec(&self) -> Arc<HostSpec> {
+        Arc::clone(&self.spec.borrow())
+    }
+
+    /// Reads the configuration without counting a reference.
+    pub fn with_spec<T>(&self, read: impl FnOnce(&HostSpec) -> T) -> T {
+        read(&self.spec.borrow())
+    }
+
+    pub(crate) fn update(&self, spec: &Arc<HostSpec>) {
+        *self.spec.borrow_mut() = Arc::clone(spec);
+    }
+
+    /// What happened on it.
+    #[must_use]
+    pub fn counts(&self) -> &HostCounts {
+        &self.counts
+    }
+
+    /// Requests in flight from this worker.
+    #[must_use]
+    pub fn active_requests(&self) -> u32 {
+        self.active_requests.get()
+    }
+
+    /// Open connections of this worker.
+    #[must_use]
+    pub fn active_connections(&self) -> u32 {
+        self.active_connections.get()
+    }
+
+    /// Whether outlier detection took it out of load balancing.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.monitor.as_ref().is_some_and(|monitor| monitor.is_ejected())
+    }
+
+    pub(crate) fn monitor(&self) -> Option<&HostMonitor> {
+        self.monitor.as_deref()
+    }
+
+    /// Whether an update removed it; its connections end with the requests on them.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.get()
+    }
+
+    /// The health that load balancing sees.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        if self.is_ejected() {
+            Health::Unhealthy
+        } else {
+            self.spec.borrow().health
+        }
+    }
+
+    pub(crate) fn remove(&self) {
+        self.removed.set(true);
+        if let Some(pool) = self.pool.get() {
+            pool.close();
+        }
+    }
+
+    /// The pool of idle connections of type `C`.
+    ///
+    /// # Panics
+    /// When two types of connection are pooled on one host, which is a mistake of the caller.
+    pub fn pool<C: 'static>(&self) -> &Pool<C> {
+        let pool = self.pool.get_or_init(|| Box::new(Pool::<C>::new()));
+        let any: &dyn Any = pool.as_any();
+        any.downcast_ref()
+            .expect("one type of upstream connection per process")
+    }
+
+    pub(crate) fn begin_request(&self) {
+        self.active_requests.set(self.active_requests.get() + 1);
+        increment(&self.counts.rq_total);
+    }
+
+    pub(crate) fn end_request(&self) {
+        self.active_requests
+            .set(self.active_requests.get().saturating_sub(1));
+    }
+
+    pub(crate) fn open_connection(&self) {
+        self.active_connections.set(self.active_connections.get() + 1);
+        increment(&self.counts.cx_total);
+    }
+
+    pub(crate) fn close_connection(&self) {
+        self.active_connections
+            .set(self.active_connections.get().saturating_sub(1));
+        if let Some(pool) = self.pool.get() {
+            pool.connection_closed();
+        }
+    }
+
+    pub(crate) fn connect_failed(&self) {
+        increment(&self.counts.cx_connect_fail);
+    }
+
+    /// Counts the end of a request by its status (`rq_success`, `rq_error`).
+    pub fn record_status(&self, status: u16) {
+        increment(if status >= 500 {
+            &self.counts.rq_error
+        } else {
+            &self.counts.rq_success
+        });
+    }
+
+    /// Counts a request that failed without an answer.
+    pub fn record_failure(&self) {
+        increment(&self.counts.rq_error);
+    }
+
+    /// Counts a request that timed out.
+    pub fn record_timeout(&self) {
+        increment(&self.counts.rq_timeout);
+        increment(&self.counts.rq_error);
+    }
+
+    pub(crate) fn touch(&self, now: Instant) {
+        self.last_used.set(Some(now));
+    }
+
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        self.last_used.get()
+    }
+
+    /// Closes connections that were idle for longer than `timeout`; the number closed.
+    pub(crate) fn sweep(&self, now: Instant, timeout: Option<Duration>) -> usize {
+        self.pool.get().map_or(0, |pool| pool.sweep(now, timeout))
+    }
+}

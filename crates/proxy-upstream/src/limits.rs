@@ -1,0 +1,58 @@
+//! Named limits of this crate. Where a limit is Envoy's default, the field that it stands for is named.
+
+use std::time::Duration;
+
+/// `Cluster.connect_timeout` when it is absent.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `HttpProtocolOptions.idle_timeout` of upstream connections when it is absent.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// `Cluster.per_connection_buffer_limit_bytes` when it is absent.
+pub const DEFAULT_BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
+/// `Cluster.cleanup_interval` of `ORIGINAL_DST` clusters when it is absent.
+pub const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
+/// `Cluster.dns_refresh_rate` when it is absent.
+pub const DEFAULT_DNS_REFRESH_RATE: Duration = Duration::from_secs(5);
+/// The shortest `Cluster.dns_refresh_rate` that is accepted.
+pub const MIN_DNS_REFRESH_RATE: Duration = Duration::from_millis(1);
+/// Addresses kept of one DNS answer; more are ignored.
+pub const MAX_DNS_ADDRESSES: usize = 1024;
+/// A DNS lookup that takes longer has failed.
+pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// `CircuitBreakers.Thresholds.max_connections` when it is absent.
+pub const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
+/// `CircuitBreakers.Thresholds.max_pending_requests` when it is absent.
+pub const DEFAULT_MAX_PENDING_REQUESTS: u32 = 1024;
+/// `CircuitBreakers.Thresholds.max_requests` when it is absent.
+pub const DEFAULT_MAX_REQUESTS: u32 = 1024;
+/// `CircuitBreakers.Thresholds.max_retries` when it is absent.
+pub const DEFAULT_MAX_RETRIES: u32 = 3;
+/// `RetryBudget.budget_percent` when it is absent.
+pub const DEFAULT_RETRY_BUDGET_PERCENT: f64 = 20.0;
+/// `RetryBudget.min_retry_concurrency` when it is absent.
+pub const DEFAULT_MIN_RETRY_CONCURRENCY: u32 = 3;
+
+/// `Policy.overprovisioning_factor` when it is absent, in percent.
+pub const DEFAULT_OVERPROVISIONING_PERCENT: u32 = 140;
+/// `CommonLbConfig.healthy_panic_threshold` when it is absent, in percent.
+pub const DEFAULT_PANIC_THRESHOLD_PERCENT: f64 = 50.0;
+/// The highest `LocalityLbEndpoints.priority` that Envoy accepts.
+pub const MAX_PRIORITY: u32 = 128;
+/// `LeastRequestLbConfig.choice_count` when it is absent.
+pub const DEFAULT_CHOICE_COUNT: u32 = 2;
+/// The most `LeastRequestLbConfig.choice_count` that is accepted.
+pub const MAX_CHOICE_COUNT: u32 = 32;
+
+/// Idle connections that one host's pool keeps; a connection given back beyond it is closed.
+pub const MAX_IDLE_CONNECTIONS_PER_HOST: usize = 1024;
+/// Hosts that one `ORIGINAL_DST` cluster keeps per worker; beyond it the least recently used one is dropped.
+pub const MAX_ORIGINAL_DST_HOSTS: usize = 16 * 1024;
+
+/// `RingHashLbConfig.minimum_ring_size` when it is absent.
+pub const DEFAULT_MIN_RING_SIZE: u64 = 1024;
+/// `RingHashLbConfig.maximum_ring_size` when it is absent, and the most that is accepted.
+pub const MAX_RING_SIZE: u64 = 8 * 1024 * 1024;
+/// `MaglevLbConfig.table_size` when it is absent.
+pub const DEFAULT_MAGLEV_TABLE_SIZE: u64 = 65_537;
+/// The largest `MaglevLbConfig.table_size` that is accepted.
+pub const MAX_MAGLEV_TABLE_SIZE: u64 = 5_000_011;
