@@ -1,1 +1,47 @@
 //! The immutable world, and who sees what of it.
+//!
+//! [`Objects`] holds the parsed inputs; [`Snapshot::build`] joins them; [`Snapshot::proxy_view`] cuts out what one proxy
+//! sees. A [`ProxyView`] is the whole input of a proxy's translation and compares by content, so it is also the key of
+//! every cache of translations. Endpoints have a view of their own ([`EndpointView`]), so that their churn changes no
+//! [`ProxyView`].
+//!
+//! Broken objects and dangling references become [`diagnostics::Diagnostic`]s; nothing here fails.
+
+mod config;
+mod delegates;
+mod destination_rules;
+mod gateways;
+pub mod host;
+pub mod kubernetes;
+pub mod limits;
+pub mod mesh;
+mod objects;
+mod protocol;
+mod proxy;
+mod references;
+mod registry;
+mod service;
+mod shared;
+mod sidecar;
+mod snapshot;
+pub mod spread;
+mod view;
+mod virtual_services;
+
+pub use config::{Config, ConfigMeta};
+pub use destination_rules::{DestinationRules, Rule};
+pub use gateways::{GatewayPort, GatewayServer};
+pub use mesh::Mesh;
+pub use objects::{Key, Kind, Objects, Settings};
+pub use protocol::Protocol;
+pub use proxy::{Interception, NodeError, Profile, Proxy, ProxyKind, canonical_name, canonical_revision};
+pub use registry::{Instance, PortNames, Registry, Selector, ServiceKey, Target, Workloads};
+pub use service::{
+    Address, Endpoint, Health, Locality, Origin, Resolution, Service, ServiceEndpoints, ServicePort,
+    TrafficDistribution, Visibility, Workload,
+};
+pub use shared::Shared;
+pub use sidecar::SidecarScope;
+pub use snapshot::Snapshot;
+pub use view::{EndpointView, FailoverSpread, InboundPort, ProxyView, ServiceView, Spread};
+pub use virtual_services::{MESH_GATEWAY, Routing, VirtualServices};

@@ -1,0 +1,154 @@
+//! Services and endpoints out of Kubernetes Services, EndpointSlices, Pods, ServiceEntries and WorkloadEntries.
+//!
+//! Selection crosses the kinds: a Service selects WorkloadEntries as well as Pods, and so does a ServiceEntry.
+
+mod kubernetes;
+mod service_entry;
+mod workloads;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use workloads::{Instance, PortNames, Workloads};
+
+use crate::objects::Objects;
+use crate::service::{Endpoint, Service, ServiceEndpoints, ServicePort};
+use crate::shared::Shared;
+
+/// Host and namespace: what tells two services apart.
+pub type ServiceKey = (Arc<str>, Arc<str>);
+
+/// Every service of the world, and who answers for it.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    /// All services, oldest first, then by host and namespace.
+    pub services: Vec<Shared<Service>>,
+    /// Their endpoints.
+    pub endpoints: BTreeMap<ServiceKey, Shared<ServiceEndpoints>>,
+    /// Which workloads each service selects, by the service's key; services without a selector are absent.
+    pub selectors: BTreeMap<ServiceKey, Selector>,
+    /// All workloads.
+    pub workloads: Workloads,
+}
+
+/// What a service selects and how its ports map to those of a workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// The labels a workload must have.
+    pub labels: crate::kubernetes::Labels,
+    /// Per service port: how to find the workload's port.
+    pub targets: Vec<Target>,
+}
+
+/// The port of a workload that stands behind a service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The service port's number.
+    pub port: u32,
+    /// The service port's name.
+    pub name: Arc<str>,
+    /// The transport, `TCP` or `UDP`.
+    pub transport: Arc<str>,
+    /// By number or name; `None` is the same number as the service port.
+    pub target: Option<crate::kubernetes::IntOrString>,
+}
+
+impl Registry {
+    /// Reads every service and endpoint.
+    #[must_use]
+    pub fn build(objects: &Objects) -> Self {
+        let mut draft = Draft {
+            workloads: Workloads::build(objects),
+            ..Draft::default()
+        };
+        kubernetes::add(objects, &mut draft);
+        service_entry::add(objects, &mut draft);
+        draft.finish()
+    }
+
+    /// The endpoints of a service; none is the same as an empty list.
+    #[must_use]
+    pub fn endpoints_of(&self, service: &Service) -> Option<&Shared<ServiceEndpoints>> {
+        self.endpoints
+            .get(&(Arc::clone(&service.hostname), Arc::clone(&service.namespace)))
+    }
+
+    /// The ports of `instance` that stand behind the ports of `service`, when the service selects the instance.
+    #[must_use]
+    pub fn targets(&self, service: &Service, instance: &Instance) -> Vec<(ServicePort, u32)> {
+        let key = (Arc::clone(&service.hostname), Arc::clone(&service.namespace));
+        let Some(selector) = self.selectors.get(&key) else {
+            return Vec::new();
+        };
+        if selector.labels.is_empty()
+            || *service.namespace != *instance.workload.namespace
+            || !crate::kubernetes::selects(&selector.labels, &instance.workload.labels)
+        {
+            return Vec::new();
+        }
+        let resolve = |target: &Target| {
+            let port = service.port(target.port)?.clone();
+            Some((port, instance.ports.resolve(target)?))
+        };
+        selector.targets.iter().filter_map(resolve).collect()
+    }
+}
+
+/// A registry under construction.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    services: Vec<Service>,
+    endpoints: BTreeMap<ServiceKey, ServiceEndpoints>,
+    selectors: BTreeMap<ServiceKey, Selector>,
+    workloads: Workloads,
+}
+
+impl Draft {
+    fn key(service: &Service) -> ServiceKey {
+        (Arc::clone(&service.hostname), Arc::clone(&service.namespace))
+    }
+
+    /// Adds a service with the selector it has, if any.
+    fn service(&mut self, service: Service, selector: Option<Selector>) -> ServiceKey {
+        let key = Self::key(&service);
+        if let Some(selector) = selector {
+            self.selectors.insert(key.clone(), selector);
+        }
+        self.endpoints.entry(key.clone()).or_default();
+        self.services.push(service);
+        key
+    }
+
+    /// Adds an endpoint of a service port; the same address twice is one endpoint.
+    fn endpoint(&mut self, key: &ServiceKey, port: u32, endpoint: Endpoint) {
+        let list = self
+            .endpoints
+            .entry(key.clone())
+            .or_default()
+            .ports
+            .entry(port)
+            .or_default();
+        if list.iter().all(|known| known.address != endpoint.address) {
+            list.push(endpoint);
+        }
+    }
+
+    fn finish(mut self) -> Registry {
+        self.services.sort_by(|a, b| {
+            (&a.created, &a.hostname, &a.namespace).cmp(&(&b.created, &b.hostname, &b.namespace))
+        });
+        for list in self.endpoints.values_mut().flat_map(|e| e.ports.values_mut()) {
+            list.sort_by(|a, b| a.address.cmp(&b.address));
+        }
+        Registry {
+            services: self.services.into_iter().map(Shared::new).collect(),
+            endpoints: self
+                .endpoints
+                .into_iter()
+                .map(|(k, v)| (k, Shared::new(v)))
+                .collect(),
+            selectors: self.selectors,
+            workloads: self.workloads,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! ServiceEntries: hosts outside Kubernetes, or hosts made of Pods and WorkloadEntries.
+
+use std::sync::Arc;
+
+use api_istio::networking::{Location, Resolution as Declared, ServiceEntry};
+
+use super::workloads::instance_of;
+use super::{Draft, Instance, Selector, Target};
+use crate::config::Config;
+use crate::kubernetes::{IntOrString, Labels};
+use crate::objects::Objects;
+use crate::protocol::Protocol;
+use crate::service::{
+    Address, Endpoint, Origin, Resolution, Service, ServicePort, TrafficDistribution, Visibility,
+};
+
+/// The scheme of Unix domain sockets in `endpoints[].address`.
+const UNIX_SCHEME: &str = "unix://";
+
+/// Adds all ServiceEntries with their endpoints.
+pub(super) fn add(objects: &Objects, draft: &mut Draft) {
+    for entry in objects.service_entries.values() {
+        for host in &entry.spec.hosts {
+            add_host(objects, draft, entry, host);
+        }
+    }
+}
+
+fn add_host(objects: &Objects, draft: &mut Draft, entry: &Config<ServiceEntry>, host: &str) {
+    let service = convert(objects, entry, host);
+    let resolution = service.resolution;
+    let selector = entry
+        .spec
+        .workload_selector
+        .as_ref()
+        .filter(|s| !s.labels.is_empty());
+    let selector = selector.map(|s| Selector {
+        labels: s.labels.clone(),
+        targets: targets(&entry.spec),
+    });
+    let key = draft.service(service, selector.clone());
+    if resolution == Resolution::Passthrough {
+        return;
+    }
+    match selector {
+        Some(selector) => {
+            let namespace = &entry.meta.namespace;
+            let pods = draft
+                .workloads
+                .pods_selected(namespace, &selector.labels)
+                .cloned();
+            let mut instances: Vec<_> = pods.collect();
+            instances.extend(
+                draft
+                    .workloads
+                    .entries_selected(namespace, &selector.labels)
+                    .cloned(),
+            );
+            for instance in instances {
+                add_instance(draft, &key, &selector.targets, &instance);
+            }
+        }
+        None => add_inline(objects, draft, entry, host, &key),
+    }
+}
+
+/// Inline endpoints; without any, a host that is resolved by DNS is its own endpoint.
+fn add_inline(
+    objects: &Objects,
+    draft: &mut Draft,
+    entry: &Config<ServiceEntry>,
+    host: &str,
+    key: &super::ServiceKey,
+) {
+    let (meta, spec) = (&entry.meta, &entry.spec);
+    let targets = targets(spec);
+    if spec.endpoints.is_empty() {
+        if matches!(spec.resolution, Declared::Dns | Declared::DnsRoundRobin) && !host.starts_with('*') {
+            let own = api_istio::networking::WorkloadEntry {
+                address: host.to_owned(),
+                ..Default::default()
+            };
+            let instance = instance_of(objects, &own, &meta.name, &meta.namespace, &Labels::new());
+            add_instance(draft, key, &targets, &instance);
+        }
+        return;
+    }
+    for (index, endpoint) in spec.endpoints.iter().enumerate() {
+        let name = format!("{}-{index}", meta.name);
+        let instance = instance_of(objects, endpoint, &name, &meta.namespace, &Labels::new());
+        add_instance(draft, key, &targets, &instance);
+    }
+}
+
+/// Adds one workload as an endpoint of every port it has.
+pub(super) fn add_instance(
+    draft: &mut Draft,
+    key: &super::ServiceKey,
+    targets: &[Target],
+    instance: &Instance,
+) {
+    let Some(host) = instance.addresses.first().filter(|a| !a.is_empty()) else {
+        return;
+    };
+    for target in targets {
+        let address = match host.strip_prefix(UNIX_SCHEME) {
+            Some(path) => Address::Pipe(path.into()),
+            None => {
+                let Some(port) = instance.ports.resolve(target) else {
+                    continue;
+                };
+                Address::Socket(Arc::clone(host), port)
+            }
+        };
+        let endpoint = Endpoint {
+            address,
+            weight: instance.weight,
+            health: instance.health,
+            workload: Arc::clone(&instance.workload),
+        };
+        draft.endpoint(key, target.port, endpoint);
+    }
+}
+
+fn targets(entry: &ServiceEntry) -> Vec<Target> {
+    let target = |port: &api_istio::networking::ServicePort| Target {
+        port: port.number,
+        name: port.name.as_str().into(),
+        transport: "TCP".into(),
+        target: (port.target_port != 0).then_some(IntOrString::Int(port.target_port)),
+    };
+    entry.ports.iter().map(target).collect()
+}
+
+fn convert(objects: &Objects, entry: &Config<ServiceEntry>, host: &str) -> Service {
+    let (meta, spec) = (&entry.meta, &entry.spec);
+    let port = |p: &api_istio::networking::ServicePort| ServicePort {
+        name: p.name.as_str().into(),
+        port: p.number,
+        protocol: Protocol::parse(&p.protocol),
+        target_port: (p.target_port != 0).then_some(p.target_port),
+    };
+    let address = |a: &String| Arc::from(a.strip_suffix("/32").unwrap_or(a));
+    let external = spec.location == Location::MeshExternal;
+    Service {
+        hostname: host.into(),
+        name: host.into(),
+        namespace: meta.namespace.as_str().into(),
+        origin: Origin::ServiceEntry(meta.name.as_str().into()),
+        created: meta.created.as_str().into(),
+        labels: meta.labels.clone(),
+        addresses: spec.addresses.iter().map(address).collect(),
+        ports: spec.ports.iter().map(port).collect(),
+        resolution: match spec.resolution {
+            Declared::None => Resolution::Passthrough,
+            Declared::Static => Resolution::Endpoints,
+            Declared::Dns => Resolution::Dns,
+            Declared::DnsRoundRobin => Resolution::DnsRoundRobin,
+            Declared::DynamicDns => Resolution::DynamicDns,
+        },
+        external,
+        visibility: Visibility::parse(
+            &spec.export_to,
+            &meta.namespace,
+            &objects.mesh.default_service_export_to,
+        ),
+        headless: false,
+        aliases: Vec::new(),
+        subject_alt_names: spec.subject_alt_names.iter().map(|s| s.as_str().into()).collect(),
+        traffic_distribution: match meta.annotations.get("networking.istio.io/traffic-distribution") {
+            Some(wanted) if wanted == "PreferClose" => TrafficDistribution::PreferClose,
+            _ => TrafficDistribution::Any,
+        },
+    }
+}

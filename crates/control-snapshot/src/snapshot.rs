@@ -1,0 +1,403 @@
+//! The immutable world at one moment, and the views of single proxies cut out of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use diagnostics::Diagnostic;
+
+use crate::destination_rules::DestinationRules;
+use crate::gateways;
+use crate::kubernetes::Labels;
+use crate::limits::MAX_DIAGNOSTICS;
+use crate::mesh::Mesh;
+use crate::objects::{Objects, Settings};
+use crate::proxy::{Profile, Proxy, ProxyKind};
+use crate::registry::{Instance, PortNames, Registry};
+use crate::service::{Health, Resolution, Service, ServiceEndpoints, Workload};
+use crate::shared::Shared;
+use crate::sidecar::{self, SidecarScope};
+use crate::spread;
+use crate::view::{EndpointView, InboundPort, ProxyView, ServiceView};
+use crate::virtual_services::{MESH_GATEWAY, Routing, VirtualServices};
+
+/// The world. Cheap to share (`Arc<Snapshot>`), never changed: the next one is built from the changed objects.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    objects: Objects,
+    registry: Registry,
+    virtual_services: VirtualServices,
+    destination_rules: DestinationRules,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Snapshot {
+    /// Reads the whole world. Objects were parsed when they were applied, so this only joins them.
+    #[must_use]
+    pub fn build(objects: &Objects) -> Self {
+        let mut diagnostics: Vec<Diagnostic> = objects.diagnostics().cloned().collect();
+        let registry = Registry::build(objects);
+        let virtual_services = VirtualServices::build(objects, &mut diagnostics);
+        let destination_rules = DestinationRules::build(objects, &mut diagnostics);
+        crate::references::check(
+            &registry,
+            &virtual_services,
+            &destination_rules,
+            objects,
+            &mut diagnostics,
+        );
+        diagnostics.sort();
+        diagnostics.dedup();
+        diagnostics.truncate(MAX_DIAGNOSTICS);
+        Self {
+            objects: objects.clone(),
+            registry,
+            virtual_services,
+            destination_rules,
+            diagnostics,
+        }
+    }
+
+    /// What is wrong with the world, whoever looks at it: objects that do not parse, references to nothing.
+    #[must_use]
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// MeshConfig.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.objects.mesh
+    }
+
+    /// What the whole world shares.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.objects.settings
+    }
+
+    /// All services and endpoints, for debug pages.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All VirtualServices, resolved, for debug pages.
+    #[must_use]
+    pub fn virtual_services(&self) -> &VirtualServices {
+        &self.virtual_services
+    }
+
+    /// What this proxy sees.
+    #[must_use]
+    pub fn proxy_view(&self, proxy: &Proxy) -> ProxyView {
+        self.proxy_view_with_diagnostics(proxy).0
+    }
+
+    /// What this proxy sees, and what is wrong with the objects that apply to it alone (Sidecar, Gateways).
+    #[must_use]
+    pub fn proxy_view_with_diagnostics(&self, proxy: &Proxy) -> (ProxyView, Vec<Diagnostic>) {
+        let mut diagnostics = Vec::new();
+        let profile = &proxy.profile;
+        let gateway = profile.kind == ProxyKind::Gateway;
+        let scope = match profile.kind {
+            ProxyKind::Sidecar => sidecar::scope(&self.objects, profile, &mut diagnostics),
+            ProxyKind::Gateway => SidecarScope::default(),
+        };
+        let inbound = self.inbound(proxy);
+        let gateways = match profile.kind {
+            ProxyKind::Gateway => gateways::merge(&self.objects, proxy, &inbound, &mut diagnostics),
+            ProxyKind::Sidecar => Vec::new(),
+        };
+        let routing = self.routing(profile, &scope, &gateways);
+        let services = self.visible_services(profile, &scope, &routing);
+        let services: Vec<_> = services
+            .into_iter()
+            .map(|s| self.service_view(profile, s))
+            .collect();
+        let locality = if services.iter().any(|s| spread::matters_to_cluster(s)) {
+            proxy.locality.clone()
+        } else {
+            Default::default()
+        };
+        let view = ProxyView {
+            profile: Shared::new(profile.clone()),
+            mesh: self.objects.mesh.clone(),
+            identity: self.objects.settings.identity,
+            outbound: scope
+                .outbound
+                .unwrap_or(self.objects.mesh.outbound_traffic_policy.mode),
+            services,
+            routing,
+            inbound: if gateway { Vec::new() } else { inbound },
+            gateways,
+            locality,
+        };
+        (view, diagnostics)
+    }
+
+    /// What the ClusterLoadAssignment of an outbound EDS cluster is made of, seen from one proxy.
+    ///
+    /// A name that is no such cluster, or one of a service that is not there, has no endpoints.
+    #[must_use]
+    pub fn endpoint_view(&self, proxy: &Proxy, cluster: &str) -> EndpointView {
+        let empty = || EndpointView {
+            cluster: cluster.into(),
+            endpoints: Vec::new(),
+            spread: Default::default(),
+        };
+        let Some((port, subset, hostname)) = parse_cluster_name(cluster) else {
+            return empty();
+        };
+        let Some(service) = self.find_service(&proxy.profile, hostname) else {
+            return empty();
+        };
+        let rule = self
+            .destination_rules
+            .lookup(&proxy.profile.namespace, &proxy.profile.labels, service);
+        let labels: Option<Labels> = if subset.is_empty() {
+            Some(Labels::new())
+        } else {
+            let subsets = rule.iter().flat_map(|r| &r.config.spec.subsets);
+            subsets
+                .filter(|s| s.name == subset)
+                .map(|s| s.labels.clone())
+                .next()
+        };
+        let Some(labels) = labels else { return empty() };
+        let all = self.registry.endpoints_of(service);
+        let endpoints = all
+            .and_then(|e| e.ports.get(&port))
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let selected = endpoints
+            .iter()
+            .filter(|e| crate::kubernetes::selects(&labels, &e.workload.labels));
+        EndpointView {
+            cluster: cluster.into(),
+            endpoints: selected.cloned().collect(),
+            spread: spread::of(proxy, service, rule.as_deref(), subset, port, &self.objects.mesh),
+        }
+    }
+
+    /// The addresses of every live workload of a service, by host; for debug pages.
+    #[must_use]
+    pub fn endpoints(&self, hostname: &str) -> Option<&Shared<ServiceEndpoints>> {
+        let service = self.registry.services.iter().find(|s| &*s.hostname == hostname)?;
+        self.registry.endpoints_of(service)
+    }
+
+    /// The service that a proxy means by a host.
+    fn find_service(&self, profile: &Profile, hostname: &str) -> Option<&Shared<Service>> {
+        let named = self.registry.services.iter().filter(|s| &*s.hostname == hostname);
+        named
+            .filter(|s| s.visibility.includes(&profile.namespace))
+            .min_by_key(|s| rank(s, &profile.namespace))
+    }
+
+    /// The services a proxy imports, each host once, oldest first.
+    fn visible_services(
+        &self,
+        profile: &Profile,
+        scope: &SidecarScope,
+        routing: &[Shared<Routing>],
+    ) -> Vec<Shared<Service>> {
+        let namespace = &*profile.namespace;
+        let referenced: BTreeSet<&str> = if scope.is_default() {
+            BTreeSet::new()
+        } else {
+            routing.iter().flat_map(|r| destinations(r)).collect()
+        };
+        let mut chosen: BTreeMap<Arc<str>, (usize, u8)> = BTreeMap::new();
+        for (index, service) in self.registry.services.iter().enumerate() {
+            let imported = scope.imports(namespace, &service.namespace, &service.hostname)
+                || referenced.contains(&*service.hostname);
+            if !imported || !service.visibility.includes(namespace) {
+                continue;
+            }
+            let rank = rank(service, namespace);
+            let entry = chosen
+                .entry(Arc::clone(&service.hostname))
+                .or_insert((index, rank));
+            if rank < entry.1 {
+                *entry = (index, rank);
+            }
+        }
+        let mut indexes: Vec<usize> = chosen.into_values().map(|(index, _)| index).collect();
+        indexes.sort_unstable();
+        indexes
+            .into_iter()
+            .map(|index| self.registry.services[index].clone())
+            .collect()
+    }
+
+    fn routing(
+        &self,
+        profile: &Profile,
+        scope: &SidecarScope,
+        gateways: &[gateways::GatewayPort],
+    ) -> Vec<Shared<Routing>> {
+        let namespace = &*profile.namespace;
+        if profile.kind == ProxyKind::Sidecar {
+            let mut visible = self.virtual_services.visible(MESH_GATEWAY, namespace);
+            visible.retain(|vs| {
+                let own = &vs.config.meta.namespace;
+                vs.config
+                    .spec
+                    .hosts
+                    .iter()
+                    .any(|host| scope.imports(namespace, own, host))
+            });
+            return visible;
+        }
+        let names: BTreeSet<&str> = gateways
+            .iter()
+            .flat_map(|p| &p.servers)
+            .map(|s| &*s.gateway)
+            .collect();
+        let mut seen = BTreeSet::new();
+        let mut all = Vec::new();
+        for name in names {
+            for vs in self.virtual_services.visible(name, namespace) {
+                if seen.insert((vs.config.meta.namespace.clone(), vs.config.meta.name.clone())) {
+                    all.push(vs);
+                }
+            }
+        }
+        all
+    }
+
+    fn service_view(&self, profile: &Profile, service: Shared<Service>) -> Shared<ServiceView> {
+        let rule = self
+            .destination_rules
+            .lookup(&profile.namespace, &profile.labels, &service);
+        let endpoints = self.registry.endpoints_of(&service);
+        let mut identities = endpoints.map(|e| e.identities()).unwrap_or_default();
+        identities.extend(service.subject_alt_names.iter().cloned());
+        identities.sort();
+        identities.dedup();
+        let workload_addresses = match (service.headless, endpoints) {
+            (true, Some(endpoints)) => endpoints.addresses(),
+            _ => Vec::new(),
+        };
+        let dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+        let dns_endpoints = match endpoints {
+            Some(endpoints) if dns => endpoints
+                .ports
+                .iter()
+                .map(|(p, list)| (*p, list.clone()))
+                .collect(),
+            _ => Vec::new(),
+        };
+        Shared::new(ServiceView {
+            service,
+            rule,
+            identities,
+            workload_addresses,
+            dns_endpoints,
+        })
+    }
+
+    /// The ports of a proxy's own workload that services lead to, each workload port once.
+    fn inbound(&self, proxy: &Proxy) -> Vec<InboundPort> {
+        let instance = self.own_instance(proxy);
+        let mut ports: Vec<InboundPort> = Vec::new();
+        for service in self
+            .registry
+            .services
+            .iter()
+            .filter(|s| *s.namespace == *instance.workload.namespace)
+        {
+            for (port, target_port) in self.registry.targets(service, &instance) {
+                let taken = ports.iter().any(|p| p.target_port == target_port);
+                if port.protocol == crate::protocol::Protocol::Udp
+                    || (taken && proxy.profile.kind == ProxyKind::Sidecar)
+                {
+                    continue;
+                }
+                let rule =
+                    self.destination_rules
+                        .lookup(&proxy.profile.namespace, &proxy.profile.labels, service);
+                ports.push(InboundPort {
+                    service: service.clone(),
+                    port,
+                    target_port,
+                    rule,
+                });
+            }
+        }
+        ports
+    }
+
+    /// The workload behind a proxy: by its address, else what the proxy says about itself.
+    fn own_instance(&self, proxy: &Proxy) -> Arc<Instance> {
+        let known = proxy
+            .addresses
+            .iter()
+            .find_map(|a| self.registry.workloads.by_address(a));
+        let same_namespace = |i: &&Arc<Instance>| *i.workload.namespace == *proxy.profile.namespace;
+        known.filter(same_namespace).cloned().unwrap_or_else(|| {
+            let workload = Workload {
+                name: Arc::clone(&proxy.name),
+                namespace: Arc::clone(&proxy.profile.namespace),
+                labels: proxy.profile.labels.clone(),
+                ..Workload::default()
+            };
+            Arc::new(Instance {
+                addresses: proxy.addresses.clone(),
+                workload: Arc::new(workload),
+                weight: 1,
+                health: Health::Unknown,
+                ports: PortNames::Entry(BTreeMap::new()),
+            })
+        })
+    }
+}
+
+/// Of services with one host, the proxy's own namespace comes first, then Kubernetes', then age.
+fn rank(service: &Service, namespace: &str) -> u8 {
+    match (*service.namespace == *namespace, service.is_kubernetes()) {
+        (true, true) => 0,
+        (true, false) => 1,
+        (false, true) => 2,
+        (false, false) => 3,
+    }
+}
+
+/// Every host a VirtualService sends traffic to.
+fn destinations(routing: &Routing) -> impl Iterator<Item = &str> {
+    let spec = &routing.config.spec;
+    let http = spec.http.iter().flat_map(|r| {
+        let mirrors = r.mirror.iter().chain(r.mirrors.iter().map(|m| &m.destination));
+        r.route.iter().map(|d| &d.destination).chain(mirrors)
+    });
+    let tcp = spec.tcp.iter().flat_map(|r| &r.route).map(|d| &d.destination);
+    let tls = spec.tls.iter().flat_map(|r| &r.route).map(|d| &d.destination);
+    http.chain(tcp).chain(tls).map(|d| d.host.as_str())
+}
+
+/// `outbound|80|v1|host` and `outbound_.80_.v1_.host` as port, subset and host.
+fn parse_cluster_name(name: &str) -> Option<(u32, &str, &str)> {
+    let (direction, separator) = match name.strip_prefix("outbound_.") {
+        Some(_) => ("outbound_.", "_."),
+        None => ("outbound|", "|"),
+    };
+    let mut parts = name.strip_prefix(direction)?.splitn(3, separator);
+    let port = parts.next()?.parse().ok()?;
+    Some((port, parts.next()?, parts.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_names_hold_port_subset_and_host() {
+        assert_eq!(parse_cluster_name("outbound|80|v1|a.b"), Some((80, "v1", "a.b")));
+        assert_eq!(
+            parse_cluster_name("outbound_.80_.v1_.a.b"),
+            Some((80, "v1", "a.b"))
+        );
+        assert_eq!(parse_cluster_name("inbound|80||"), None);
+        assert_eq!(parse_cluster_name("PassthroughCluster"), None);
+    }
+}
