@@ -8,11 +8,17 @@
 //! The types follow the JSON form of Istio's protobuf API (see [`proto`]); names and meaning are those of
 //! <https://github.com/istio/api>, the sentences are our own.
 
+pub mod crd;
+pub mod extensions;
+pub mod kinds;
 pub mod mesh;
 pub mod meta;
 pub mod networking;
 pub mod proto;
 pub mod schema;
+pub mod security;
 pub mod selector;
+pub mod telemetry;
 
+pub use crd::crds;
 pub use proto::Duration;

@@ -44,10 +44,10 @@ macro_rules! message {
         impl crate::schema::Schema for $name {
             fn schema() -> serde_json::Value {
                 #[allow(unused_imports)]
-                use crate::schema::{Field, Rule, Rule::*};
-                let rules: &[Rule] = &[$($($rule),*)?];
-                let fields: Vec<Field> = vec![
-                    $(Field {
+                use crate::schema::Rule::*;
+                let rules: &[crate::schema::Rule] = &[$($($rule),*)?];
+                let fields: Vec<crate::schema::Field> = vec![
+                    $(crate::schema::Field {
                         names: crate::schema::json_names(stringify!($field), &[$($json $(, $alias)?)?]),
                         doc: &[$($field_doc),+],
                         schema: <$ty as crate::schema::Schema>::schema(),

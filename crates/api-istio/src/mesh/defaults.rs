@@ -133,8 +133,8 @@ fn merge(base: &mut Value, over: Value) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
                 match base.get_mut(&key) {
-                    Some(Value::Array(providers)) if key == "extensionProviders" => {
-                        merge_named(providers, value)
+                    Some(Value::Array(base)) if key == "extensionProviders" && value.is_array() => {
+                        merge_named(base, value);
                     }
                     Some(slot) => merge(slot, value),
                     None => {
@@ -203,7 +203,7 @@ mod tests {
             ("connectTimeout: fast", "invalid duration"),
             ("outboundTrafficPolicy: {mode: SOME}", "REGISTRY_ONLY"),
             ("a: [", ""),
-            ("extensionProviders: none", "invalid type"),
+            ("extensionProviders: all", "invalid type"),
         ] {
             let error = MeshConfig::from_yaml(text).expect_err(text).to_string();
             assert!(error.contains(part), "{text}: {error}");

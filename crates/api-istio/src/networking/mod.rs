@@ -18,6 +18,7 @@ pub use envoy_filter::*;
 pub use gateway::*;
 pub use load_balancer::*;
 pub use proxy_config::*;
+pub(crate) use service_entry::UDS_WITHOUT_PORTS;
 pub use service_entry::*;
 pub use sidecar::*;
 pub use traffic_policy::*;

@@ -46,7 +46,7 @@ message! {
 }
 
 /// The rule that an endpoint with a Unix socket names no ports.
-pub(super) const UDS_WITHOUT_PORTS: crate::schema::Rule = crate::schema::Rule::Cel(
+pub(crate) const UDS_WITHOUT_PORTS: crate::schema::Rule = crate::schema::Rule::Cel(
     "(has(self.address) ? self.address : \"\").startsWith(\"unix://\") ? !has(self.ports) : true",
     "UDS may not include ports",
 );
