@@ -1,1 +1,17 @@
-//! Kubernetes watches to Snapshot.
+//! The control plane's one way to the Kubernetes API, over HTTPS or directly over a service in this process.
+//!
+//! - [`client`] makes a client, either way; everything else cannot tell the difference.
+//! - [`watch`] lists and watches every kind the mesh reads and reports changes.
+//! - [`write`](mod@write) creates, patches and deletes objects.
+//! - [`registration`] turns proxies that announce a WorkloadGroup into WorkloadEntries, and tracks their health.
+//!
+//! No other crate of the control plane knows the `kube` crate.
+
+pub mod client;
+pub mod limits;
+pub mod registration;
+pub mod watch;
+pub mod write;
+
+pub use client::Client;
+pub use write::apply;

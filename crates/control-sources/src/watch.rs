@@ -1,0 +1,275 @@
+//! Lists and watches every kind the mesh reads (Kubernetes API concepts, "Efficient detection of changes").
+//!
+//! Each kind has a task of its own. A list that follows a lost watch becomes the difference to what was known, so the
+//! receiver sees changes only. A kind that the server does not serve counts as empty, and is looked for again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use control_snapshot::Kind;
+use futures::{StreamExt as _, pin_mut};
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, ResourceExt as _};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::{Client, limits};
+
+/// A change of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A new or changed object, complete.
+    Apply {
+        /// Its kind.
+        kind: Kind,
+        /// The object.
+        object: Value,
+    },
+    /// An object is gone.
+    Delete {
+        /// Its kind.
+        kind: Kind,
+        /// Its namespace; empty for cluster-wide kinds.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// Every object of this kind that existed when the watch began has been reported. Sent once per kind.
+    Synced {
+        /// The kind.
+        kind: Kind,
+    },
+}
+
+/// A Pod with this annotation only shows a WorkloadEntry to people; it is not a workload of its own.
+pub const VIEW_ANNOTATION: &str = "lateen.io/view-of";
+
+/// The versions under which a kind may be served, best first.
+fn versions(group: &str) -> &'static [&'static str] {
+    if group.ends_with(".istio.io") {
+        &["v1", "v1beta1", "v1alpha3", "v1alpha1"]
+    } else {
+        &["v1"]
+    }
+}
+
+pub(crate) fn resource(kind: Kind, attempt: usize) -> ApiResource {
+    let (_, group, name) = Kind::ALL
+        .iter()
+        .find(|(k, ..)| *k == kind)
+        .copied()
+        .unwrap_or((kind, "", ""));
+    let versions = versions(group);
+    let version = versions[attempt % versions.len()];
+    ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, name))
+}
+
+/// Watches every kind until the receiver is dropped. `root_namespace` is where MeshConfig lives.
+///
+/// The tasks end when the returned set is dropped.
+#[must_use]
+pub fn watch_all(client: &Client, root_namespace: &str) -> (mpsc::Receiver<Change>, JoinSet<()>) {
+    let (sender, receiver) = mpsc::channel(limits::CHANGE_QUEUE);
+    let mut tasks = JoinSet::new();
+    for (kind, ..) in Kind::ALL {
+        let watch = Watch {
+            client: client.clone(),
+            kind: *kind,
+            root_namespace: root_namespace.to_owned(),
+            known: BTreeMap::new(),
+            synced: false,
+            changes: sender.clone(),
+        };
+        tasks.spawn(watch.run());
+    }
+    (receiver, tasks)
+}
+
+/// The receiver has gone: there is nobody to watch for.
+struct Gone;
+
+/// Why a round of watching ended.
+enum Round {
+    /// The kind is not served in this version.
+    Absent,
+    /// Something else failed; the wait before the next round may grow.
+    Failed,
+}
+
+struct Watch {
+    client: Client,
+    kind: Kind,
+    root_namespace: String,
+    /// Namespace and name to resource version.
+    known: BTreeMap<(String, String), Option<String>>,
+    synced: bool,
+    changes: mpsc::Sender<Change>,
+}
+
+impl Watch {
+    async fn run(mut self) {
+        let (_, group, _) = Kind::ALL
+            .iter()
+            .find(|(k, ..)| *k == self.kind)
+            .copied()
+            .unwrap_or((self.kind, "", ""));
+        let versions = versions(group).len();
+        let mut attempt = 0;
+        let mut pause = limits::WATCH_RETRY_BASE;
+        loop {
+            match self.round(attempt, &mut pause).await {
+                Err(Gone) => return,
+                Ok(Round::Absent) => {
+                    attempt += 1;
+                    if attempt % versions == 0 {
+                        if self.restarted(BTreeMap::new()).await.is_err() {
+                            return;
+                        }
+                        tokio::time::sleep(limits::ABSENT_KIND_RETRY).await;
+                    }
+                }
+                Ok(Round::Failed) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(limits::WATCH_RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Watches until something fails that waiting might mend.
+    async fn round(&mut self, attempt: usize, pause: &mut Duration) -> Result<Round, Gone> {
+        let api_resource = resource(self.kind, attempt);
+        let config = watcher::Config::default().page_size(limits::LIST_PAGE);
+        let (api, config) = match self.kind {
+            // Of all ConfigMaps only this one is read; the others are none of our business.
+            Kind::ConfigMap => (
+                Api::<DynamicObject>::namespaced_with(
+                    self.client.0.clone(),
+                    &self.root_namespace,
+                    &api_resource,
+                ),
+                config.fields("metadata.name=istio"),
+            ),
+            _ => (
+                Api::<DynamicObject>::all_with(self.client.0.clone(), &api_resource),
+                config,
+            ),
+        };
+        let events = watcher(api, config);
+        pin_mut!(events);
+        let mut listed = BTreeMap::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = BTreeMap::new(),
+                Ok(Event::InitApply(object)) => {
+                    let (key, version) = identity(&object);
+                    self.apply(object).await?;
+                    listed.insert(key, version);
+                }
+                Ok(Event::InitDone) => {
+                    self.restarted(std::mem::take(&mut listed)).await?;
+                    *pause = limits::WATCH_RETRY_BASE;
+                }
+                Ok(Event::Apply(object)) => self.apply(object).await?,
+                Ok(Event::Delete(object)) => {
+                    let (key, _) = identity(&object);
+                    self.delete(key).await?;
+                }
+                Err(error) if is_absent(&error) => return Ok(Round::Absent),
+                // The watcher resumes by itself where it stopped, after a pause of ours.
+                Err(error) => {
+                    tracing::debug!(kind = self.kind.name(), error = %chain(&error), "watch interrupted");
+                    if matches!(error, watcher::Error::InitialListFailed(_)) {
+                        return Ok(Round::Failed);
+                    }
+                    tokio::time::sleep(*pause).await;
+                }
+            }
+        }
+        Ok(Round::Failed)
+    }
+
+    async fn apply(&mut self, object: DynamicObject) -> Result<(), Gone> {
+        let (key, version) = identity(&object);
+        if version.is_some() && self.known.get(&key) == Some(&version) {
+            return Ok(());
+        }
+        if self.kind == Kind::Pod && object.annotations().contains_key(VIEW_ANNOTATION) {
+            return Ok(());
+        }
+        self.known.insert(key, version);
+        let Ok(object) = serde_json::to_value(object) else {
+            return Ok(());
+        };
+        self.changes
+            .send(Change::Apply {
+                kind: self.kind,
+                object,
+            })
+            .await
+            .map_err(|_| Gone)
+    }
+
+    async fn delete(&mut self, key: (String, String)) -> Result<(), Gone> {
+        if self.known.remove(&key).is_none() {
+            return Ok(());
+        }
+        let (namespace, name) = key;
+        self.changes
+            .send(Change::Delete {
+                kind: self.kind,
+                namespace,
+                name,
+            })
+            .await
+            .map_err(|_| Gone)
+    }
+
+    /// A list is complete: whatever was known and is not in it is gone.
+    async fn restarted(&mut self, listed: BTreeMap<(String, String), Option<String>>) -> Result<(), Gone> {
+        let gone: Vec<_> = self
+            .known
+            .keys()
+            .filter(|key| !listed.contains_key(*key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.delete(key).await?;
+        }
+        if !std::mem::replace(&mut self.synced, true) {
+            self.changes
+                .send(Change::Synced { kind: self.kind })
+                .await
+                .map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+}
+
+fn identity(object: &DynamicObject) -> ((String, String), Option<String>) {
+    (
+        (object.namespace().unwrap_or_default(), object.name_any()),
+        object.resource_version(),
+    )
+}
+
+fn is_absent(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code == 404,
+        _ => false,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
