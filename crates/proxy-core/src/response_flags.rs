@@ -1,7 +1,7 @@
 //! Why a response was not simply the upstream's: Envoy's response flags (`%RESPONSE_FLAGS%`,
 //! `StreamInfo::CoreResponseFlag`), with their short and long names.
 
-/// Declares the flags in Envoy's order, which is the order in which they are printed.
+/// Declares the flags with their short names.
 macro_rules! response_flags {
     ($($flag:ident = $short:literal, $doc:literal;)*) => {
         /// One reason. The long name is the variant's name.
@@ -12,7 +12,7 @@ macro_rules! response_flags {
         }
 
         impl ResponseFlag {
-            /// Every flag in Envoy's order.
+            /// Every flag, by index.
             pub const ALL: &'static [ResponseFlag] = &[$(ResponseFlag::$flag,)*];
 
             /// The short name, as `%RESPONSE_FLAGS%` prints it.
@@ -61,37 +61,57 @@ response_flags! {
     UnconditionalDropOverload = "UDO", "The endpoint assignment drops everything.";
 }
 
-/// A set of [`ResponseFlag`]s.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ResponseFlags(u32);
+/// Most flags that one stream can have; more are forgotten. No stream has been seen with more than four.
+const MOST_FLAGS: usize = 12;
 
-const _: () = assert!(ResponseFlag::ALL.len() <= 32, "the set is 32 bits wide");
+/// Bits that hold one flag in the order of setting.
+const FLAG_BITS: u32 = 5;
+
+/// The [`ResponseFlag`]s of a stream, in the order in which they were set: so Envoy prints them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ResponseFlags {
+    set: u32,
+    /// Indexes of the flags, [`FLAG_BITS`] each, the first in the lowest bits.
+    order: u64,
+    count: u8,
+}
+
+const _: () = assert!(ResponseFlag::ALL.len() <= 1 << FLAG_BITS, "an index must fit");
+const _: () = assert!(MOST_FLAGS as u32 * FLAG_BITS <= u64::BITS, "the indexes must fit");
 
 impl ResponseFlags {
     /// No flag.
-    pub const NONE: ResponseFlags = ResponseFlags(0);
+    pub const NONE: ResponseFlags = ResponseFlags {
+        set: 0,
+        order: 0,
+        count: 0,
+    };
 
     /// Adds a flag.
     pub fn set(&mut self, flag: ResponseFlag) {
-        self.0 |= 1 << flag as u8;
+        if !self.contains(flag) && usize::from(self.count) < MOST_FLAGS {
+            self.set |= 1 << flag as u8;
+            self.order |= (flag as u64) << (u32::from(self.count) * FLAG_BITS);
+            self.count += 1;
+        }
     }
 
-    /// True when the flag is in the set.
+    /// True when the flag is set.
     pub const fn contains(self, flag: ResponseFlag) -> bool {
-        self.0 & (1 << flag as u8) != 0
+        self.set & (1 << flag as u8) != 0
     }
 
     /// True when no flag is set.
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.count == 0
     }
 
-    /// The flags in Envoy's order.
+    /// The flags in the order in which they were set.
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        ResponseFlag::ALL
-            .iter()
-            .copied()
-            .filter(move |&flag| self.contains(flag))
+        (0..u32::from(self.count)).map(move |position| {
+            let index = (self.order >> (position * FLAG_BITS)) & ((1 << FLAG_BITS) - 1);
+            ResponseFlag::ALL[index as usize]
+        })
     }
 
     /// Short names joined by commas; empty for no flag (loggers print `-` then).
@@ -118,14 +138,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_in_envoys_order_whatever_the_order_of_setting() {
+    fn names_come_in_the_order_of_setting_and_once() {
         let mut flags = ResponseFlags::from(ResponseFlag::UpstreamRetryLimitExceeded);
         flags.set(ResponseFlag::UpstreamConnectionFailure);
-        assert_eq!(flags.short_names(), "UF,URX");
+        flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+        assert_eq!(flags.short_names(), "URX,UF");
         assert_eq!(
             flags.long_names(),
-            "UpstreamConnectionFailure,UpstreamRetryLimitExceeded"
+            "UpstreamRetryLimitExceeded,UpstreamConnectionFailure"
         );
+        assert!(flags.contains(ResponseFlag::UpstreamConnectionFailure));
         assert!(ResponseFlags::NONE.short_names().is_empty());
     }
 }
