@@ -87,8 +87,12 @@ pub fn enter(settings: &Settings) -> Result<(), NamespaceError> {
     replace_files(&settings.files)
 }
 
-/// Root needs no user namespace; everybody else gets one in which only the own user id exists.
-fn unshare() -> Result<(), NamespaceError> {
+/// Moves this process into new, empty namespaces: network, mounts, and users unless it is root. Root needs no user
+/// namespace; everybody else gets one in which only the own user id exists. The process must have one thread.
+///
+/// # Errors
+/// The step that was refused.
+pub fn unshare() -> Result<(), NamespaceError> {
     let user = rustix::process::geteuid();
     let group = rustix::process::getegid();
     let network_and_mounts = UnshareFlags::NEWNET | UnshareFlags::NEWNS;
@@ -137,20 +141,27 @@ fn redirects(settings: &Settings) -> [Redirect; 3] {
     [
         Redirect {
             destinations: own,
+            source: None,
             target: Target::SamePort,
         },
         Redirect {
             destinations: workloads,
+            source: None,
             target: outbound,
         },
         Redirect {
             destinations: outside,
+            source: None,
             target: outbound,
         },
     ]
 }
 
-fn replace_files(files: &[(PathBuf, PathBuf)]) -> Result<(), NamespaceError> {
+/// Shows files in the place of others, in this mount namespace only: the replacement, and the path where it is seen.
+///
+/// # Errors
+/// The step that was refused.
+pub fn replace_files(files: &[(PathBuf, PathBuf)]) -> Result<(), NamespaceError> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     step("make the mounts private", mount_change("/", private))?;
     for (replacement, path) in files {

@@ -47,6 +47,7 @@ const PAYLOAD_BASE: u16 = 2;
 const PAYLOAD_OFFSET: u16 = 3;
 const PAYLOAD_LENGTH: u16 = 4;
 const PAYLOAD_NETWORK_HEADER: u32 = 1;
+const IPV4_SOURCE_OFFSET: u32 = 12;
 const IPV4_DESTINATION_OFFSET: u32 = 16;
 const BITWISE_SOURCE: u16 = 1;
 const BITWISE_DESTINATION: u16 = 2;
@@ -87,6 +88,8 @@ pub enum Target {
 pub struct Redirect {
     /// Which connections.
     pub destinations: Destinations,
+    /// Only connections that start from this address; from anywhere when there is none.
+    pub source: Option<Ipv4Addr>,
     /// Where they go.
     pub target: Target,
 }
@@ -132,9 +135,13 @@ fn batch_edge(kind: u16) -> Message {
     Message::new(kind, 0).fixed(&[FAMILY_UNSPEC, 0, high, low])
 }
 
-/// `meta l4proto tcp ip daddr & mask == network redirect to :port`.
+/// `meta l4proto tcp [ip saddr == source] ip daddr & mask == network redirect to :port`.
 fn expressions(redirect: Redirect) -> Attributes {
-    let Redirect { destinations, target } = redirect;
+    let Redirect {
+        destinations,
+        source,
+        target,
+    } = redirect;
     let mask = u32::MAX
         .checked_shl(32 - u32::from(destinations.prefix_bits))
         .unwrap_or(0);
@@ -148,12 +155,14 @@ fn expressions(redirect: Redirect) -> Attributes {
             .number(META_KEY, META_L4PROTO),
     );
     let list = push(list, "cmp", &compare(false, &[IPPROTO_TCP]));
-    let address = Attributes::default()
-        .number(PAYLOAD_REGISTER, REGISTER_1)
-        .number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER)
-        .number(PAYLOAD_OFFSET, IPV4_DESTINATION_OFFSET)
-        .number(PAYLOAD_LENGTH, 4);
-    let list = push(list, "payload", &address);
+    let list = match source {
+        None => list,
+        Some(source) => {
+            let list = push(list, "payload", &address_at(IPV4_SOURCE_OFFSET));
+            push(list, "cmp", &compare(false, &source.octets()))
+        }
+    };
+    let list = push(list, "payload", &address_at(IPV4_DESTINATION_OFFSET));
     let masked = Attributes::default()
         .number(BITWISE_SOURCE, REGISTER_1)
         .number(BITWISE_DESTINATION, REGISTER_1)
@@ -180,6 +189,15 @@ fn expressions(redirect: Redirect) -> Attributes {
             )
         }
     }
+}
+
+/// Loads the address at this offset of the network header.
+fn address_at(offset: u32) -> Attributes {
+    Attributes::default()
+        .number(PAYLOAD_REGISTER, REGISTER_1)
+        .number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER)
+        .number(PAYLOAD_OFFSET, offset)
+        .number(PAYLOAD_LENGTH, 4)
 }
 
 fn compare(not_equal: bool, bytes: &[u8]) -> Attributes {
