@@ -1,1 +1,26 @@
 //! Joins a process to the mesh: registration, bootstrap, capture, lifecycle.
+//!
+//! A [`Workload`] is an application with its sidecar, or a gateway, run by this process:
+//!
+//! 1. it gets an address of its own, 127.66.N.M ([`address`]);
+//! 2. the application gets a network namespace in which its connections are redirected ([`capture`]);
+//! 3. the sidecar starts with a bootstrap for its node ([`bootstrap`]) and asks the socket broker for its sockets
+//!    ([`policy`]); its ADS stream registers the workload, as Istio's VM expansion does with a WorkloadGroup;
+//! 4. a stream of the agent's own receives the names of all services and reports the workload's health ([`discovery`]);
+//! 5. when the sidecar is ready the application starts; when the application ends, the mesh is told at once.
+//!
+//! The agent knows the control plane by its xDS address only.
+
+pub mod address;
+pub mod bootstrap;
+pub mod capture;
+pub mod discovery;
+mod error;
+pub mod hosts;
+pub mod limits;
+pub mod policy;
+mod sidecar;
+mod workload;
+
+pub use error::AgentError;
+pub use workload::{Mesh, Programs, Role, Spec, Workload};

@@ -40,6 +40,19 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pair)
 }
 
+/// Limits how long [`receive`] waits on this end; afterwards it fails with `WouldBlock`.
+///
+/// # Errors
+/// What `setsockopt` reports.
+pub fn set_receive_timeout(channel: impl AsFd, limit: std::time::Duration) -> io::Result<()> {
+    let timeout = rustix::net::sockopt::Timeout::Recv;
+    Ok(rustix::net::sockopt::set_socket_timeout(
+        channel,
+        timeout,
+        Some(limit),
+    )?)
+}
+
 /// Sends one message with its descriptors. A closed channel is an error, never a signal.
 ///
 /// # Errors

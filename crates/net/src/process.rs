@@ -1,12 +1,14 @@
-//! Child processes that do not outlive their parent, and descriptors that they inherit.
+//! Child processes that do not outlive their parent, descriptors that they inherit, and waiting for processes.
 #![allow(unsafe_code, reason = "what runs between fork and exec is unsafe by nature")]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Sends `signal` to the child when the thread that starts it ends, however it ends (`PR_SET_PDEATHSIG`).
 ///
@@ -65,6 +67,51 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(descriptor)
 }
 
+/// A process that is watched through a descriptor (pidfd_open(2)), so that its number cannot come to mean another one.
+#[derive(Debug)]
+pub struct Watched {
+    descriptor: OwnedFd,
+}
+
+impl Watched {
+    /// Watches a process. It need not be a child.
+    ///
+    /// # Errors
+    /// `NotFound`-like (`ESRCH`) when there is no such process.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        Ok(Self {
+            descriptor: rustix::process::pidfd_open(pid, PidfdFlags::empty())?,
+        })
+    }
+
+    /// Waits until the process has ended. A child still has to be reaped by its parent.
+    ///
+    /// # Errors
+    /// Only when the runtime cannot watch the descriptor.
+    pub async fn ended(&self) -> io::Result<()> {
+        readable(&self.descriptor).await
+    }
+
+    /// Sends a signal to it, and only to it.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended, `PermissionDenied` when it is somebody else's.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(&self.descriptor, signal)?)
+    }
+}
+
+/// Waits until a descriptor has something to read, or its other side is closed. Nothing is read.
+///
+/// # Errors
+/// Only when the runtime cannot watch the descriptor, as with regular files.
+pub async fn readable(descriptor: impl AsFd) -> io::Result<()> {
+    // SAFETY: the borrow outlives the registration, which ends with this function.
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor.as_fd(), Interest::READABLE) }?;
+    watched.readable().await?.retain_ready();
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +130,17 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello\n");
+    }
+
+    #[tokio::test]
+    async fn a_watched_process_is_seen_to_end() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let watched = Watched::open(Pid::from_child(&child)).unwrap();
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), watched.ended()).await;
+        assert!(waiting.is_err(), "it is still running");
+        watched.signal(Signal::TERM).unwrap();
+        watched.ended().await.unwrap();
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

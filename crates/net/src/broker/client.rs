@@ -19,15 +19,8 @@ use crate::limits::SOCKETS_PER_FETCH;
 #[derive(Debug)]
 pub struct Broker {
     agent: Mutex<OwnedFd>,
-    namespace: Mutex<Namespace>,
-}
-
-/// The channel into the application's namespace and the sockets fetched from there.
-#[derive(Debug)]
-struct Namespace {
-    channel: Option<OwnedFd>,
-    v4: VecDeque<OwnedFd>,
-    v6: VecDeque<OwnedFd>,
+    /// `None` when the application shares the host's network.
+    namespace: Option<Sockets>,
 }
 
 impl Broker {
@@ -45,14 +38,10 @@ impl Broker {
         rustix::net::connect(&agent, &SocketAddrUnix::new(path)?)?;
         let mut answer = ask(&agent, Question::Namespace)?;
         decode_answer(&answer.text)?;
-        let namespace = Namespace {
-            channel: answer.descriptors.pop(),
-            v4: VecDeque::new(),
-            v6: VecDeque::new(),
-        };
+        let namespace = answer.descriptors.pop().map(Sockets::new);
         Ok(Self {
             agent: Mutex::new(agent),
-            namespace: Mutex::new(namespace),
+            namespace,
         })
     }
 
@@ -82,21 +71,56 @@ impl Broker {
     /// # Errors
     /// `BrokenPipe` when the application's namespace is gone, and what `socket` reports there.
     pub fn socket(&self, family: Family) -> io::Result<OwnedFd> {
-        let mut namespace = lock(&self.namespace);
-        let Namespace { channel, v4, v6 } = &mut *namespace;
+        match &self.namespace {
+            Some(sockets) => sockets.socket(family),
+            None => crate::socket::unbound(family),
+        }
+    }
+}
+
+/// Sockets from inside a namespace, over a channel that [`super::serve_channel`] answers there.
+#[derive(Debug)]
+pub struct Sockets {
+    state: Mutex<Fetched>,
+}
+
+/// The channel and the sockets that were fetched ahead.
+#[derive(Debug)]
+struct Fetched {
+    channel: OwnedFd,
+    v4: VecDeque<OwnedFd>,
+    v6: VecDeque<OwnedFd>,
+}
+
+impl Sockets {
+    /// Takes the asking end of a channel.
+    #[must_use]
+    pub fn new(channel: OwnedFd) -> Self {
+        Self {
+            state: Mutex::new(Fetched {
+                channel,
+                v4: VecDeque::new(),
+                v6: VecDeque::new(),
+            }),
+        }
+    }
+
+    /// An unbound, non-blocking TCP socket of the namespace.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the namespace is gone, and what `socket` reports there.
+    pub fn socket(&self, family: Family) -> io::Result<OwnedFd> {
+        let mut state = lock(&self.state);
+        let Fetched { channel, v4, v6 } = &mut *state;
         let ready = match family {
             Family::V4 => v4,
             Family::V6 => v6,
         };
-        if let Some(socket) = ready.pop_front() {
-            return Ok(socket);
+        if ready.is_empty() {
+            let answer = ask(&*channel, Question::Socket(family, SOCKETS_PER_FETCH))?;
+            decode_answer(&answer.text)?;
+            ready.extend(answer.descriptors);
         }
-        let Some(channel) = channel else {
-            return crate::socket::unbound(family);
-        };
-        let answer = ask(&*channel, Question::Socket(family, SOCKETS_PER_FETCH))?;
-        decode_answer(&answer.text)?;
-        ready.extend(answer.descriptors);
         ready
             .pop_front()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the broker sent no socket"))

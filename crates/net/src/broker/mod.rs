@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 pub use crate::socket::Family;
-pub use client::Broker;
+pub use client::{Broker, Sockets};
 pub use server::{Server, serve_channel};
 
 /// How a brokered listener learns where a connection was meant to go.

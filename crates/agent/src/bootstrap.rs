@@ -1,0 +1,174 @@
+//! The sidecar's bootstrap (`envoy.config.bootstrap.v3.Bootstrap`) and the node that it presents, as Istio's agent
+//! writes them.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use api_envoy::envoy::config::core::v3::Node;
+use api_envoy::wkt;
+use serde_json::{Value, json};
+
+use crate::workload::{Role, Spec};
+
+/// The port of the sidecar's administration interface on the workload's address (Istio's).
+pub const ADMIN_PORT: u16 = 15000;
+
+/// The Istio release whose control-plane contract the node claims to understand.
+const ISTIO_VERSION: &str = "1.31.0";
+
+/// Who a proxy is: everything that the control plane learns from the node.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// `sidecar~IP~name.namespace~namespace.svc.cluster.local`, or `router~...`.
+    pub id: String,
+    /// `app.namespace`.
+    pub cluster: String,
+    /// Istio's node metadata.
+    pub metadata: Value,
+}
+
+impl Identity {
+    /// The identity of a workload at this address.
+    #[must_use]
+    pub fn new(spec: &Spec, address: Ipv4Addr) -> Self {
+        let Spec {
+            namespace,
+            name,
+            service_account,
+            ..
+        } = spec;
+        let kind = match spec.role {
+            Role::Sidecar => "sidecar",
+            Role::Gateway => "router",
+        };
+        let labels = labels(spec);
+        let app = labels.get("app").unwrap_or(name);
+        let metadata = json!({
+            "NAME": name,
+            "NAMESPACE": namespace,
+            "WORKLOAD_NAME": name,
+            "SERVICE_ACCOUNT": service_account,
+            "CLUSTER_ID": "Kubernetes",
+            "MESH_ID": "cluster.local",
+            "INSTANCE_IPS": address.to_string(),
+            "LABELS": labels,
+            "AUTO_REGISTER_GROUP": spec.group,
+            "INTERCEPTION_MODE": "REDIRECT",
+            "ISTIO_VERSION": ISTIO_VERSION,
+            "DNS_CAPTURE": "true",
+        });
+        Self {
+            id: format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
+            cluster: format!("{app}.{namespace}"),
+            metadata,
+        }
+    }
+
+    /// The node as a message, for the agent's own stream.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        Node {
+            id: self.id.clone(),
+            cluster: self.cluster.clone(),
+            metadata: Some(wkt::structure(&self.metadata)),
+            user_agent_name: "lateen-agent".to_owned(),
+            ..Node::default()
+        }
+    }
+}
+
+/// The workload's labels: the user's, and Istio's canonical name and revision.
+fn labels(spec: &Spec) -> BTreeMap<String, String> {
+    let mut labels = spec.labels.clone();
+    let app = labels.get("app").cloned().unwrap_or_else(|| spec.name.clone());
+    let revision = labels
+        .get("version")
+        .cloned()
+        .unwrap_or_else(|| "latest".to_owned());
+    labels
+        .entry("service.istio.io/canonical-name".to_owned())
+        .or_insert(app);
+    labels
+        .entry("service.istio.io/canonical-revision".to_owned())
+        .or_insert(revision);
+    labels
+}
+
+/// The bootstrap: one aggregated delta stream for everything.
+#[must_use]
+pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: SocketAddr) -> Value {
+    let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+    json!({
+        "node": { "id": identity.id, "cluster": identity.cluster, "metadata": identity.metadata },
+        "admin": { "address": socket_address(SocketAddr::new(address.into(), ADMIN_PORT)) },
+        "dynamic_resources": {
+            "lds_config": ads,
+            "cds_config": ads,
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds-grpc" } }],
+            },
+        },
+        "static_resources": { "clusters": [xds_cluster(xds)] },
+    })
+}
+
+fn xds_cluster(address: SocketAddr) -> Value {
+    json!({
+        "name": "xds-grpc",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": "xds-grpc",
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(address) } }] }],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        },
+        "upstream_connection_options": { "tcp_keepalive": { "keepalive_time": 300 } },
+    })
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Spec;
+
+    fn reviews() -> Spec {
+        Spec::sidecar("default", "reviews", "v2", vec![9080])
+    }
+
+    #[test]
+    fn the_node_is_named_as_istio_names_it() {
+        let identity = Identity::new(&reviews(), Ipv4Addr::new(127, 66, 1, 2));
+        assert_eq!(
+            identity.id,
+            "sidecar~127.66.1.2~reviews-v2.default~default.svc.cluster.local"
+        );
+        assert_eq!(identity.cluster, "reviews.default");
+        let labels = &identity.metadata["LABELS"];
+        assert_eq!(labels["app"], "reviews");
+        assert_eq!(labels["service.istio.io/canonical-revision"], "v2");
+        assert_eq!(identity.metadata["AUTO_REGISTER_GROUP"], "reviews-v2");
+    }
+
+    #[test]
+    fn the_bootstrap_is_one_that_envoys_protobufs_accept() {
+        let address = Ipv4Addr::new(127, 66, 1, 2);
+        let identity = Identity::new(&reviews(), address);
+        let json = bootstrap(&identity, address, "127.0.0.1:15010".parse().unwrap());
+        let bootstrap: api_envoy::envoy::config::bootstrap::v3::Bootstrap =
+            api_envoy::json::Schema::get().parse(&json).unwrap();
+        assert_eq!(bootstrap.node.unwrap().id, identity.id);
+        assert_eq!(bootstrap.static_resources.unwrap().clusters[0].name, "xds-grpc");
+    }
+}
