@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_envoy::envoy::config::accesslog::v3::AccessLog;
 use api_envoy::envoy::config::core::v3::{ConfigSource, config_source::ConfigSourceSpecifier};
 use api_envoy::wkt::std_duration;
 use indexmap::IndexSet;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult, TrafficDirection};
+use proxy_observe::LogFiles;
+use proxy_upstream::SlotTable;
 use telemetry::stats::Registry;
 
+use crate::access_log::{self, AccessLogConfig};
 use crate::limits::DEFAULT_INITIAL_FETCH_TIMEOUT_SECONDS;
 
 /// Stands for the name of a route configuration that comes over RDS. Slots are dense and begin at 0.
@@ -23,50 +27,44 @@ impl RouteSlot {
     }
 }
 
-/// Names and the numbers that stand for them. Names are never forgotten, so that a number stays valid.
+/// Route configuration names and their slots. Names are never forgotten, so that a slot stays valid.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct RouteNames {
     names: IndexSet<Arc<str>>,
 }
 
-impl Names {
-    /// The number of `name`, given on first use.
+impl RouteNames {
+    /// The slot of `name`, given on first use.
     ///
     /// # Panics
     /// After four thousand million names.
-    pub fn intern(&mut self, name: &str) -> u32 {
+    pub fn intern(&mut self, name: &str) -> RouteSlot {
         let index = match self.names.get_index_of(name) {
             Some(index) => index,
             None => self.names.insert_full(name.into()).0,
         };
-        u32::try_from(index).expect("fewer names than fit in 32 bits")
-    }
-
-    /// The name that a number stands for.
-    #[must_use]
-    pub fn name(&self, number: u32) -> Option<&Arc<str>> {
-        self.names.get_index(number as usize)
+        RouteSlot(u32::try_from(index).expect("fewer names than fit in 32 bits"))
     }
 }
 
 /// The two name tables of a process. They live on the main thread.
 #[derive(Debug, Default)]
 pub struct NameTables {
-    /// Cluster names; the number is a [`ClusterSlot`].
-    pub clusters: Names,
-    /// Route configuration names; the number is a [`RouteSlot`].
-    pub routes: Names,
+    /// Cluster names.
+    pub clusters: SlotTable,
+    /// Route configuration names.
+    pub routes: RouteNames,
 }
 
 impl NameTables {
     /// The slot of a cluster name.
     pub fn cluster(&mut self, name: &str) -> ClusterSlot {
-        ClusterSlot(self.clusters.intern(name))
+        self.clusters.intern(name)
     }
 
     /// The slot of a route configuration name.
     pub fn route(&mut self, name: &str) -> RouteSlot {
-        RouteSlot(self.routes.intern(name))
+        self.routes.intern(name)
     }
 }
 
@@ -87,6 +85,7 @@ pub struct CompileContext<'a> {
     names: &'a mut NameTables,
     stats: &'a Registry,
     node: &'a LocalNode,
+    log_files: &'a LogFiles,
     direction: TrafficDirection,
     awaited: Vec<AwaitedRoute>,
 }

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod listener;
 pub mod listener_filter;
 pub mod listener_stats;
+pub mod state;
 pub mod tcp_proxy;
 
 pub use context::{CompileContext, LocalNode, NameTables, RouteSlot};

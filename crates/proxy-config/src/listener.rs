@@ -1,9 +1,10 @@
 //! Listeners (`envoy.config.listener.v3.Listener`).
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_envoy::any;
+use api_envoy::{Message, any};
 use api_envoy::envoy::config::core::v3::TcpKeepalive;
 use api_envoy::envoy::config::listener::v3::{
     self as v3, filter::ConfigType, listener::connection_balance_config::BalanceType,
@@ -14,7 +15,7 @@ use api_envoy::wkt::std_duration;
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
 
-use crate::access_log::{self, AccessLogConfig};
+use crate::access_log::AccessLogConfig;
 use crate::address::{BindAddress, bind_address};
 use crate::context::{AwaitedRoute, CompileContext};
 use crate::filter_chain::{ChainMatch, FilterChainMatcher};
@@ -64,6 +65,8 @@ pub struct ListenerConfig<H> {
     pub awaited_routes: Vec<AwaitedRoute>,
     /// Counters.
     pub stats: ListenerStats,
+    /// A hash of everything but the filter chains: when it stays, chains that stay keep their connections.
+    pub own_fingerprint: u64,
 }
 
 /// How listening sockets are made.
@@ -101,6 +104,8 @@ pub struct FilterChain<H> {
     pub transport: Transport,
     /// The filter that ends the chain.
     pub filter: NetworkFilter<H>,
+    /// A hash of the chain as it came.
+    pub fingerprint: u64,
 }
 
 /// A downstream transport socket.
@@ -168,21 +173,28 @@ impl<H> ListenerConfig<H> {
                 .unwrap_or(limits::DEFAULT_CONNECTION_BUFFER_LIMIT_BYTES)
                 as usize,
             exact_balance: exact_balance(proto)?,
-            access_logs: access_log::compile("access_log", &proto.access_log)?,
+            access_logs: context.access_logs("access_log", &proto.access_log)?,
             awaited_routes: context.take_awaited(),
             stats: ListenerStats::new(context.stats().listener_scope(&stat_name)),
+            own_fingerprint: own_fingerprint(proto),
             addresses,
         })
     }
 
-    /// The chain that takes a connection.
-    #[must_use]
-    pub fn chain_for(&self, connection: &proxy_core::ConnectionInfo) -> Option<&FilterChain<H>> {
-        match self.matcher.find(connection) {
-            Some(index) => self.chains.get(index),
-            None => self.default_chain.as_ref(),
-        }
-    }
+}
+
+fn fingerprint(proto: &impl Message) -> u64 {
+    // Equal messages encode to equal bytes, and only this process compares the hashes.
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&proto.encode_to_vec());
+    hasher.finish()
+}
+
+fn own_fingerprint(proto: &v3::Listener) -> u64 {
+    let mut own = proto.clone();
+    own.filter_chains.clear();
+    own.default_filter_chain = None;
+    fingerprint(&own)
 }
 
 fn listener_name(proto: &v3::Listener, addresses: &[BindAddress]) -> String {
@@ -351,6 +363,7 @@ fn filter_chain<H>(
         name: proto.name.as_str().into(),
         transport: transport(proto).within("transport_socket")?,
         filter: network_filters(&proto.filters, context, http)?,
+        fingerprint: fingerprint(proto),
     })
 }
 

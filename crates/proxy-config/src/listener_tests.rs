@@ -10,7 +10,8 @@ use crate::context::{LocalNode, NameTables};
 fn compile(json: &Value) -> ConfigResult<ListenerConfig<String>> {
     let proto: v3::Listener = Schema::get().parse(json).unwrap();
     let (mut names, registry, node) = (NameTables::default(), Registry::new(), LocalNode::default());
-    let mut context = CompileContext::new(&mut names, &registry, &node);
+    let files = proxy_observe::LogFiles::start(Duration::from_secs(1)).unwrap();
+    let mut context = CompileContext::new(&mut names, &registry, &node, &files);
     ListenerConfig::compile(&proto, &mut context, &mut |http, _| Ok(http.stat_prefix.clone()))
 }
 

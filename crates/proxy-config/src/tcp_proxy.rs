@@ -11,7 +11,7 @@ use proxy_core::error::ConfigContext as _;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
 use telemetry::stats::{Counter, Gauge, Scope};
 
-use crate::access_log::{self, AccessLogConfig};
+use crate::access_log::AccessLogConfig;
 use crate::context::CompileContext;
 use crate::limits::DEFAULT_TCP_IDLE_TIMEOUT_SECONDS;
 
@@ -112,7 +112,7 @@ impl TcpProxy {
                 .as_ref()
                 .map(std_duration),
             max_connect_attempts,
-            access_logs: access_log::compile("access_log", &proto.access_log)?,
+            access_logs: context.access_logs("access_log", &proto.access_log)?,
             stats: TcpProxyStats::new(context.stats().tcp_scope(&proto.stat_prefix)),
         })
     }
@@ -201,7 +201,8 @@ mod tests {
     fn compile(json: &Value) -> ConfigResult<TcpProxy> {
         let proto: Proto = Schema::get().parse(json).unwrap();
         let (mut names, registry, node) = (NameTables::default(), Registry::new(), LocalNode::default());
-        TcpProxy::compile(&proto, &mut CompileContext::new(&mut names, &registry, &node))
+        let files = proxy_observe::LogFiles::start(Duration::from_secs(1)).unwrap();
+        TcpProxy::compile(&proto, &mut CompileContext::new(&mut names, &registry, &node, &files))
     }
 
     #[test]

@@ -1,0 +1,212 @@
+//! Clusters: from CDS or the bootstrap to the workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_envoy::envoy::config::cluster::v3::Cluster;
+use api_envoy::{any, type_url};
+use proxy_core::error::ConfigContext as _;
+use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
+use proxy_upstream::config::Discovery;
+use proxy_upstream::{Assignment, ClusterConfig};
+
+use super::{Action, ConfigState, Source, Waiting};
+use crate::context::ads_source;
+
+/// One cluster name: what is in force and what is warming.
+#[derive(Debug)]
+pub struct ClusterEntry {
+    /// Its slot.
+    pub slot: ClusterSlot,
+    /// Whether it is in the bootstrap; such a cluster is never replaced by discovery.
+    pub is_static: bool,
+    /// In force.
+    pub active: Option<ClusterVersion>,
+    /// Waiting for endpoints.
+    pub warming: Option<ClusterVersion>,
+}
+
+/// One version of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterVersion {
+    /// As it came.
+    pub source: Source,
+    /// Compiled.
+    pub config: Arc<ClusterConfig>,
+    /// Its endpoints, once known.
+    pub endpoints: Option<Arc<Assignment>>,
+}
+
+impl ClusterVersion {
+    fn service_name(&self) -> Option<&str> {
+        match &self.config.discovery {
+            Discovery::Eds { service_name } => Some(service_name),
+            _ => None,
+        }
+    }
+}
+
+impl<H> ConfigState<H> {
+    /// Takes a cluster of the bootstrap.
+    ///
+    /// # Errors
+    /// The cluster is refused.
+    pub fn add_static_cluster(&mut self, source: Source) -> ConfigResult<()> {
+        self.put_cluster(source, true)
+    }
+
+    /// Takes a cluster from CDS. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// The cluster is refused.
+    pub fn update_cluster(&mut self, source: Source) -> ConfigResult<()> {
+        self.put_cluster(source, false)
+    }
+
+    fn put_cluster(&mut self, source: Source, is_static: bool) -> ConfigResult<()> {
+        let proto: Cluster = any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
+        let name: Arc<str> = proto.name.as_str().into();
+        if let Some(entry) = self.clusters.get(&name) {
+            if entry.is_static {
+                tracing::debug!(cluster = %name, "a static cluster is not replaced by a discovered one");
+                return Ok(());
+            }
+            let newest = entry.warming.as_ref().or(entry.active.as_ref());
+            if newest.is_some_and(|v| v.source.resource == source.resource) {
+                return Ok(());
+            }
+        }
+        let config = Arc::new(ClusterConfig::compile(&proto, &self.stats)?);
+        let timeout = endpoints_timeout(&proto, &config)?;
+        let slot = self.names.cluster(&name);
+        let entry = self.clusters.entry(Arc::clone(&name));
+        let entry = entry.or_insert(ClusterEntry { slot, is_static, active: None, warming: None });
+        entry.warming = Some(ClusterVersion { source, config: Arc::clone(&config), endpoints: None });
+        if let Some(endpoints) = config.initial_endpoints() {
+            self.activate(&name, endpoints);
+            return Ok(());
+        }
+        match &config.discovery {
+            Discovery::Eds { service_name } => self.await_endpoints(&name, service_name, timeout),
+            _ => self.push(Action::Resolve { slot, config: Arc::clone(&config) }),
+        }
+        Ok(())
+    }
+
+    fn await_endpoints(&mut self, cluster: &Arc<str>, service: &str, timeout: Duration) {
+        let service: Arc<str> = service.into();
+        if let Some(entry) = self.endpoints.get(&service) {
+            if let Some(known) = entry.proto.clone() {
+                match self.compile_endpoints(cluster, &known) {
+                    Ok(endpoints) => return self.activate(cluster, endpoints),
+                    Err(error) => tracing::warn!(%cluster, %error, "known endpoints do not fit the cluster"),
+                }
+            }
+        } else {
+            self.push(Action::Subscribe { type_url: type_url::ENDPOINT, name: Arc::clone(&service) });
+            self.endpoints.insert(Arc::clone(&service), super::EndpointsEntry::default());
+        }
+        self.wait(Waiting::Endpoints(service), timeout);
+    }
+
+    /// Compiles endpoints for the newest version of a cluster, sharing what did not change.
+    pub(super) fn compile_endpoints(
+        &self,
+        cluster: &str,
+        proto: &api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment,
+    ) -> ConfigResult<Arc<Assignment>> {
+        let Some(entry) = self.clusters.get(cluster) else { return Ok(Arc::default()) };
+        let Some(newest) = entry.warming.as_ref().or(entry.active.as_ref()) else { return Ok(Arc::default()) };
+        let previous = entry.active.as_ref().and_then(|v| v.endpoints.as_deref());
+        Assignment::compile(proto, &newest.config.transport, previous).map(Arc::new)
+    }
+
+    /// Puts the newest version of a cluster in force with these endpoints.
+    pub(super) fn activate(&mut self, name: &str, endpoints: Arc<Assignment>) {
+        let Some(entry) = self.clusters.get_mut(name) else { return };
+        let slot = entry.slot;
+        if let Some(mut version) = entry.warming.take() {
+            version.endpoints = Some(Arc::clone(&endpoints));
+            let config = Arc::clone(&version.config);
+            entry.active = Some(version);
+            self.push(Action::ApplyCluster { slot, config, endpoints });
+        } else if let Some(active) = &mut entry.active {
+            active.endpoints = Some(Arc::clone(&endpoints));
+            self.push(Action::ApplyEndpoints { slot, endpoints });
+        }
+        self.advance();
+    }
+
+    /// The names of a cluster were resolved (or could not be: then to no endpoints). A result for a version that is
+    /// gone is dropped.
+    pub fn resolved(&mut self, slot: ClusterSlot, config: &Arc<ClusterConfig>, endpoints: Arc<Assignment>) {
+        let Some((name, entry)) = self.clusters.iter().find(|(_, entry)| entry.slot == slot) else { return };
+        let newest = entry.warming.as_ref().or(entry.active.as_ref());
+        if newest.is_some_and(|v| Arc::ptr_eq(&v.config, config)) {
+            let name = Arc::clone(name);
+            self.activate(&name, endpoints);
+        }
+    }
+
+    /// CDS no longer has a cluster.
+    pub fn remove_cluster(&mut self, name: &str) {
+        if self.clusters.get(name).is_none_or(|entry| entry.is_static) {
+            return;
+        }
+        let Some(entry) = self.clusters.shift_remove(name) else { return };
+        self.push(Action::RemoveCluster { slot: entry.slot });
+        for version in [entry.active, entry.warming].into_iter().flatten() {
+            if let Some(service) = version.service_name() {
+                self.forget_endpoints(service);
+            }
+        }
+        self.advance();
+    }
+
+    fn forget_endpoints(&mut self, service: &str) {
+        if self.clusters_of(service).next().is_none()
+            && let Some((name, _)) = self.endpoints.shift_remove_entry(service)
+        {
+            self.push(Action::Unsubscribe { type_url: type_url::ENDPOINT, name });
+        }
+    }
+
+    /// The names of the clusters that get their endpoints under `service`.
+    pub(super) fn clusters_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
+        let uses = move |entry: &ClusterEntry| {
+            let versions = entry.active.iter().chain(&entry.warming);
+            versions.into_iter().any(|v| v.service_name() == Some(service))
+        };
+        self.clusters.iter().filter(move |(_, entry)| uses(entry)).map(|(name, _)| name)
+    }
+
+    /// The names of clusters in CDS' hands, for a state-of-the-world answer.
+    pub fn dynamic_cluster_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.clusters.iter().filter(|(_, entry)| !entry.is_static).map(|(name, _)| name)
+    }
+
+    pub(super) fn clusters_are_warm(&self) -> bool {
+        self.clusters.values().all(|entry| entry.warming.is_none())
+    }
+
+    /// Clusters whose endpoints do not come go on without.
+    pub(super) fn endpoints_timed_out(&mut self, service: &Arc<str>) {
+        let warming = |name: &&Arc<str>| self.clusters.get(&***name).is_some_and(|e| e.warming.is_some());
+        let names: Vec<_> = self.clusters_of(service).filter(warming).cloned().collect();
+        for name in names {
+            tracing::warn!(cluster = %name, "no endpoints within initial_fetch_timeout");
+            self.activate(&name, Arc::default());
+        }
+    }
+}
+
+/// The `initial_fetch_timeout` of a cluster's endpoints.
+fn endpoints_timeout(proto: &Cluster, config: &ClusterConfig) -> ConfigResult<Duration> {
+    match &config.discovery {
+        Discovery::Eds { .. } => {
+            let source = proto.eds_cluster_config.as_ref().and_then(|eds| eds.eds_config.as_ref());
+            ads_source(source).within("eds_config").within("eds_cluster_config")
+        }
+        _ => Ok(Duration::ZERO),
+    }
+}

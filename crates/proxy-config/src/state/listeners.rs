@@ -1,0 +1,179 @@
+//! Listeners: from LDS or the bootstrap to the workers.
+
+use std::sync::Arc;
+
+use api_envoy::any;
+use api_envoy::envoy::config::listener::v3::Listener;
+use proxy_core::{ConfigError, ConfigResult};
+
+use super::{Action, ConfigState, Source, StartPhase};
+use crate::context::CompileContext;
+use crate::listener::{HttpCompiler, ListenerConfig};
+
+/// Binds the sockets of a listener when it is accepted, so that a taken port is a refusal. The sockets of an earlier
+/// version on the same addresses are kept.
+pub type Bind<'a, H> = &'a mut dyn FnMut(&ListenerConfig<H>) -> ConfigResult<()>;
+
+/// One listener name: what is in force and what is warming.
+#[derive(Debug)]
+pub struct ListenerEntry<H> {
+    /// Whether it is in the bootstrap; such a listener is never replaced by discovery.
+    pub is_static: bool,
+    /// In force.
+    pub active: Option<ListenerVersion<H>>,
+    /// Waiting for route configurations, or for the start.
+    pub warming: Option<ListenerVersion<H>>,
+    /// Why the last update was refused, with the refused resource.
+    pub error: Option<(Source, ConfigError)>,
+}
+
+/// One version of a listener.
+#[derive(Debug)]
+pub struct ListenerVersion<H> {
+    /// As it came.
+    pub source: Source,
+    /// Compiled.
+    pub config: Arc<ListenerConfig<H>>,
+}
+
+impl<H> ConfigState<H> {
+    /// Takes a listener of the bootstrap.
+    ///
+    /// # Errors
+    /// The listener is refused.
+    pub fn add_static_listener(
+        &mut self,
+        source: Source,
+        http: HttpCompiler<'_, H>,
+        bind: Bind<'_, H>,
+    ) -> ConfigResult<()> {
+        self.put_listener(source, true, http, bind)
+    }
+
+    /// Takes a listener from LDS. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// The listener is refused, or its sockets cannot be bound.
+    pub fn update_listener(
+        &mut self,
+        source: Source,
+        http: HttpCompiler<'_, H>,
+        bind: Bind<'_, H>,
+    ) -> ConfigResult<()> {
+        self.put_listener(source, false, http, bind)
+    }
+
+    fn put_listener(
+        &mut self,
+        source: Source,
+        is_static: bool,
+        http: HttpCompiler<'_, H>,
+        bind: Bind<'_, H>,
+    ) -> ConfigResult<()> {
+        let proto: Listener = any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
+        if let Some(entry) = self.listeners.get(proto.name.as_str()) {
+            if entry.is_static {
+                return Err(ConfigError::at("name", "a static listener has this name"));
+            }
+            let newest = entry.warming.as_ref().or(entry.active.as_ref());
+            if newest.is_some_and(|v| v.source.resource == source.resource) {
+                return Ok(());
+            }
+        }
+        let compiled = self.compile_listener(&proto, http).and_then(|config| {
+            self.refuse_taken_address(&config)?;
+            bind(&config)?;
+            Ok(config)
+        });
+        let config = match compiled {
+            Ok(config) => Arc::new(config),
+            Err(error) => {
+                if let Some(entry) = self.listeners.get_mut(proto.name.as_str()) {
+                    entry.error = Some((source, error.clone()));
+                }
+                return Err(error);
+            }
+        };
+        let entry = self.listeners.entry(Arc::clone(&config.name));
+        let entry = entry.or_insert(ListenerEntry { is_static, active: None, warming: None, error: None });
+        entry.error = None;
+        entry.warming = Some(ListenerVersion { source, config: Arc::clone(&config) });
+        for awaited in &config.awaited_routes {
+            self.want_routes(awaited);
+        }
+        self.warm_listeners();
+        Ok(())
+    }
+
+    fn compile_listener(&mut self, proto: &Listener, http: HttpCompiler<'_, H>) -> ConfigResult<ListenerConfig<H>> {
+        let mut context = CompileContext::new(&mut self.names, &self.stats, &self.node, &self.log_files);
+        ListenerConfig::compile(proto, &mut context, http)
+    }
+
+    /// Two listeners may not share an address; port 0 is never shared.
+    fn refuse_taken_address(&self, config: &ListenerConfig<H>) -> ConfigResult<()> {
+        for (name, entry) in self.listeners.iter().filter(|(name, _)| **name != config.name) {
+            let Some(other) = entry.warming.as_ref().or(entry.active.as_ref()) else { continue };
+            let taken = |a: &&crate::address::BindAddress| {
+                a.socket_addr().is_none_or(|a| a.port() != 0) && other.config.addresses.contains(a)
+            };
+            if let Some(address) = config.addresses.iter().find(taken) {
+                let reason = format!("listener {name} has the address {address} already");
+                return Err(ConfigError::at("address", reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// LDS no longer has a listener.
+    pub fn remove_listener(&mut self, name: &str) {
+        if self.listeners.get(name).is_none_or(|entry| entry.is_static) {
+            return;
+        }
+        if self.listeners.shift_remove(name).is_some() {
+            self.push(Action::RemoveListener { name: name.into() });
+            self.forget_unused_routes();
+            self.advance();
+        }
+    }
+
+    /// The names of listeners in LDS' hands, for a state-of-the-world answer.
+    pub fn dynamic_listener_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.listeners.iter().filter(|(_, entry)| !entry.is_static).map(|(name, _)| name)
+    }
+
+    fn is_ready(&self, config: &ListenerConfig<H>) -> bool {
+        let ready = |name: &Arc<str>| self.routes.get(name).is_none_or(super::RouteEntry::is_ready);
+        config.awaited_routes.iter().all(|awaited| ready(&awaited.name))
+    }
+
+    pub(super) fn listeners_are_warm(&self) -> bool {
+        let mut warming = self.listeners.values().filter_map(|entry| entry.warming.as_ref());
+        warming.all(|version| self.is_ready(&version.config))
+    }
+
+    /// Puts listeners in force whose routes have come; before the start is complete none.
+    pub(super) fn warm_listeners(&mut self) {
+        if self.phase == StartPhase::Live {
+            self.release_listeners();
+        } else {
+            self.advance();
+        }
+    }
+
+    pub(super) fn release_listeners(&mut self) {
+        let warming = self.listeners.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_ref()?)));
+        let ready = warming.filter(|(_, version)| self.is_ready(&version.config));
+        let ready: Vec<Arc<str>> = ready.map(|(name, _)| Arc::clone(name)).collect();
+        for name in &ready {
+            let Some(entry) = self.listeners.get_mut(name) else { continue };
+            let Some(version) = entry.warming.take() else { continue };
+            let config = Arc::clone(&version.config);
+            entry.active = Some(version);
+            self.push(Action::ApplyListener { config });
+        }
+        if !ready.is_empty() {
+            self.forget_unused_routes();
+        }
+    }
+}

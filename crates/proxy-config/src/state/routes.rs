@@ -1,0 +1,138 @@
+//! Endpoint assignments (EDS) and route configurations (RDS).
+
+use std::sync::Arc;
+
+use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use api_envoy::envoy::config::route::v3::RouteConfiguration;
+use api_envoy::{any, type_url};
+use proxy_core::{ConfigError, ConfigResult};
+use proxy_router::RouteTable;
+
+use super::{Action, ConfigState, Source};
+use crate::context::RouteSlot;
+
+/// The endpoints of one EDS service name.
+#[derive(Debug, Default)]
+pub struct EndpointsEntry {
+    /// As they came; nothing until then.
+    pub source: Option<Source>,
+    pub(super) proto: Option<Arc<ClusterLoadAssignment>>,
+}
+
+/// One route configuration that some listener names.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// Its slot.
+    pub slot: RouteSlot,
+    /// As it came; nothing until then.
+    pub source: Option<Source>,
+    /// Compiled; nothing until then.
+    pub table: Option<Arc<RouteTable>>,
+    /// Nobody waits for it any more: it did not come in time.
+    pub(super) given_up: bool,
+}
+
+impl RouteEntry {
+    /// Whether a listener need not wait for it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.table.is_some() || self.given_up
+    }
+}
+
+impl<H> ConfigState<H> {
+    /// Takes endpoints from EDS. Endpoints of a service that no cluster names are kept out.
+    ///
+    /// # Errors
+    /// The endpoints are refused.
+    pub fn update_endpoints(&mut self, source: Source) -> ConfigResult<()> {
+        let proto: ClusterLoadAssignment =
+            any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
+        let Some(entry) = self.endpoints.get(proto.cluster_name.as_str()) else { return Ok(()) };
+        if entry.source.as_ref().is_some_and(|known| known.resource == source.resource) {
+            let warming = |name: &Arc<str>| self.clusters.get(name).is_some_and(|e| e.warming.is_some());
+            if !self.clusters_of(&proto.cluster_name).any(warming) {
+                return Ok(());
+            }
+        }
+        let names: Vec<_> = self.clusters_of(&proto.cluster_name).cloned().collect();
+        let compiled = names.iter().map(|name| self.compile_endpoints(name, &proto));
+        let compiled: Vec<_> = compiled.collect::<ConfigResult<_>>()?;
+        if let Some(entry) = self.endpoints.get_mut(proto.cluster_name.as_str()) {
+            entry.source = Some(source);
+            entry.proto = Some(Arc::new(proto));
+        }
+        for (name, endpoints) in names.iter().zip(compiled) {
+            self.activate(name, endpoints);
+        }
+        Ok(())
+    }
+
+    /// EDS no longer has the endpoints of a service. As in Envoy the last ones stay in force: CDS removes clusters.
+    pub fn remove_endpoints(&mut self, service: &str) {
+        tracing::debug!(service, "endpoints removed; the last ones stay in force");
+    }
+
+    /// Takes a route configuration from RDS. One that no listener names is kept out.
+    ///
+    /// # Errors
+    /// The route configuration is refused.
+    pub fn update_routes(&mut self, source: Source) -> ConfigResult<()> {
+        let proto: RouteConfiguration =
+            any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
+        let Some(entry) = self.routes.get(proto.name.as_str()) else { return Ok(()) };
+        if entry.source.as_ref().is_some_and(|known| known.resource == source.resource) {
+            return Ok(());
+        }
+        let names = &mut self.names;
+        let table = Arc::new(RouteTable::compile(&proto, &mut |cluster| names.cluster(cluster))?);
+        let slot = entry.slot;
+        if let Some(entry) = self.routes.get_mut(proto.name.as_str()) {
+            entry.source = Some(source);
+            entry.table = Some(Arc::clone(&table));
+        }
+        self.push(Action::ApplyRoutes { slot, table: Some(table) });
+        self.warm_listeners();
+        Ok(())
+    }
+
+    /// RDS no longer has a route configuration. As in Envoy the last one stays in force: LDS removes listeners.
+    pub fn remove_routes(&mut self, name: &str) {
+        tracing::debug!(name, "route configuration removed; the last one stays in force");
+    }
+
+    /// Wants a route configuration for a listener.
+    pub(super) fn want_routes(&mut self, awaited: &crate::context::AwaitedRoute) {
+        if self.routes.contains_key(&awaited.name) {
+            return;
+        }
+        let entry = RouteEntry { slot: awaited.slot, source: None, table: None, given_up: false };
+        self.routes.insert(Arc::clone(&awaited.name), entry);
+        self.push(Action::Subscribe { type_url: type_url::ROUTE, name: Arc::clone(&awaited.name) });
+        self.wait(super::Waiting::Routes(Arc::clone(&awaited.name)), awaited.initial_fetch_timeout);
+    }
+
+    /// Drops route configurations that no listener names any more.
+    pub(super) fn forget_unused_routes(&mut self) {
+        let used = |name: &Arc<str>| {
+            let mut versions = self.listeners.values().flat_map(|l| l.active.iter().chain(&l.warming));
+            versions.any(|v| v.config.awaited_routes.iter().any(|awaited| awaited.name == *name))
+        };
+        let unused: Vec<_> = self.routes.keys().filter(|name| !used(name)).cloned().collect();
+        for name in unused {
+            let Some(entry) = self.routes.shift_remove(&name) else { continue };
+            self.push(Action::ApplyRoutes { slot: entry.slot, table: None });
+            self.push(Action::Unsubscribe { type_url: type_url::ROUTE, name });
+        }
+    }
+
+    /// Listeners go on without a route configuration that does not come.
+    pub(super) fn routes_timed_out(&mut self, name: &Arc<str>) {
+        if let Some(entry) = self.routes.get_mut(name)
+            && entry.table.is_none()
+        {
+            tracing::warn!(%name, "no route configuration within initial_fetch_timeout");
+            entry.given_up = true;
+            self.warm_listeners();
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Accepting connections on one worker, and spreading them over the workers.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use net::broker::ListenerKind;
+use proxy_upstream::Stream;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::AbortHandle;
+
+use crate::command::{HandedOver, ListenSocket};
+use crate::connection;
+use crate::listeners::ListenerSlot;
+use crate::worker::Worker;
+
+/// How long accepting rests after an error that will not go away at once, such as too many open files.
+const REST_AFTER_ERROR: Duration = Duration::from_millis(100);
+
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    fn new(socket: ListenSocket) -> io::Result<Self> {
+        if socket.is_unix {
+            return Ok(Self::Unix(UnixListener::from_std(socket.fd.into())?));
+        }
+        Ok(Self::Tcp(TcpListener::from_std(socket.fd.into())?))
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+/// Starts to accept connections from a socket.
+pub(crate) fn start(worker: &Worker, slot: &Rc<ListenerSlot>, socket: ListenSocket) -> Option<AbortHandle> {
+    let kind = socket.kind;
+    let acceptor = match Acceptor::new(socket) {
+        Ok(acceptor) => acceptor,
+        Err(error) => {
+            tracing::error!(listener = %slot.current().config.name, %error, "cannot watch a listening socket");
+            return None;
+        }
+    };
+    // The slot holds the task's handle, so the task holds the slot weakly.
+    let (worker, slot) = (worker.clone(), Rc::downgrade(slot));
+    let task = tokio::task::spawn_local(async move {
+        loop {
+            let accepted = acceptor.accept().await;
+            let Some(slot) = slot.upgrade() else { return };
+            match accepted {
+                Ok(stream) => dispatch(&worker, &slot, stream, kind),
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(listener = %slot.current().config.name, %error, "cannot accept");
+                    tokio::time::sleep(REST_AFTER_ERROR).await;
+                }
+            }
+        }
+    });
+    Some(task.abort_handle())
+}
+
+/// Errors of accept(2) that concern the connection alone.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+/// Serves a connection here, or on the worker with fewest.
+fn dispatch(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, kind: ListenerKind) {
+    let active = slot.current();
+    let Some(peer) = worker.less_loaded_peer(active.config.exact_balance) else {
+        return connection::spawn(worker, slot, stream, kind);
+    };
+    let is_unix = matches!(stream, Stream::Unix(_));
+    let fd: io::Result<OwnedFd> = match stream {
+        Stream::Tcp(stream) => stream.into_std().map(Into::into),
+        Stream::Unix(stream) => stream.into_std().map(Into::into),
+    };
+    let Ok(fd) = fd else { return };
+    let listener = active.config.name.clone();
+    if let Err(connection) = worker.hand_over(peer, HandedOver { listener, fd, kind, is_unix }) {
+        take_over(worker, connection);
+    }
+}
+
+/// Serves a connection that another worker accepted.
+pub(crate) fn take_over(worker: &Worker, connection: HandedOver) {
+    let Some(slot) = worker.listeners().get(&connection.listener) else { return };
+    let stream = match connection.is_unix {
+        true => UnixStream::from_std(connection.fd.into()).map(Stream::Unix),
+        false => TcpStream::from_std(connection.fd.into()).map(Stream::Tcp),
+    };
+    match stream {
+        Ok(stream) => connection::spawn(worker, &slot, stream, connection.kind),
+        Err(error) => tracing::warn!(%error, "cannot take over a connection"),
+    }
+}

@@ -1,0 +1,193 @@
+//! One downstream connection: listener filters, the hand-off to the listener of the original destination, and the
+//! filter chain that takes it (Envoy's `ActiveTcpSocket` and `ActiveTcpConnection`).
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use bytes::BytesMut;
+use futures::FutureExt as _;
+use net::broker::ListenerKind;
+use net::socket::Keepalive;
+use proxy_config::listener::Transport;
+use proxy_config::listener_stats::ListenerStats;
+use proxy_core::{Address, ConnectionInfo, ResponseFlag, StreamInfo};
+use proxy_upstream::Stream;
+use telemetry::stats::{Counter, Gauge, Shard};
+
+use crate::downstream::Downstream;
+use crate::listener_filters::{self, Pending};
+use crate::listeners::{ActiveListener, Chain, Filter, ListenerSlot};
+use crate::worker::Worker;
+
+/// Serves a connection in a task of its own. A panic ends that connection alone.
+pub(crate) fn spawn(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, kind: ListenerKind) {
+    let count = worker.count_connection();
+    let (worker, slot) = (worker.clone(), Rc::clone(slot));
+    tokio::task::spawn_local(async move {
+        let _count = count;
+        let active = slot.current();
+        drop(slot);
+        let served = AssertUnwindSafe(serve(&worker, Rc::clone(&active), stream, kind)).catch_unwind();
+        if served.await.is_err() {
+            tracing::error!(listener = %active.config.name, "a connection's task panicked");
+            worker.shard().inc(active.config.stats.connection_panic);
+        }
+    });
+}
+
+async fn serve(worker: &Worker, active: Rc<ActiveListener>, stream: Stream, kind: ListenerKind) {
+    let Some(info) = connection_info(worker, &active, &stream) else { return };
+    let mut pending = Pending { stream, read: BytesMut::new(), info, kind };
+    set_options(&active, &pending.stream);
+    let Some(active) = before_chain(worker, active, &mut pending).await else { return };
+    let stats = &active.config.stats;
+    pending.info.listener_name = (&*active.config.name).into();
+    pending.info.direction = active.config.direction;
+    let Some(chain) = active.chain_for(&pending.info).cloned() else {
+        worker.shard().inc(stats.no_filter_chain_match);
+        return log_unmatched(worker, &active, pending.info);
+    };
+    if chain.transport == Transport::Tls {
+        worker.shard().inc(stats.transport_socket_not_supported);
+        tracing::debug!(listener = %active.config.name, chain = %chain.name, "the filter chain needs TLS");
+        return;
+    }
+    pending.info.filter_chain_name = Rc::clone(&chain.name);
+    let life = Life::begin(worker.shard(), stats);
+    run_chain(worker, &active, &chain, pending).await;
+    drop(life);
+}
+
+/// Runs listener filters, and those of the listener that the connection is handed to. Nothing comes out when the
+/// connection ended, or took too long.
+async fn before_chain(
+    worker: &Worker,
+    active: Rc<ActiveListener>,
+    pending: &mut Pending,
+) -> Option<Rc<ActiveListener>> {
+    let gauge = GaugeGuard::new(worker.shard(), active.config.stats.downstream_pre_cx_active);
+    if !listener_filters::run(worker, &active, pending).await {
+        return None;
+    }
+    drop(gauge);
+    let destination = pending.info.original_destination.filter(|_| active.config.use_original_dst);
+    let Some(next) = destination.and_then(|d| worker.listeners().for_destination(d)).map(|slot| slot.current()) else {
+        return Some(active);
+    };
+    if Rc::ptr_eq(&next, &active) {
+        return Some(active);
+    }
+    // Once only: the listener that gets the connection keeps it, whatever its own `use_original_dst` says.
+    let _gauge = GaugeGuard::new(worker.shard(), next.config.stats.downstream_pre_cx_active);
+    listener_filters::run(worker, &next, pending).await.then_some(next)
+}
+
+async fn run_chain(worker: &Worker, active: &ActiveListener, chain: &Chain, pending: Pending) {
+    let downstream = Downstream {
+        stream: pending.stream,
+        read: pending.read,
+        connection: Rc::new(pending.info),
+        drain: chain.drain.clone(),
+        buffer_limit_bytes: active.config.buffer_limit_bytes,
+        worker: worker.clone(),
+    };
+    // Boxed, so that waiting in listener filters does not cost the memory of every filter's future.
+    match &chain.filter {
+        Filter::Http(manager) => boxed(crate::http::serve(downstream, Rc::clone(manager))).await,
+        Filter::Tcp(proxy) => boxed(crate::tcp_proxy::serve(downstream, Rc::clone(proxy))).await,
+        Filter::Close => {}
+    }
+}
+
+fn boxed<'a>(future: impl Future<Output = ()> + 'a) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>> {
+    Box::pin(future)
+}
+
+fn connection_info(worker: &Worker, active: &ActiveListener, stream: &Stream) -> Option<ConnectionInfo> {
+    let pair = |remote: std::io::Result<SocketAddr>, local: std::io::Result<SocketAddr>| {
+        Some((Address::Ip(remote.ok()?), Address::Ip(local.ok()?)))
+    };
+    let (remote, local) = match stream {
+        Stream::Tcp(stream) => pair(stream.peer_addr(), stream.local_addr())?,
+        Stream::Unix(_) => {
+            let path = active.config.addresses.iter().find(|a| a.socket_addr().is_none());
+            let path = path.map(ToString::to_string).unwrap_or_default();
+            (Address::Pipe("".into()), Address::Pipe(path.as_str().into()))
+        }
+    };
+    Some(ConnectionInfo::new(worker.connection_id(), remote, local, SystemTime::now()))
+}
+
+fn set_options(active: &ActiveListener, stream: &Stream) {
+    let Stream::Tcp(stream) = stream else { return };
+    // A connection that is gone already refuses options; reading from it will say so.
+    let _ = stream.set_nodelay(true);
+    if let Some(keepalive) = &active.config.socket.keepalive {
+        let seconds = |s: u32| std::time::Duration::from_secs(s.into());
+        let keepalive = Keepalive {
+            time: keepalive.time_seconds.map(seconds),
+            interval: keepalive.interval_seconds.map(seconds),
+            probes: keepalive.probes,
+        };
+        let _ = net::socket::set_keepalive(stream, keepalive);
+    }
+}
+
+/// Writes the listener's own access log for a connection without a filter chain.
+fn log_unmatched(worker: &Worker, active: &ActiveListener, info: ConnectionInfo) {
+    if active.config.access_logs.is_empty() {
+        return;
+    }
+    let mut info = StreamInfo::new(Rc::new(info), SystemTime::now(), Instant::now());
+    info.flag(ResponseFlag::NoRouteFound);
+    info.response_code_details = Some("filter_chain_not_found".into());
+    info.finish(Instant::now());
+    crate::access_log::log(&worker.access_loggers(&active.config.access_logs), &info);
+}
+
+/// The statistics of one connection's life, from its filter chain to its end.
+struct Life<'a> {
+    shard: &'a Shard,
+    stats: &'a ListenerStats,
+    began: Instant,
+}
+
+impl<'a> Life<'a> {
+    fn begin(shard: &'a Shard, stats: &'a ListenerStats) -> Self {
+        shard.inc(stats.downstream_cx_total);
+        shard.move_gauge(stats.downstream_cx_active, 1);
+        Self { shard, stats, began: Instant::now() }
+    }
+}
+
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        let destroyed: Counter = self.stats.downstream_cx_destroy;
+        self.shard.inc(destroyed);
+        self.shard.move_gauge(self.stats.downstream_cx_active, -1);
+        let milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shard.record(self.stats.downstream_cx_length_ms, milliseconds);
+    }
+}
+
+/// Holds a gauge one higher.
+struct GaugeGuard<'a> {
+    shard: &'a Shard,
+    gauge: Gauge,
+}
+
+impl<'a> GaugeGuard<'a> {
+    fn new(shard: &'a Shard, gauge: Gauge) -> Self {
+        shard.move_gauge(gauge, 1);
+        Self { shard, gauge }
+    }
+}
+
+impl Drop for GaugeGuard<'_> {
+    fn drop(&mut self) {
+        self.shard.move_gauge(self.gauge, -1);
+    }
+}

@@ -1,0 +1,249 @@
+//! Copying bytes between two connections, both ways.
+//!
+//! An idle connection holds no buffer: bytes are read into a buffer of the thread when they have arrived, and what
+//! cannot be written at once is kept. Two TCP connections that have moved [`SPLICE_AFTER_BYTES`] go on in the kernel
+//! with splice(2).
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::Shutdown;
+
+use proxy_upstream::Stream;
+use socket2::SockRef;
+use tokio::sync::Notify;
+
+/// Bytes that a pair of connections moves before it is worth four descriptors and two pipes.
+pub(crate) const SPLICE_AFTER_BYTES: u64 = 128 * 1024;
+/// The thread's buffer, bytes.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Which side bytes came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Downstream,
+    Upstream,
+}
+
+/// Reports bytes that were delivered to the other side.
+pub(crate) type Progress<'a> = &'a dyn Fn(Side, usize);
+
+/// Copies both ways until both sides have closed their sending half; `read` was read from downstream before.
+///
+/// # Errors
+/// The first error of either connection.
+pub(crate) async fn both_ways(downstream: &Stream, upstream: &Stream, read: &[u8], progress: Progress<'_>) -> io::Result<()> {
+    write_all(upstream, read).await?;
+    if !read.is_empty() {
+        progress(Side::Downstream, read.len());
+    }
+    let pair = Pair { moved: Cell::new(0), can_splice: both_tcp(downstream, upstream).is_some(), switch: Notify::new() };
+    tokio::try_join!(
+        pair.one_way(downstream, upstream, &|bytes| progress(Side::Downstream, bytes)),
+        pair.one_way(upstream, downstream, &|bytes| progress(Side::Upstream, bytes)),
+    )?;
+    match both_tcp(downstream, upstream).filter(|_| pair.is_over_threshold()) {
+        None => Ok(()),
+        Some((downstream, upstream)) => {
+            let report = |direction, bytes| {
+                let side = match direction {
+                    net::splice::Direction::Upstream => Side::Downstream,
+                    net::splice::Direction::Downstream => Side::Upstream,
+                };
+                progress(side, bytes);
+            };
+            net::splice::copy_bidirectional(downstream, upstream, &report).await
+        }
+    }
+}
+
+fn both_tcp<'a>(a: &'a Stream, b: &'a Stream) -> Option<(&'a tokio::net::TcpStream, &'a tokio::net::TcpStream)> {
+    match (a, b) {
+        (Stream::Tcp(a), Stream::Tcp(b)) => Some((a, b)),
+        _ => None,
+    }
+}
+
+/// What the two directions share.
+struct Pair {
+    moved: Cell<u64>,
+    can_splice: bool,
+    switch: Notify,
+}
+
+impl Pair {
+    fn is_over_threshold(&self) -> bool {
+        self.can_splice && self.moved.get() >= SPLICE_AFTER_BYTES
+    }
+
+    /// Copies one way until the end of the stream, or until it is time to splice: then nothing is held back.
+    async fn one_way(&self, from: &Stream, to: &Stream, progress: &dyn Fn(usize)) -> io::Result<()> {
+        loop {
+            if self.is_over_threshold() {
+                self.switch.notify_waiters();
+                return Ok(());
+            }
+            let switched = self.switch.notified();
+            tokio::select! {
+                ready = readable(from) => ready?,
+                () = switched => return Ok(()),
+            }
+            match move_some(from, to)? {
+                Moved::Nothing => {}
+                Moved::End => {
+                    shutdown_write(to);
+                    return Ok(());
+                }
+                Moved::Bytes { delivered, rest } => {
+                    write_all(to, &rest).await?;
+                    let moved = delivered + rest.len();
+                    self.moved.set(self.moved.get() + moved as u64);
+                    progress(moved);
+                }
+            }
+        }
+    }
+}
+
+enum Moved {
+    Nothing,
+    End,
+    Bytes { delivered: usize, rest: Vec<u8> },
+}
+
+/// Reads what has arrived into the thread's buffer and writes it at once; what does not fit comes back.
+fn move_some(from: &Stream, to: &Stream) -> io::Result<Moved> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(SCRATCH_BYTES, 0);
+        let read = match try_read(from, scratch) {
+            Ok(0) => return Ok(Moved::End),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::Nothing),
+            Err(error) => return Err(error),
+        };
+        let delivered = match try_write(to, &scratch[..read]) {
+            Ok(delivered) => delivered,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        Ok(Moved::Bytes { delivered, rest: scratch[delivered..read].to_vec() })
+    })
+}
+
+async fn write_all(to: &Stream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match try_write(to, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(to).await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn try_read(stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream {
+        Stream::Tcp(stream) => stream.try_read(buffer),
+        Stream::Unix(stream) => stream.try_read(buffer),
+    }
+}
+
+fn try_write(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    match stream {
+        Stream::Tcp(stream) => stream.try_write(bytes),
+        Stream::Unix(stream) => stream.try_write(bytes),
+    }
+}
+
+async fn readable(stream: &Stream) -> io::Result<()> {
+    match stream {
+        Stream::Tcp(stream) => stream.readable().await,
+        Stream::Unix(stream) => stream.readable().await,
+    }
+}
+
+async fn writable(stream: &Stream) -> io::Result<()> {
+    match stream {
+        Stream::Tcp(stream) => stream.writable().await,
+        Stream::Unix(stream) => stream.writable().await,
+    }
+}
+
+fn shutdown_write(stream: &Stream) {
+    // The peer may have reset the connection already; then there is nobody left to tell.
+    let _ = match stream {
+        Stream::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+        Stream::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+    async fn tcp_pair() -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (client.unwrap(), Stream::Tcp(accepted.unwrap().0))
+    }
+
+    /// Sends `request` through a copy to an echo with a final word; checks order, half-close and counts.
+    async fn check_copy(mut server: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, upstream: Stream, bytes: usize) {
+        let (mut client, downstream) = tcp_pair().await;
+        let request: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+        let counted = Cell::new((0, 0));
+        let progress = |side, bytes| {
+            let (from_client, from_server) = counted.get();
+            counted.set(match side {
+                Side::Downstream => (from_client + bytes, from_server),
+                Side::Upstream => (from_client, from_server + bytes),
+            });
+        };
+        let early = b"early";
+        let proxy = both_ways(&downstream, &upstream, early, &progress);
+        let client_side = async {
+            client.write_all(&request).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            answer
+        };
+        let server_side = async {
+            let mut received = Vec::new();
+            server.read_to_end(&mut received).await.unwrap();
+            server.write_all(b"done").await.unwrap();
+            server.shutdown().await.unwrap();
+            received
+        };
+        let (proxied, answer, received) = tokio::join!(proxy, client_side, server_side);
+        proxied.unwrap();
+        assert_eq!(answer, b"done");
+        assert_eq!(&received[..5], early);
+        assert!(received[5..] == request[..], "the bytes differ");
+        assert_eq!(counted.get(), (bytes + 5, 4));
+    }
+
+    #[tokio::test]
+    async fn a_short_connection_is_copied_with_its_half_closes() {
+        let (server, upstream) = tcp_pair().await;
+        check_copy(server, upstream, 10).await;
+    }
+
+    #[tokio::test]
+    async fn a_long_connection_goes_on_in_the_kernel() {
+        let (server, upstream) = tcp_pair().await;
+        check_copy(server, upstream, 8 << 20).await;
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_copied_to_its_end() {
+        let (server, upstream) = UnixStream::pair().unwrap();
+        check_copy(server, Stream::Unix(upstream), 1 << 20).await;
+    }
+}

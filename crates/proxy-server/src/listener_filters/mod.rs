@@ -1,0 +1,128 @@
+//! Listener filters: what is found out of a connection before a filter chain is chosen.
+
+pub mod http_inspector;
+pub mod tls_inspector;
+
+use std::io;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use net::broker::ListenerKind;
+use proxy_config::listener_filter::ListenerFilterKind;
+use proxy_core::{Address, ConnectionInfo, TransportProtocol};
+use proxy_upstream::Stream;
+
+use crate::listeners::ActiveListener;
+use crate::worker::Worker;
+
+/// How much is read at once while inspecting, bytes.
+const READ_BYTES: usize = 4 * 1024;
+
+/// A connection before its filter chain.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) stream: Stream,
+    /// What inspectors have read; the filter chain gets it.
+    pub(crate) read: BytesMut,
+    pub(crate) info: ConnectionInfo,
+    pub(crate) kind: ListenerKind,
+}
+
+/// Runs the filters of a listener in their order; whether the connection goes on.
+pub(crate) async fn run(worker: &Worker, active: &ActiveListener, pending: &mut Pending) -> bool {
+    let config = &active.config;
+    if config.listener_filters.is_empty() {
+        return true;
+    }
+    let filters = run_all(active, pending);
+    let Some(timeout) = config.listener_filters_timeout else { return filters.await.is_ok() };
+    match tokio::time::timeout(timeout, filters).await {
+        Ok(result) => result.is_ok(),
+        Err(_) => {
+            worker.shard().inc(config.stats.downstream_pre_cx_timeout);
+            config.continue_on_listener_filters_timeout
+        }
+    }
+}
+
+/// # Errors
+/// The connection ended.
+async fn run_all(active: &ActiveListener, pending: &mut Pending) -> io::Result<()> {
+    for filter in &active.config.listener_filters {
+        if filter.is_disabled(pending.info.local_address.port()) {
+            continue;
+        }
+        match filter.kind {
+            ListenerFilterKind::OriginalDst => original_dst(pending),
+            ListenerFilterKind::TlsInspector => inspect_tls(pending).await?,
+            ListenerFilterKind::HttpInspector => inspect_http(pending).await?,
+        }
+    }
+    Ok(())
+}
+
+/// `envoy.filters.listener.original_dst`.
+fn original_dst(pending: &mut Pending) {
+    let Stream::Tcp(stream) = &pending.stream else { return };
+    let direct = pending.info.direct_local_address.socket_addr();
+    let found = match pending.kind {
+        ListenerKind::Direct => direct,
+        ListenerKind::Plain | ListenerKind::Redirected => net::socket::original_destination(stream).ok(),
+    };
+    // A connection that nobody redirected is its own destination; it is not restored.
+    let redirected = |address: &_| pending.kind == ListenerKind::Direct || Some(*address) != direct;
+    if let Some(address) = found.filter(redirected) {
+        pending.info.local_address = Address::Ip(address);
+        pending.info.original_destination = Some(address);
+    }
+}
+
+async fn inspect_tls(pending: &mut Pending) -> io::Result<()> {
+    loop {
+        match tls_inspector::inspect(&pending.read) {
+            tls_inspector::Inspected::NeedMore => read_more(pending).await?,
+            tls_inspector::Inspected::Other => return Ok(()),
+            tls_inspector::Inspected::Tls(hello) => {
+                pending.info.transport_protocol = TransportProtocol::Tls;
+                pending.info.requested_server_name = hello.server_name.map(|name| name.as_str().into());
+                pending.info.application_protocols = hello.alpn.iter().map(|p| p.as_str().into()).collect();
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn inspect_http(pending: &mut Pending) -> io::Result<()> {
+    if pending.info.transport_protocol == TransportProtocol::Tls {
+        return Ok(());
+    }
+    loop {
+        match http_inspector::inspect(&pending.read) {
+            http_inspector::Inspected::NeedMore => read_more(pending).await?,
+            http_inspector::Inspected::Other => return Ok(()),
+            http_inspector::Inspected::Http(protocol) => {
+                pending.info.application_protocols = vec![Rc::from(protocol)];
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// # Errors
+/// The connection ended, or broke.
+async fn read_more(pending: &mut Pending) -> io::Result<()> {
+    use tokio::io::AsyncReadExt as _;
+    let read = match &mut pending.stream {
+        Stream::Tcp(stream) => {
+            stream.readable().await?;
+            pending.read.reserve(READ_BYTES);
+            stream.read_buf(&mut pending.read).await?
+        }
+        Stream::Unix(stream) => {
+            stream.readable().await?;
+            pending.read.reserve(READ_BYTES);
+            stream.read_buf(&mut pending.read).await?
+        }
+    };
+    if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+}

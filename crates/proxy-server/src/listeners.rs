@@ -1,0 +1,205 @@
+//! The listeners of one worker: their sockets, what is in force, and what drains.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::{HashMap, HashMapExt as _};
+use proxy_config::address::BindAddress;
+use proxy_config::listener::{FilterChain, NetworkFilter, Transport};
+use proxy_core::TrafficDirection;
+use tokio::task::AbortHandle;
+
+use crate::acceptor;
+use crate::command::{DrainPlan, Listener, PutListener};
+use crate::drain::Drain;
+use crate::http::{HttpConfig, HttpConnectionManager};
+use crate::tcp_proxy::TcpProxy;
+use crate::worker::Worker;
+
+/// All listeners of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    by_name: RefCell<HashMap<Arc<str>, Rc<ListenerSlot>>>,
+    by_address: RefCell<HashMap<SocketAddr, Rc<ListenerSlot>>>,
+}
+
+/// A listener across its versions: connections see the version in force when they were accepted.
+#[derive(Debug)]
+pub(crate) struct ListenerSlot {
+    current: RefCell<Rc<ActiveListener>>,
+    acceptors: RefCell<Vec<AbortHandle>>,
+    stopped: Cell<bool>,
+}
+
+/// One version of a listener on a worker.
+#[derive(Debug)]
+pub(crate) struct ActiveListener {
+    pub(crate) config: Arc<Listener>,
+    chains: Vec<Rc<Chain>>,
+    default_chain: Option<Rc<Chain>>,
+}
+
+/// A filter chain on a worker.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) name: Rc<str>,
+    pub(crate) transport: Transport,
+    pub(crate) filter: Filter,
+    pub(crate) drain: Drain,
+    fingerprint: u64,
+}
+
+/// The filter that ends a chain, with what it keeps per worker.
+#[derive(Debug)]
+pub(crate) enum Filter {
+    Http(Rc<HttpConnectionManager>),
+    Tcp(Rc<TcpProxy>),
+    Close,
+}
+
+impl Chain {
+    fn new(config: &Arc<Listener>, chain: &FilterChain<Arc<HttpConfig>>, index: Option<usize>, worker: &Worker) -> Rc<Self> {
+        let filter = match &chain.filter {
+            NetworkFilter::Http(http) => Filter::Http(HttpConnectionManager::new(Arc::clone(http), worker)),
+            NetworkFilter::Tcp(_) => Filter::Tcp(Rc::new(TcpProxy::new(Arc::clone(config), index, worker))),
+            NetworkFilter::Close => Filter::Close,
+        };
+        let fingerprint = chain.fingerprint;
+        Rc::new(Self { name: (&*chain.name).into(), transport: chain.transport, filter, drain: Drain::default(), fingerprint })
+    }
+}
+
+impl ActiveListener {
+    /// Takes over the chains of `before` that are the same, so that their connections are not drained.
+    fn new(config: Arc<Listener>, before: Option<&Self>, worker: &Worker) -> Self {
+        let same_listener = before.filter(|b| b.config.own_fingerprint == config.own_fingerprint);
+        let kept = |chain: &FilterChain<Arc<HttpConfig>>| {
+            let before = same_listener?;
+            before.all_chains().find(|old| old.fingerprint == chain.fingerprint && !old.drain.is_started()).cloned()
+        };
+        let make = |chain, index| kept(chain).unwrap_or_else(|| Chain::new(&config, chain, index, worker));
+        let chains = config.chains.iter().enumerate().map(|(i, chain)| make(chain, Some(i))).collect();
+        let default_chain = config.default_chain.as_ref().map(|chain| make(chain, None));
+        Self { chains, default_chain, config }
+    }
+
+    fn all_chains(&self) -> impl Iterator<Item = &Rc<Chain>> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+
+    /// The chain that takes a connection.
+    pub(crate) fn chain_for(&self, connection: &proxy_core::ConnectionInfo) -> Option<&Rc<Chain>> {
+        match self.config.matcher.find(connection) {
+            Some(index) => self.chains.get(index),
+            None => self.default_chain.as_ref(),
+        }
+    }
+}
+
+impl ListenerSlot {
+    /// The version in force.
+    pub(crate) fn current(&self) -> Rc<ActiveListener> {
+        Rc::clone(&self.current.borrow())
+    }
+
+    fn stop(&self) {
+        self.stopped.set(true);
+        self.acceptors.borrow_mut().drain(..).for_each(|task| task.abort());
+    }
+}
+
+impl Listeners {
+    /// Puts a listener in force, or replaces it behind its sockets.
+    pub(crate) fn put(&self, worker: &Worker, put: PutListener) {
+        let name = Arc::clone(&put.config.name);
+        let known = self.by_name.borrow().get(&name).cloned();
+        let before = known.as_ref().map(|slot| slot.current());
+        let active = Rc::new(ActiveListener::new(put.config, before.as_deref(), worker));
+        let slot = match known {
+            Some(slot) => {
+                slot.current.replace(Rc::clone(&active));
+                slot
+            }
+            None => Rc::new(ListenerSlot {
+                current: RefCell::new(Rc::clone(&active)),
+                acceptors: RefCell::default(),
+                stopped: Cell::new(false),
+            }),
+        };
+        if let Some(sockets) = put.sockets {
+            slot.stop();
+            slot.stopped.set(false);
+            let tasks = sockets.into_iter().filter_map(|socket| acceptor::start(worker, &slot, socket));
+            slot.acceptors.borrow_mut().extend(tasks);
+        }
+        self.by_name.borrow_mut().insert(name, slot);
+        self.index_addresses();
+        if let Some(before) = before {
+            let gone = before.all_chains().filter(|old| !active.all_chains().any(|new| Rc::ptr_eq(old, new)));
+            drain_chains(gone, put.drain);
+        }
+    }
+
+    /// Removes a listener; its connections drain.
+    pub(crate) fn remove(&self, name: &str, plan: DrainPlan) {
+        let Some(slot) = self.by_name.borrow_mut().remove(name) else { return };
+        slot.stop();
+        self.index_addresses();
+        drain_chains(slot.current().all_chains(), plan);
+    }
+
+    /// Drains all listeners, or those of direction inbound.
+    pub(crate) fn drain_all(&self, plan: DrainPlan, inbound_only: bool, stop_accepting: bool) {
+        for slot in self.by_name.borrow().values() {
+            let active = slot.current();
+            if inbound_only && active.config.direction != TrafficDirection::Inbound {
+                continue;
+            }
+            if stop_accepting {
+                slot.stop();
+            }
+            drain_chains(active.all_chains(), plan);
+        }
+    }
+
+    fn index_addresses(&self) {
+        let mut index = HashMap::new();
+        for slot in self.by_name.borrow().values() {
+            for address in slot.current().config.addresses.iter().filter_map(BindAddress::socket_addr) {
+                index.insert(address, Rc::clone(slot));
+            }
+        }
+        self.by_address.replace(index);
+    }
+
+    /// The listener called `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<Rc<ListenerSlot>> {
+        self.by_name.borrow().get(name).cloned()
+    }
+
+    /// The listener for a destination: of exactly that address, else of the wildcard address with that port.
+    pub(crate) fn for_destination(&self, destination: SocketAddr) -> Option<Rc<ListenerSlot>> {
+        let index = self.by_address.borrow();
+        let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let wildcard = if destination.ip().to_canonical().is_ipv4() { v4 } else { v6 };
+        let found = index.get(&destination).or_else(|| index.get(&SocketAddr::new(wildcard, destination.port())));
+        found.filter(|slot| !slot.stopped.get()).cloned()
+    }
+}
+
+/// Starts draining, and ends it when the time is over.
+fn drain_chains<'a>(chains: impl Iterator<Item = &'a Rc<Chain>>, plan: DrainPlan) {
+    let now = Instant::now();
+    let drains: Vec<Drain> = chains.map(|chain| chain.drain.clone()).collect();
+    if drains.is_empty() {
+        return;
+    }
+    drains.iter().for_each(|drain| drain.start(now, plan.time, plan.immediate));
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(plan.time).await;
+        drains.iter().for_each(Drain::end);
+    });
+}
