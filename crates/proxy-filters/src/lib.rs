@@ -1,1 +1,14 @@
-//! One module per filter, named as Envoy names it.
+//! HTTP filters, one module per filter, named as Envoy names it (`envoy.extensions.filters.http`).
+//!
+//! A filter's configuration is compiled once, or refused; a filter chain knows which callbacks its filters want, so
+//! that what nobody wants costs nothing. The router is not among the filters of a chain: it is the chain's end, and
+//! its behaviour belongs to the connection manager.
+
+pub mod chain;
+pub mod cors;
+pub mod fault;
+pub mod grpc_stats;
+pub mod router;
+
+pub use chain::{FilterChain, HttpFilter, check_route_overrides};
+pub use router::RouterConfig;
