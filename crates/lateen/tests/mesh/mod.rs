@@ -1,0 +1,298 @@
+//! A demo for tests: its own home folder, its own ports, gone when dropped.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+/// A running demo.
+pub struct Mesh {
+    home: tempfile::TempDir,
+    kubectl: PathBuf,
+    facts: Value,
+}
+
+/// Tries until it holds.
+pub fn within(limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + limit;
+    let mut last = None;
+    while Instant::now() < end {
+        match holds() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => last = Some(error),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    match last {
+        Some(error) => Err(error.context(format!("not within {limit:?}"))),
+        None => bail!("not within {limit:?}"),
+    }
+}
+
+/// Whether a process runs (zombies do not).
+pub fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty()
+        && !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .trim_start()
+            .starts_with('Z')
+}
+
+impl Mesh {
+    /// Starts `lateen demo --detach` in a home of its own.
+    pub fn start() -> Result<Self> {
+        let kubectl = std::env::var_os("LATEEN_KUBECTL")
+            .context("LATEEN_KUBECTL does not name a kubectl")?
+            .into();
+        let mut mesh = Self {
+            home: tempfile::tempdir()?,
+            kubectl,
+            facts: Value::Null,
+        };
+        mesh.restart()?;
+        Ok(mesh)
+    }
+
+    /// Starts the demo in the same home.
+    pub fn restart(&mut self) -> Result<()> {
+        let text = self.lateen(&["demo", "--detach", "--output", "json"])?;
+        self.facts = serde_json::from_str(&text).with_context(|| format!("demo printed {text}"))?;
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lateen"));
+        command.env("LATEEN_HOME", self.home.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a lateen command and returns what it printed.
+    pub fn lateen(&self, arguments: &[&str]) -> Result<String> {
+        finish(self.command().args(arguments), &[0])
+    }
+
+    /// Starts `lateen run` with the application's command.
+    pub fn run(&self, flags: &[&str], application: &[&str]) -> Result<Background> {
+        let mut command = self.command();
+        command.arg("run").args(flags).arg("--").args(application);
+        Background::start(&mut command)
+    }
+
+    /// Runs kubectl.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_env(arguments, &[])
+    }
+
+    /// Runs kubectl with environment variables.
+    pub fn kubectl_env(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
+        let mut command = self.kubectl_command()?;
+        finish(command.args(arguments).envs(environment.iter().copied()), &[0])
+    }
+
+    /// Runs kubectl with text on its standard input; `codes` are exit codes that count as success beside 0.
+    pub fn kubectl_stdin(&self, arguments: &[&str], text: &str, codes: &[i32]) -> Result<String> {
+        let mut command = self.kubectl_command()?;
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), text)?;
+        command.args(arguments).stdin(file.reopen()?);
+        let mut accepted = vec![0];
+        accepted.extend(codes);
+        finish(&mut command, &accepted)
+    }
+
+    /// `kubectl apply` of a text.
+    pub fn apply(&self, yaml: &str) -> Result<()> {
+        self.kubectl_stdin(&["apply", "-f", "-"], yaml, &[]).map(drop)
+    }
+
+    /// Applies a text that must be refused; returns kubectl's message.
+    pub fn refused(&self, yaml: &str) -> Result<String> {
+        match self.apply(yaml) {
+            Ok(()) => bail!("was accepted:\n{yaml}"),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    }
+
+    /// Starts a kubectl that goes on printing.
+    pub fn watch(&self, arguments: &[&str]) -> Result<Background> {
+        Background::start(self.kubectl_command()?.args(arguments))
+    }
+
+    fn kubectl_command(&self) -> Result<Command> {
+        let config = self.facts["kubeconfig"]
+            .as_str()
+            .context("the demo told no kubeconfig")?;
+        let mut command = Command::new(&self.kubectl);
+        command
+            .env("KUBECONFIG", config)
+            .env("HOME", self.home.path())
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// The shop's page as a user sees it; an error for any status but 200.
+    pub fn shop(&self, user: Option<&str>) -> Result<String> {
+        let url = self.facts["shop"].as_str().context("the demo told no shop")?;
+        let authority = url
+            .trim_start_matches("http://")
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        let mut stream = TcpStream::connect(authority)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let user = user
+            .map(|u| format!("end-user: {u}\r\ncookie: user={u}; session={u}\r\n"))
+            .unwrap_or_default();
+        write!(
+            stream,
+            "GET /productpage HTTP/1.1\r\nhost: {authority}\r\n{user}connection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(
+            answer.starts_with("HTTP/1.1 200"),
+            "the shop answered {}",
+            answer.lines().next().unwrap_or("nothing")
+        );
+        Ok(answer)
+    }
+
+    /// The pids of everything that runs, the supervisor included.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let list = self.lateen(&["ps", "--output", "json"])?;
+        let list: Value = serde_json::from_str(&list)?;
+        let mut pids = Vec::new();
+        collect_pids(&list, &mut pids);
+        ensure!(!pids.is_empty(), "ps lists nothing: {list}");
+        Ok(pids)
+    }
+
+    /// The demo's own process.
+    pub fn supervisor(&self) -> Result<u32> {
+        let pid = self.facts["pid"].as_u64().context("the demo told no pid")?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    /// The pid of one part (`app`, `sidecar`, …) of a process group that `ps` lists by name.
+    pub fn pid_of(&self, name: &str, part: &str) -> Result<u32> {
+        let list: Value = serde_json::from_str(&self.lateen(&["ps", "--output", "json"])?)?;
+        let rows = list["processes"].as_array().context("ps lists no processes")?;
+        let row = rows.iter().find(|r| {
+            r["name"].as_str().is_some_and(|n| n.starts_with(name)) && r["role"].as_str() == Some(part)
+        });
+        let pid = row
+            .and_then(|r| r["pid"].as_u64())
+            .with_context(|| format!("no {part} of {name} in {list}"))?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    /// Kill -9 of a process of this mesh.
+    pub fn kill(&self, pid: u32) -> Result<()> {
+        ensure!(alive(pid), "process {pid} does not run");
+        finish(Command::new("kill").arg("-9").arg(pid.to_string()), &[0]).map(drop)
+    }
+
+    /// The last lines of every log, for a failed run.
+    pub fn print_logs(&self) {
+        let Ok(entries) = std::fs::read_dir(self.home.path().join("logs")) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            println!("--- {}", entry.path().display());
+            lines
+                .iter()
+                .skip(lines.len().saturating_sub(10))
+                .for_each(|l| println!("{l}"));
+        }
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        let _ = self.lateen(&["down"]);
+    }
+}
+
+fn collect_pids(value: &Value, into: &mut Vec<u32>) {
+    match value {
+        Value::Object(map) => {
+            into.extend(
+                map.get("pid")
+                    .and_then(Value::as_u64)
+                    .and_then(|p| u32::try_from(p).ok()),
+            );
+            map.values().for_each(|v| collect_pids(v, into));
+        }
+        Value::Array(items) => items.iter().for_each(|v| collect_pids(v, into)),
+        _ => {}
+    }
+}
+
+fn finish(command: &mut Command, codes: &[i32]) -> Result<String> {
+    let out = command.output()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    if !out.status.code().is_some_and(|c| codes.contains(&c)) {
+        bail!("{} {}{}", out.status, text, String::from_utf8_lossy(&out.stderr));
+    }
+    Ok(text)
+}
+
+/// A program that goes on, whose lines are collected.
+pub struct Background {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Background {
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let output = BufReader::new(child.stdout.take().context("no output")?);
+        let (sender, lines) = sync_channel(1024);
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// Waits for a line that contains a text.
+    pub fn expect(&self, text: &str, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        let mut seen = Vec::new();
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(text) => return Ok(()),
+                Ok(line) => seen.push(line),
+                Err(_) => break,
+            }
+        }
+        bail!("{text:?} was not printed within {limit:?}, only {seen:?}")
+    }
+
+    /// SIGTERM, then waits for its end.
+    pub fn terminate(&mut self) -> Result<()> {
+        finish(Command::new("kill").arg(self.child.id().to_string()), &[0])?;
+        within(Duration::from_secs(15), || Ok(self.child.try_wait()?.is_some()))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
