@@ -65,6 +65,7 @@ pub enum JsonError {
 #[derive(Clone, Debug)]
 pub struct Schema {
     pool: Arc<DescriptorPool>,
+    ignore_unknown_fields: bool,
 }
 
 static SHARED: Mutex<Weak<DescriptorPool>> = Mutex::new(Weak::new());
@@ -78,13 +79,20 @@ impl Schema {
     pub fn get() -> Self {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = shared.upgrade() {
-            return Self { pool };
+            return Self { pool, ignore_unknown_fields: false };
         }
         let mut raw = Vec::new();
         flate2::read::GzDecoder::new(DESCRIPTORS).read_to_end(&mut raw).expect("embedded descriptors unpack");
         let pool = Arc::new(DescriptorPool::decode(raw.as_slice()).expect("embedded descriptors decode"));
         *shared = Arc::downgrade(&pool);
-        Self { pool }
+        Self { pool, ignore_unknown_fields: false }
+    }
+
+    /// A schema that reads on where JSON has a field that the message has not.
+    #[must_use]
+    pub fn that_ignores_unknown_fields(mut self) -> Self {
+        self.ignore_unknown_fields = true;
+        self
     }
 
     fn descriptor(&self, name: &str) -> Result<MessageDescriptor, JsonError> {
@@ -133,7 +141,7 @@ impl Schema {
     pub fn parse_bytes(&self, name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
         let descriptor = self.descriptor(name)?;
         let mut track = serde_path_to_error::Track::new();
-        let options = DeserializeOptions::new().deny_unknown_fields(true);
+        let options = DeserializeOptions::new().deny_unknown_fields(!self.ignore_unknown_fields);
         let deserializer = serde_path_to_error::Deserializer::new(json, &mut track);
         let message = DynamicMessage::deserialize_with_options(descriptor, deserializer, &options);
         let message = message.map_err(|e| JsonError::Field {

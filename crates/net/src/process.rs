@@ -29,6 +29,14 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) {
     }
 }
 
+/// Starts the child in a session of its own (setsid(2)), away from the terminal, so that closing that does not end it.
+pub fn new_session(command: &mut Command) {
+    // SAFETY: the closure makes one system call and touches no memory.
+    unsafe {
+        command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+    }
+}
+
 /// Gives the child `descriptor` under the number `number`, which should be 3 or more.
 pub fn inherit(command: &mut Command, descriptor: OwnedFd, number: RawFd) {
     // SAFETY: dup2 and fcntl are async-signal-safe; the descriptor lives as long as the closure, thus the command.
@@ -110,6 +118,14 @@ pub async fn readable(descriptor: impl AsFd) -> io::Result<()> {
     let watched = unsafe { AsyncFd::register_with_interest(descriptor.as_fd(), Interest::READABLE) }?;
     watched.readable().await?.retain_ready();
     Ok(())
+}
+
+/// Sends what this process writes to standard error to `file` from now on.
+///
+/// # Errors
+/// What `dup2` reports.
+pub fn redirect_stderr(file: impl AsFd) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stderr(file)?)
 }
 
 #[cfg(test)]
