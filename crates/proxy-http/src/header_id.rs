@@ -109,7 +109,7 @@ header_ids! {
     XEnvoyOverloaded = "x-envoy-overloaded",
     XEnvoyPeerMetadata = "x-envoy-peer-metadata",
     XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id",
-    XEnvoyRateLimited = "x-envoy-ratelimited",
+    XEnvoyRatelimited = "x-envoy-ratelimited",
     XEnvoyRetriableHeaderNames = "x-envoy-retriable-header-names",
     XEnvoyRetriableStatusCodes = "x-envoy-retriable-status-codes",
     XEnvoyRetryGrpcOn = "x-envoy-retry-grpc-on",

@@ -79,8 +79,14 @@ fn place_absolute_form(head: &mut RequestHead, target: Range<usize>) -> Result<(
     if authority_length == 0 {
         return Err(ParseError::Target);
     }
+    // User information is of no use to a proxy and of use to an attacker (RFC 9110 section 4.2.4).
+    let user_end = memchr::memrchr(b'@', &bytes[authority_start..path_start]).map_or(0, |at| at + 1);
     let has_slash = bytes.get(path_start) == Some(&b'/');
     let (start, end) = (target.start, target.end);
+    let authority_start = authority_start + user_end;
+    if authority_start == path_start {
+        return Err(ParseError::Target);
+    }
     head.headers
         .push_pseudo(HeaderId::Scheme, start..start + scheme_end);
     head.headers

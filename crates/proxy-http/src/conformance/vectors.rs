@@ -246,7 +246,12 @@ fn finish_message(message: &mut Message, is_request: bool) {
         return;
     }
     message.fields.retain(|(name, _)| name != "host");
-    // An absolute target without a path has the path "/".
+    // An absolute target is kept without user information, and without a path has the path "/".
+    if let Some((scheme, rest)) = message.start.1.split_once("://") {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let rest = &rest[rest[..end].rfind('@').map_or(0, |at| at + 1)..];
+        message.start.1 = format!("{scheme}://{rest}");
+    }
     if let Some((_, rest)) = message.start.1.split_once("://") {
         let path = message.start.1.len() - rest.len() + rest.find(['/', '?', '#']).unwrap_or(rest.len());
         if !message.start.1[path..].starts_with('/') {
