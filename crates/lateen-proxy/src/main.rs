@@ -1,3 +1,10 @@
-//! lateen-proxy
+//! The data plane alone: `lateen-proxy -c bootstrap.yaml`, with Envoy's flags.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    proxy_server::main(std::env::args_os())
+}

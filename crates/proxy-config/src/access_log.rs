@@ -32,7 +32,10 @@ impl AccessLogConfig {
 /// # Errors
 /// A logger that this proxy does not have, an unknown operator, or a file that cannot be opened.
 pub fn compile(field: &str, logs: &[Proto], files: &LogFiles) -> ConfigResult<Vec<AccessLogConfig>> {
-    logs.iter().enumerate().map(|(i, log)| one(log, files).within_index(field, i)).collect()
+    logs.iter()
+        .enumerate()
+        .map(|(i, log)| one(log, files).within_index(field, i))
+        .collect()
 }
 
 fn one(proto: &Proto, files: &LogFiles) -> ConfigResult<AccessLogConfig> {
@@ -41,10 +44,14 @@ fn one(proto: &Proto, files: &LogFiles) -> ConfigResult<AccessLogConfig> {
         None => "",
     };
     if filters::find(Category::AccessLogger, &proto.name, type_url).is_none() {
-        return Err(ConfigError::at("typed_config", format!("no access logger {} ({type_url})", proto.name)));
+        return Err(ConfigError::at(
+            "typed_config",
+            format!("no access logger {} ({type_url})", proto.name),
+        ));
     }
     let log = AccessLog::compile(proto)?;
     let file = files.open(log.path());
-    let file = file.map_err(|e| ConfigError::at("typed_config", format!("cannot open {}: {e}", log.path())))?;
+    let file =
+        file.map_err(|e| ConfigError::at("typed_config", format!("cannot open {}: {e}", log.path())))?;
     Ok(AccessLogConfig { log, file })
 }

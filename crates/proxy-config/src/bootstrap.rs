@@ -57,14 +57,24 @@ pub enum LoadError {
     },
 }
 
+/// What to do with a field that the schema does not have (`--allow-unknown-static-fields`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// Refuse the bootstrap.
+    #[default]
+    Refuse,
+    /// Read on.
+    Ignore,
+}
+
 /// Reads a bootstrap from a file, from text, or from both: the text is merged over the file, as Envoy merges
 /// `--config-yaml` over `--config-path`: singular fields replace, repeated fields append.
 ///
 /// # Errors
 /// See [`LoadError`].
-pub fn load(path: Option<&Path>, yaml: Option<&str>) -> Result<Bootstrap, LoadError> {
+pub fn load(path: Option<&Path>, yaml: Option<&str>, unknown: UnknownFields) -> Result<Bootstrap, LoadError> {
     let mut bootstrap = match path {
-        Some(path) => load_file(path)?,
+        Some(path) => load_file(path, unknown)?,
         None if yaml.is_none() => return Err(LoadError::Nothing),
         None => Bootstrap::default(),
     };
@@ -74,7 +84,7 @@ pub fn load(path: Option<&Path>, yaml: Option<&str>) -> Result<Bootstrap, LoadEr
             origin: origin(),
             source,
         };
-        let over: Bootstrap = Schema::get().parse_yaml(yaml).map_err(json_error)?;
+        let over: Bootstrap = schema(unknown).parse_yaml(yaml).map_err(json_error)?;
         // Protobuf defines decoding after decoding as a merge.
         let merged = bootstrap.merge(over.encode_to_vec().as_slice());
         merged.map_err(|source| LoadError::Binary {
@@ -85,7 +95,14 @@ pub fn load(path: Option<&Path>, yaml: Option<&str>) -> Result<Bootstrap, LoadEr
     Ok(bootstrap)
 }
 
-fn load_file(path: &Path) -> Result<Bootstrap, LoadError> {
+fn schema(unknown: UnknownFields) -> Schema {
+    match unknown {
+        UnknownFields::Refuse => Schema::get(),
+        UnknownFields::Ignore => Schema::get().that_ignores_unknown_fields(),
+    }
+}
+
+fn load_file(path: &Path, unknown: UnknownFields) -> Result<Bootstrap, LoadError> {
     let name = path.display().to_string();
     let file = |source| LoadError::File {
         path: name.clone(),
@@ -101,7 +118,7 @@ fn load_file(path: &Path) -> Result<Bootstrap, LoadError> {
         }
         Some("yaml" | "yml" | "json") => {
             let text = std::fs::read_to_string(path).map_err(file)?;
-            Schema::get()
+            schema(unknown)
                 .parse_yaml(&text)
                 .map_err(|source| LoadError::Json { origin: name, source })
         }
@@ -364,7 +381,10 @@ static_resources:
 "#;
 
     fn compile(path: Option<&Path>, yaml: &str) -> ConfigResult<BootstrapConfig> {
-        BootstrapConfig::compile(load(path, Some(yaml)).unwrap(), &NodeOverrides::default())
+        BootstrapConfig::compile(
+            load(path, Some(yaml), UnknownFields::Refuse).unwrap(),
+            &NodeOverrides::default(),
+        )
     }
 
     #[test]
@@ -395,10 +415,13 @@ static_resources:
     fn the_format_is_told_by_the_name_of_the_file() {
         let file = tempfile::Builder::new().suffix(".conf").tempfile().unwrap();
         assert!(matches!(
-            load(Some(file.path()), None),
+            load(Some(file.path()), None, UnknownFields::Refuse),
             Err(LoadError::Extension(_))
         ));
-        assert!(matches!(load(None, None), Err(LoadError::Nothing)));
+        assert!(matches!(
+            load(None, None, UnknownFields::Refuse),
+            Err(LoadError::Nothing)
+        ));
     }
 
     #[test]
@@ -416,13 +439,32 @@ static_resources:
     }
 
     #[test]
+    fn unknown_fields_are_refused_unless_they_are_allowed() {
+        let yaml = "node: { id: a, colour: red }";
+        assert!(matches!(
+            load(None, Some(yaml), UnknownFields::Refuse),
+            Err(LoadError::Json { .. })
+        ));
+        assert_eq!(
+            load(None, Some(yaml), UnknownFields::Ignore)
+                .unwrap()
+                .node
+                .unwrap()
+                .id,
+            "a"
+        );
+    }
+
+    #[test]
     fn the_command_line_names_the_node() {
         let overrides = NodeOverrides {
             id: Some("n".into()),
             zone: Some("z".into()),
             cluster: None,
         };
-        let config = BootstrapConfig::compile(load(None, Some(ADS)).unwrap(), &overrides).unwrap();
+        let config =
+            BootstrapConfig::compile(load(None, Some(ADS), UnknownFields::Refuse).unwrap(), &overrides)
+                .unwrap();
         assert_eq!((&*config.local.id, &*config.local.zone), ("n", "z"));
     }
 }

@@ -103,14 +103,28 @@ pub struct AwaitedRoute {
 
 impl<'a> CompileContext<'a> {
     /// A context without awaited routes.
-    pub fn new(names: &'a mut NameTables, stats: &'a Registry, node: &'a LocalNode) -> Self {
+    pub fn new(
+        names: &'a mut NameTables,
+        stats: &'a Registry,
+        node: &'a LocalNode,
+        log_files: &'a LogFiles,
+    ) -> Self {
         Self {
             names,
             stats,
             node,
+            log_files,
             direction: TrafficDirection::Unspecified,
             awaited: Vec::new(),
         }
+    }
+
+    /// Compiles access logs; `field` is their name in the enclosing message.
+    ///
+    /// # Errors
+    /// A logger that this proxy does not have, an unknown operator, or a file that cannot be opened.
+    pub fn access_logs(&self, field: &str, logs: &[AccessLog]) -> ConfigResult<Vec<AccessLogConfig>> {
+        access_log::compile(field, logs, self.log_files)
     }
 
     /// The slot of a cluster that configuration names. The cluster need not exist.

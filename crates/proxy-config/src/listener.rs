@@ -4,7 +4,6 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_envoy::{Message, any};
 use api_envoy::envoy::config::core::v3::TcpKeepalive;
 use api_envoy::envoy::config::listener::v3::{
     self as v3, filter::ConfigType, listener::connection_balance_config::BalanceType,
@@ -12,6 +11,7 @@ use api_envoy::envoy::config::listener::v3::{
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HttpProto;
 use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpProto;
 use api_envoy::wkt::std_duration;
+use api_envoy::{Message, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
 
@@ -180,7 +180,6 @@ impl<H> ListenerConfig<H> {
             addresses,
         })
     }
-
 }
 
 fn fingerprint(proto: &impl Message) -> u64 {

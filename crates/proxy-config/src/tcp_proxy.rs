@@ -202,7 +202,10 @@ mod tests {
         let proto: Proto = Schema::get().parse(json).unwrap();
         let (mut names, registry, node) = (NameTables::default(), Registry::new(), LocalNode::default());
         let files = proxy_observe::LogFiles::start(Duration::from_secs(1)).unwrap();
-        TcpProxy::compile(&proto, &mut CompileContext::new(&mut names, &registry, &node, &files))
+        TcpProxy::compile(
+            &proto,
+            &mut CompileContext::new(&mut names, &registry, &node, &files),
+        )
     }
 
     #[test]

@@ -41,9 +41,11 @@ pub(crate) async fn both_ways(downstream: &Stream, upstream: &Stream, read: &[u8
         progress(Side::Downstream, read.len());
     }
     let pair = Pair { moved: Cell::new(0), can_splice: both_tcp(downstream, upstream).is_some(), switch: Notify::new() };
+    let (from_downstream, from_upstream) =
+        (|bytes| progress(Side::Downstream, bytes), |bytes| progress(Side::Upstream, bytes));
     tokio::try_join!(
-        pair.one_way(downstream, upstream, &|bytes| progress(Side::Downstream, bytes)),
-        pair.one_way(upstream, downstream, &|bytes| progress(Side::Upstream, bytes)),
+        pair.one_way(downstream, upstream, &from_downstream),
+        pair.one_way(upstream, downstream, &from_upstream),
     )?;
     match both_tcp(downstream, upstream).filter(|_| pair.is_over_threshold()) {
         None => Ok(()),

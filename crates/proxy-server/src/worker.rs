@@ -28,6 +28,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Active connections per worker.
 pub(crate) type Load = Arc<[AtomicU32]>;
 
+/// A route configuration as one worker holds it: the count that each request moves is this thread's alone.
+#[allow(clippy::redundant_allocation, reason = "cloning the Arc would make all workers contend for its count")]
+pub type LocalRoutes = Rc<Arc<RouteTable>>;
+
 /// A worker. Cheap to clone within its thread, and not `Send`.
 #[derive(Clone, Debug)]
 pub struct Worker {
@@ -40,7 +44,7 @@ struct Inner {
     shard: Shard,
     random: Random,
     clusters: RefCell<ClusterManager>,
-    routes: RefCell<Vec<Option<Rc<Arc<RouteTable>>>>>,
+    routes: RefCell<Vec<Option<LocalRoutes>>>,
     listeners: Listeners,
     next_connection: Cell<u64>,
     load: Load,
@@ -117,7 +121,7 @@ impl Worker {
 
     /// The route configuration in a slot, if it has come.
     #[must_use]
-    pub fn routes(&self, slot: RouteSlot) -> Option<Rc<Arc<RouteTable>>> {
+    pub fn routes(&self, slot: RouteSlot) -> Option<LocalRoutes> {
         self.inner.routes.borrow().get(slot.index())?.clone()
     }
 

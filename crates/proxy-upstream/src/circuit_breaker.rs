@@ -95,7 +95,8 @@ pub struct CircuitBreaker {
     pub pending_requests: Resource,
     /// Requests in flight.
     pub requests: Resource,
-    retries: Resource,
+    /// `max_retries`.
+    pub retries: Resource,
     retry_budget: Option<RetryBudget>,
 }
 

@@ -80,15 +80,27 @@ impl<H> ConfigState<H> {
         let timeout = endpoints_timeout(&proto, &config)?;
         let slot = self.names.cluster(&name);
         let entry = self.clusters.entry(Arc::clone(&name));
-        let entry = entry.or_insert(ClusterEntry { slot, is_static, active: None, warming: None });
-        entry.warming = Some(ClusterVersion { source, config: Arc::clone(&config), endpoints: None });
+        let entry = entry.or_insert(ClusterEntry {
+            slot,
+            is_static,
+            active: None,
+            warming: None,
+        });
+        entry.warming = Some(ClusterVersion {
+            source,
+            config: Arc::clone(&config),
+            endpoints: None,
+        });
         if let Some(endpoints) = config.initial_endpoints() {
             self.activate(&name, endpoints);
             return Ok(());
         }
         match &config.discovery {
             Discovery::Eds { service_name } => self.await_endpoints(&name, service_name, timeout),
-            _ => self.push(Action::Resolve { slot, config: Arc::clone(&config) }),
+            _ => self.push(Action::Resolve {
+                slot,
+                config: Arc::clone(&config),
+            }),
         }
         Ok(())
     }
@@ -103,8 +115,12 @@ impl<H> ConfigState<H> {
                 }
             }
         } else {
-            self.push(Action::Subscribe { type_url: type_url::ENDPOINT, name: Arc::clone(&service) });
-            self.endpoints.insert(Arc::clone(&service), super::EndpointsEntry::default());
+            self.push(Action::Subscribe {
+                type_url: type_url::ENDPOINT,
+                name: Arc::clone(&service),
+            });
+            self.endpoints
+                .insert(Arc::clone(&service), super::EndpointsEntry::default());
         }
         self.wait(Waiting::Endpoints(service), timeout);
     }
@@ -115,21 +131,31 @@ impl<H> ConfigState<H> {
         cluster: &str,
         proto: &api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment,
     ) -> ConfigResult<Arc<Assignment>> {
-        let Some(entry) = self.clusters.get(cluster) else { return Ok(Arc::default()) };
-        let Some(newest) = entry.warming.as_ref().or(entry.active.as_ref()) else { return Ok(Arc::default()) };
+        let Some(entry) = self.clusters.get(cluster) else {
+            return Ok(Arc::default());
+        };
+        let Some(newest) = entry.warming.as_ref().or(entry.active.as_ref()) else {
+            return Ok(Arc::default());
+        };
         let previous = entry.active.as_ref().and_then(|v| v.endpoints.as_deref());
         Assignment::compile(proto, &newest.config.transport, previous).map(Arc::new)
     }
 
     /// Puts the newest version of a cluster in force with these endpoints.
     pub(super) fn activate(&mut self, name: &str, endpoints: Arc<Assignment>) {
-        let Some(entry) = self.clusters.get_mut(name) else { return };
+        let Some(entry) = self.clusters.get_mut(name) else {
+            return;
+        };
         let slot = entry.slot;
         if let Some(mut version) = entry.warming.take() {
             version.endpoints = Some(Arc::clone(&endpoints));
             let config = Arc::clone(&version.config);
             entry.active = Some(version);
-            self.push(Action::ApplyCluster { slot, config, endpoints });
+            self.push(Action::ApplyCluster {
+                slot,
+                config,
+                endpoints,
+            });
         } else if let Some(active) = &mut entry.active {
             active.endpoints = Some(Arc::clone(&endpoints));
             self.push(Action::ApplyEndpoints { slot, endpoints });
@@ -140,7 +166,9 @@ impl<H> ConfigState<H> {
     /// The names of a cluster were resolved (or could not be: then to no endpoints). A result for a version that is
     /// gone is dropped.
     pub fn resolved(&mut self, slot: ClusterSlot, config: &Arc<ClusterConfig>, endpoints: Arc<Assignment>) {
-        let Some((name, entry)) = self.clusters.iter().find(|(_, entry)| entry.slot == slot) else { return };
+        let Some((name, entry)) = self.clusters.iter().find(|(_, entry)| entry.slot == slot) else {
+            return;
+        };
         let newest = entry.warming.as_ref().or(entry.active.as_ref());
         if newest.is_some_and(|v| Arc::ptr_eq(&v.config, config)) {
             let name = Arc::clone(name);
@@ -153,7 +181,9 @@ impl<H> ConfigState<H> {
         if self.clusters.get(name).is_none_or(|entry| entry.is_static) {
             return;
         }
-        let Some(entry) = self.clusters.shift_remove(name) else { return };
+        let Some(entry) = self.clusters.shift_remove(name) else {
+            return;
+        };
         self.push(Action::RemoveCluster { slot: entry.slot });
         for version in [entry.active, entry.warming].into_iter().flatten() {
             if let Some(service) = version.service_name() {
@@ -167,7 +197,10 @@ impl<H> ConfigState<H> {
         if self.clusters_of(service).next().is_none()
             && let Some((name, _)) = self.endpoints.shift_remove_entry(service)
         {
-            self.push(Action::Unsubscribe { type_url: type_url::ENDPOINT, name });
+            self.push(Action::Unsubscribe {
+                type_url: type_url::ENDPOINT,
+                name,
+            });
         }
     }
 
@@ -177,12 +210,18 @@ impl<H> ConfigState<H> {
             let versions = entry.active.iter().chain(&entry.warming);
             versions.into_iter().any(|v| v.service_name() == Some(service))
         };
-        self.clusters.iter().filter(move |(_, entry)| uses(entry)).map(|(name, _)| name)
+        self.clusters
+            .iter()
+            .filter(move |(_, entry)| uses(entry))
+            .map(|(name, _)| name)
     }
 
     /// The names of clusters in CDS' hands, for a state-of-the-world answer.
     pub fn dynamic_cluster_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.clusters.iter().filter(|(_, entry)| !entry.is_static).map(|(name, _)| name)
+        self.clusters
+            .iter()
+            .filter(|(_, entry)| !entry.is_static)
+            .map(|(name, _)| name)
     }
 
     pub(super) fn clusters_are_warm(&self) -> bool {
@@ -204,8 +243,13 @@ impl<H> ConfigState<H> {
 fn endpoints_timeout(proto: &Cluster, config: &ClusterConfig) -> ConfigResult<Duration> {
     match &config.discovery {
         Discovery::Eds { .. } => {
-            let source = proto.eds_cluster_config.as_ref().and_then(|eds| eds.eds_config.as_ref());
-            ads_source(source).within("eds_config").within("eds_cluster_config")
+            let source = proto
+                .eds_cluster_config
+                .as_ref()
+                .and_then(|eds| eds.eds_config.as_ref());
+            ads_source(source)
+                .within("eds_config")
+                .within("eds_cluster_config")
         }
         _ => Ok(Duration::ZERO),
     }

@@ -95,9 +95,17 @@ impl<H> ConfigState<H> {
             }
         };
         let entry = self.listeners.entry(Arc::clone(&config.name));
-        let entry = entry.or_insert(ListenerEntry { is_static, active: None, warming: None, error: None });
+        let entry = entry.or_insert(ListenerEntry {
+            is_static,
+            active: None,
+            warming: None,
+            error: None,
+        });
         entry.error = None;
-        entry.warming = Some(ListenerVersion { source, config: Arc::clone(&config) });
+        entry.warming = Some(ListenerVersion {
+            source,
+            config: Arc::clone(&config),
+        });
         for awaited in &config.awaited_routes {
             self.want_routes(awaited);
         }
@@ -105,7 +113,11 @@ impl<H> ConfigState<H> {
         Ok(())
     }
 
-    fn compile_listener(&mut self, proto: &Listener, http: HttpCompiler<'_, H>) -> ConfigResult<ListenerConfig<H>> {
+    fn compile_listener(
+        &mut self,
+        proto: &Listener,
+        http: HttpCompiler<'_, H>,
+    ) -> ConfigResult<ListenerConfig<H>> {
         let mut context = CompileContext::new(&mut self.names, &self.stats, &self.node, &self.log_files);
         ListenerConfig::compile(proto, &mut context, http)
     }
@@ -113,7 +125,9 @@ impl<H> ConfigState<H> {
     /// Two listeners may not share an address; port 0 is never shared.
     fn refuse_taken_address(&self, config: &ListenerConfig<H>) -> ConfigResult<()> {
         for (name, entry) in self.listeners.iter().filter(|(name, _)| **name != config.name) {
-            let Some(other) = entry.warming.as_ref().or(entry.active.as_ref()) else { continue };
+            let Some(other) = entry.warming.as_ref().or(entry.active.as_ref()) else {
+                continue;
+            };
             let taken = |a: &&crate::address::BindAddress| {
                 a.socket_addr().is_none_or(|a| a.port() != 0) && other.config.addresses.contains(a)
             };
@@ -139,7 +153,10 @@ impl<H> ConfigState<H> {
 
     /// The names of listeners in LDS' hands, for a state-of-the-world answer.
     pub fn dynamic_listener_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.listeners.iter().filter(|(_, entry)| !entry.is_static).map(|(name, _)| name)
+        self.listeners
+            .iter()
+            .filter(|(_, entry)| !entry.is_static)
+            .map(|(name, _)| name)
     }
 
     fn is_ready(&self, config: &ListenerConfig<H>) -> bool {
@@ -162,12 +179,19 @@ impl<H> ConfigState<H> {
     }
 
     pub(super) fn release_listeners(&mut self) {
-        let warming = self.listeners.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_ref()?)));
+        let warming = self
+            .listeners
+            .iter()
+            .filter_map(|(name, entry)| Some((name, entry.warming.as_ref()?)));
         let ready = warming.filter(|(_, version)| self.is_ready(&version.config));
         let ready: Vec<Arc<str>> = ready.map(|(name, _)| Arc::clone(name)).collect();
         for name in &ready {
-            let Some(entry) = self.listeners.get_mut(name) else { continue };
-            let Some(version) = entry.warming.take() else { continue };
+            let Some(entry) = self.listeners.get_mut(name) else {
+                continue;
+            };
+            let Some(version) = entry.warming.take() else {
+                continue;
+            };
             let config = Arc::clone(&version.config);
             entry.active = Some(version);
             self.push(Action::ApplyListener { config });

@@ -1,5 +1,6 @@
 //! Endpoint assignments (EDS) and route configurations (RDS).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -47,8 +48,14 @@ impl<H> ConfigState<H> {
     pub fn update_endpoints(&mut self, source: Source) -> ConfigResult<()> {
         let proto: ClusterLoadAssignment =
             any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
-        let Some(entry) = self.endpoints.get(proto.cluster_name.as_str()) else { return Ok(()) };
-        if entry.source.as_ref().is_some_and(|known| known.resource == source.resource) {
+        let Some(entry) = self.endpoints.get(proto.cluster_name.as_str()) else {
+            return Ok(());
+        };
+        if entry
+            .source
+            .as_ref()
+            .is_some_and(|known| known.resource == source.resource)
+        {
             let warming = |name: &Arc<str>| self.clusters.get(name).is_some_and(|e| e.warming.is_some());
             if !self.clusters_of(&proto.cluster_name).any(warming) {
                 return Ok(());
@@ -79,18 +86,29 @@ impl<H> ConfigState<H> {
     pub fn update_routes(&mut self, source: Source) -> ConfigResult<()> {
         let proto: RouteConfiguration =
             any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
-        let Some(entry) = self.routes.get(proto.name.as_str()) else { return Ok(()) };
-        if entry.source.as_ref().is_some_and(|known| known.resource == source.resource) {
+        let Some(entry) = self.routes.get(proto.name.as_str()) else {
+            return Ok(());
+        };
+        if entry
+            .source
+            .as_ref()
+            .is_some_and(|known| known.resource == source.resource)
+        {
             return Ok(());
         }
         let names = &mut self.names;
-        let table = Arc::new(RouteTable::compile(&proto, &mut |cluster| names.cluster(cluster))?);
+        let table = Arc::new(RouteTable::compile(&proto, &mut |cluster| {
+            names.cluster(cluster)
+        })?);
         let slot = entry.slot;
         if let Some(entry) = self.routes.get_mut(proto.name.as_str()) {
             entry.source = Some(source);
             entry.table = Some(Arc::clone(&table));
         }
-        self.push(Action::ApplyRoutes { slot, table: Some(table) });
+        self.push(Action::ApplyRoutes {
+            slot,
+            table: Some(table),
+        });
         self.warm_listeners();
         Ok(())
     }
@@ -105,23 +123,51 @@ impl<H> ConfigState<H> {
         if self.routes.contains_key(&awaited.name) {
             return;
         }
-        let entry = RouteEntry { slot: awaited.slot, source: None, table: None, given_up: false };
+        let entry = RouteEntry {
+            slot: awaited.slot,
+            source: None,
+            table: None,
+            given_up: false,
+        };
         self.routes.insert(Arc::clone(&awaited.name), entry);
-        self.push(Action::Subscribe { type_url: type_url::ROUTE, name: Arc::clone(&awaited.name) });
-        self.wait(super::Waiting::Routes(Arc::clone(&awaited.name)), awaited.initial_fetch_timeout);
+        self.push(Action::Subscribe {
+            type_url: type_url::ROUTE,
+            name: Arc::clone(&awaited.name),
+        });
+        self.wait(
+            super::Waiting::Routes(Arc::clone(&awaited.name)),
+            awaited.initial_fetch_timeout,
+        );
     }
 
     /// Drops route configurations that no listener names any more.
     pub(super) fn forget_unused_routes(&mut self) {
-        let used = |name: &Arc<str>| {
-            let mut versions = self.listeners.values().flat_map(|l| l.active.iter().chain(&l.warming));
-            versions.any(|v| v.config.awaited_routes.iter().any(|awaited| awaited.name == *name))
-        };
-        let unused: Vec<_> = self.routes.keys().filter(|name| !used(name)).cloned().collect();
+        let versions = self
+            .listeners
+            .values()
+            .flat_map(|l| l.active.iter().chain(&l.warming));
+        let used: HashSet<&Arc<str>> = versions
+            .flat_map(|v| &v.config.awaited_routes)
+            .map(|a| &a.name)
+            .collect();
+        let unused: Vec<_> = self
+            .routes
+            .keys()
+            .filter(|name| !used.contains(name))
+            .cloned()
+            .collect();
         for name in unused {
-            let Some(entry) = self.routes.shift_remove(&name) else { continue };
-            self.push(Action::ApplyRoutes { slot: entry.slot, table: None });
-            self.push(Action::Unsubscribe { type_url: type_url::ROUTE, name });
+            let Some(entry) = self.routes.shift_remove(&name) else {
+                continue;
+            };
+            self.push(Action::ApplyRoutes {
+                slot: entry.slot,
+                table: None,
+            });
+            self.push(Action::Unsubscribe {
+                type_url: type_url::ROUTE,
+                name,
+            });
         }
     }
 

@@ -1,0 +1,300 @@
+//! What the admin interface is told of the running proxy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use api_envoy::any;
+use api_envoy::envoy::admin::v3::{CommandLineOptions, command_line_options};
+use api_envoy::envoy::config::bootstrap::v3::Bootstrap;
+use api_envoy::envoy::config::listener::v3::{Listener, filter::ConfigType};
+use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+};
+use proxy_config::state::{Source, StartPhase};
+use proxy_upstream::snapshot::{ClusterSnapshot, HostSnapshot};
+use proxy_upstream::{HostAddress, RequestPriority};
+use telemetry::stats::Registry;
+use tokio::sync::oneshot;
+
+use crate::admin::source::{
+    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, HostView, Phase,
+    Refusal, ServerState,
+};
+use crate::args::IpVersion;
+use crate::command::Command;
+use crate::server::Server;
+
+/// The admin interface's view of the main thread.
+#[derive(Debug)]
+pub(crate) struct View(pub(crate) Rc<Server>);
+
+impl AdminSource for View {
+    fn stats(&self) -> Registry {
+        let server = &self.0;
+        server.shard.set_gauge(server.stats.uptime, server.started.elapsed().as_secs());
+        server.registry.clone()
+    }
+
+    fn state(&self) -> ServerState {
+        if self.0.draining.get() || self.0.health_check_failed.get() {
+            return ServerState::Draining;
+        }
+        match self.0.phase() {
+            StartPhase::PreInitializing => ServerState::PreInitializing,
+            StartPhase::Initializing => ServerState::Initializing,
+            StartPhase::Live => ServerState::Live,
+        }
+    }
+
+    fn bootstrap(&self) -> Bootstrap {
+        self.0.bootstrap.proto.clone()
+    }
+
+    fn started_at(&self) -> SystemTime {
+        self.0.started_at
+    }
+
+    fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    fn options(&self) -> CommandLineOptions {
+        options(&self.0)
+    }
+
+    fn config(&self) -> ConfigSnapshot {
+        let state = self.0.state.borrow();
+        let mut snapshot = ConfigSnapshot::default();
+        for (name, entry) in state.clusters() {
+            let active = entry.active.iter().map(|v| (&v.source, phase(entry.is_static)));
+            let warming = entry.warming.iter().map(|v| (&v.source, Phase::Warming));
+            snapshot.clusters.extend(active.chain(warming).map(|(source, phase)| dump(name, source, phase, None)));
+        }
+        for (name, entry) in state.listeners() {
+            let error = entry.error.as_ref().map(|(source, error)| refusal(source, &error.to_string()));
+            let active = entry.active.iter().map(|v| (&v.source, phase(entry.is_static)));
+            let warming = entry.warming.iter().map(|v| (&v.source, Phase::Warming));
+            for (source, phase) in active.chain(warming) {
+                snapshot.listeners.push(dump(name, source, phase, error.clone()));
+                snapshot.routes.extend(inline_routes(source));
+            }
+        }
+        let routes = state.routes().iter().filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
+        snapshot.routes.extend(routes.map(|(name, source)| dump(name, source, Phase::Active, None)));
+        let endpoints = state.endpoints().iter().filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
+        snapshot.endpoints.extend(endpoints.map(|(name, source)| dump(name, source, Phase::Active, None)));
+        snapshot
+    }
+
+    fn listeners(&self) -> Vec<BoundListener> {
+        let (state, sockets) = (self.0.state.borrow(), self.0.sockets.borrow());
+        let active = state.listeners().iter().filter_map(|(name, entry)| Some((name, entry.active.as_ref()?)));
+        let mut bound = Vec::new();
+        for (name, version) in active {
+            // A listener without sockets still has an address, and Envoy lists it.
+            let local = Some(sockets.local(name)).filter(|local| !local.is_empty());
+            for address in local.unwrap_or(&version.config.addresses) {
+                bound.push(BoundListener { name: name.to_string(), address: address.to_string() });
+            }
+        }
+        bound
+    }
+
+    fn clusters(&self) -> Answer<Vec<ClusterView>> {
+        let server = Rc::clone(&self.0);
+        Box::pin(async move { clusters(&server).await })
+    }
+
+    fn drain_listeners(&self, request: DrainRequest) {
+        let server = &self.0;
+        let (drain, inbound_only) = (server.drain_plan(), request.inbound_only);
+        let stop_now = !request.graceful;
+        tracing::info!(?request, "draining listeners");
+        server.tell_all(|_| Command::DrainListeners { drain, inbound_only, stop_accepting: stop_now });
+        if request.graceful && !request.skip_exit {
+            let server = Rc::clone(server);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(drain.time).await;
+                server.tell_all(|_| Command::DrainListeners { drain, inbound_only, stop_accepting: true });
+            });
+        }
+        if !inbound_only {
+            server.draining.set(true);
+        }
+    }
+
+    fn quit(&self) {
+        self.0.exit.notify_one();
+    }
+
+    fn fail_health_check(&self, fail: bool) {
+        self.0.health_check_failed.set(fail);
+    }
+
+    fn reopen_logs(&self) {
+        self.0.log_files.reopen();
+    }
+
+    fn admin_bound(&self, address: SocketAddr) {
+        tracing::info!(%address, "admin address");
+        let Some(path) = &self.0.args.admin_address_path else { return };
+        if let Err(error) = std::fs::write(path, address.to_string()) {
+            tracing::error!(path = %path.display(), %error, "cannot write the admin address");
+        }
+    }
+}
+
+fn phase(is_static: bool) -> Phase {
+    if is_static { Phase::Static } else { Phase::Active }
+}
+
+fn dump(name: &str, source: &Source, phase: Phase, error: Option<Refusal>) -> DumpEntry {
+    DumpEntry {
+        name: name.to_owned(),
+        phase,
+        version: source.version.to_string(),
+        resource: Some((*source.resource).clone()),
+        last_updated: source.last_updated,
+        error,
+    }
+}
+
+fn refusal(source: &Source, details: &str) -> Refusal {
+    Refusal {
+        resource: Some((*source.resource).clone()),
+        version: source.version.to_string(),
+        details: details.to_owned(),
+        at: source.last_updated,
+    }
+}
+
+/// The route configurations inside a listener.
+fn inline_routes(source: &Source) -> Vec<DumpEntry> {
+    let Ok(listener) = any::unpack::<Listener>(&source.resource) else { return Vec::new() };
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let managers = chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config_type {
+        Some(ConfigType::TypedConfig(typed)) => any::unpack::<HttpConnectionManager>(typed).ok(),
+        _ => None,
+    });
+    let routes = managers.filter_map(|manager| match manager.route_specifier {
+        Some(RouteSpecifier::RouteConfig(routes)) => Some(routes),
+        _ => None,
+    });
+    routes
+        .map(|routes| DumpEntry {
+            name: routes.name.clone(),
+            phase: Phase::Static,
+            version: String::new(),
+            resource: Some(any::pack(&routes)),
+            last_updated: source.last_updated,
+            error: None,
+        })
+        .collect()
+}
+
+fn options(server: &Server) -> CommandLineOptions {
+    let args = &server.args;
+    let text = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    CommandLineOptions {
+        base_id: args.base_id.into(),
+        use_dynamic_base_id: args.use_dynamic_base_id,
+        concurrency: u32::try_from(server.workers.len()).unwrap_or(u32::MAX),
+        config_path: text(&args.config_path),
+        config_yaml: args.config_yaml.clone().unwrap_or_default(),
+        allow_unknown_static_fields: args.allow_unknown_static_fields,
+        ignore_unknown_dynamic_fields: args.ignore_unknown_dynamic_fields,
+        admin_address_path: text(&args.admin_address_path),
+        local_address_ip_version: match args.local_address_ip_version {
+            IpVersion::V4 => command_line_options::IpVersion::V4 as i32,
+            IpVersion::V6 => command_line_options::IpVersion::V6 as i32,
+        },
+        log_level: args.log_level.clone(),
+        component_log_level: args.component_log_level.clone().unwrap_or_default(),
+        log_path: text(&args.log_path),
+        service_cluster: server.bootstrap.local.cluster.to_string(),
+        service_node: server.bootstrap.local.id.to_string(),
+        service_zone: server.bootstrap.local.zone.to_string(),
+        drain_strategy: match args.drain_strategy {
+            crate::args::DrainStrategy::Gradual => command_line_options::DrainStrategy::Gradual as i32,
+            crate::args::DrainStrategy::Immediate => command_line_options::DrainStrategy::Immediate as i32,
+        },
+        drain_time: Some(api_envoy::wkt::duration(Duration::from_secs(args.drain_time_s))),
+        parent_shutdown_time: Some(api_envoy::wkt::duration(Duration::from_secs(args.parent_shutdown_time_s))),
+        file_flush_interval: Some(api_envoy::wkt::duration(Duration::from_millis(args.file_flush_interval_msec))),
+        disable_hot_restart: true,
+        ..CommandLineOptions::default()
+    }
+}
+
+/// Asks every worker for its clusters and adds them up.
+async fn clusters(server: &Server) -> Vec<ClusterView> {
+    let mut answers = Vec::new();
+    for worker in &server.workers {
+        let (sender, answer) = oneshot::channel();
+        let inspect = move |worker: &crate::worker::Worker| {
+            // Nobody waits any more when the admin connection is gone.
+            let _ = sender.send(worker.cluster_snapshot());
+        };
+        if worker.send(Command::Inspect(Box::new(inspect))).await.is_ok() {
+            answers.push(answer);
+        }
+    }
+    let mut merged: BTreeMap<String, ClusterSnapshot> = BTreeMap::new();
+    for answer in answers {
+        for cluster in answer.await.unwrap_or_default() {
+            match merged.get_mut(&*cluster.config.name) {
+                Some(mine) => mine.merge(cluster),
+                None => drop(merged.insert(cluster.config.name.to_string(), cluster)),
+            }
+        }
+    }
+    let state = server.state.borrow();
+    let is_static = |name: &str| state.clusters().get(name).is_some_and(|entry| entry.is_static);
+    merged.into_values().map(|cluster| cluster_view(&cluster, !is_static(&cluster.config.name))).collect()
+}
+
+fn cluster_view(cluster: &ClusterSnapshot, added_via_api: bool) -> ClusterView {
+    let thresholds = [RequestPriority::Default, RequestPriority::High].map(|priority| {
+        let breaker = cluster.config.circuit_breakers.of(priority);
+        [breaker.connections.max(), breaker.pending_requests.max(), breaker.requests.max(), breaker.retries.max()]
+    });
+    ClusterView {
+        name: cluster.config.name.to_string(),
+        observability_name: cluster.config.stat_name.to_string(),
+        added_via_api,
+        thresholds,
+        hosts: cluster.hosts.iter().map(host_view).collect(),
+    }
+}
+
+fn host_view(host: &HostSnapshot) -> HostView {
+    let spec = &host.spec;
+    HostView {
+        address: match &spec.address {
+            HostAddress::Ip(address) => address.to_string(),
+            other => other.to_string(),
+        },
+        hostname: spec.hostname.to_string(),
+        cx_active: host.cx_active,
+        cx_connect_fail: host.cx_connect_fail,
+        cx_total: host.cx_total,
+        rq_active: host.rq_active,
+        rq_error: host.rq_error,
+        rq_success: host.rq_success,
+        rq_timeout: host.rq_timeout,
+        rq_total: host.rq_total,
+        // Envoy reports a host of which nothing is said as healthy.
+        eds_health_status: match spec.health_status.as_str_name() {
+            "UNKNOWN" => "HEALTHY",
+            name => name,
+        },
+        ejected: host.ejected,
+        weight: spec.weight,
+        priority: spec.priority,
+        region: spec.locality.region.clone(),
+        zone: spec.locality.zone.clone(),
+        sub_zone: spec.locality.sub_zone.clone(),
+    }
+}

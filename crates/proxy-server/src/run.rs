@@ -1,0 +1,202 @@
+//! Assembly: from the command line to running threads.
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use net::broker::Broker;
+use proxy_config::address::BindAddress;
+use proxy_config::bootstrap::{self, BootstrapConfig};
+use proxy_observe::LogFiles;
+use proxy_upstream::Dialer;
+use telemetry::logging;
+use telemetry::stats::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin_source::View;
+use crate::args::{Args, Mode};
+use crate::command::{self, Command};
+use crate::dialer::BrokerDialer;
+use crate::random::seed;
+use crate::server::{Parts, Server, static_error};
+use crate::sockets::Sockets;
+use crate::worker::{self, Load, Worker};
+use crate::{admin, discovery, output};
+
+/// Threads of the main thread's own for calls that block: name lookups.
+const BLOCKING_THREADS: usize = 4;
+/// How long workers may take to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs a proxy until it is told to stop.
+pub(crate) fn run(args: Args) -> ExitCode {
+    match prepare(&args).and_then(|bootstrap| serve_or_validate(args, bootstrap)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare(args: &Args) -> Result<BootstrapConfig, String> {
+    args.check()?;
+    if let Some(path) = &args.log_path {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let file = file.map_err(|e| format!("cannot open the log file {}: {e}", path.display()))?;
+        net::process::redirect_stderr(&file).map_err(|e| format!("cannot log to {}: {e}", path.display()))?;
+    }
+    logging::init(&args.log_filter()?, logging::Format::Text)?;
+    let proto = bootstrap::load(args.config_path.as_deref(), args.config_yaml.as_deref(), unknown_fields(args));
+    let proto = proto.map_err(|e| e.to_string())?;
+    BootstrapConfig::compile(proto, &args.node()).map_err(static_error)
+}
+
+fn unknown_fields(args: &Args) -> bootstrap::UnknownFields {
+    match args.allow_unknown_static_fields {
+        true => bootstrap::UnknownFields::Ignore,
+        false => bootstrap::UnknownFields::Refuse,
+    }
+}
+
+fn serve_or_validate(args: Args, bootstrap: BootstrapConfig) -> Result<(), String> {
+    let flush = Duration::from_millis(args.file_flush_interval_msec.max(1));
+    let log_files = LogFiles::start(flush).map_err(|e| format!("cannot start the log writer: {e}"))?;
+    let log_files = Arc::new(log_files);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("main-blocking")
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|e| format!("cannot start the main thread's runtime: {e}"))?;
+    match args.mode {
+        Mode::Serve => runtime.block_on(serve(args, bootstrap, log_files)),
+        Mode::Validate => runtime.block_on(async { validate(args, bootstrap, log_files) }),
+    }
+}
+
+/// Compiles everything and listens on nothing.
+fn validate(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>) -> Result<(), String> {
+    let what = match &args.config_path {
+        Some(path) => path.display().to_string(),
+        None => "--config-yaml".to_owned(),
+    };
+    let sockets = Sockets::that_bind_nothing();
+    let parts = Parts { args, bootstrap, registry: Registry::new(), sockets, workers: Vec::new(), log_files };
+    Server::new(parts).load_static().map_err(static_error)?;
+    output::valid(&what);
+    Ok(())
+}
+
+async fn serve(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>) -> Result<(), String> {
+    let broker = match &args.socket_broker {
+        Some(path) => {
+            let broker = Broker::connect(path);
+            Some(Arc::new(broker.map_err(|e| format!("no socket broker at {}: {e}", path.display()))?))
+        }
+        None => None,
+    };
+    let registry = Registry::new();
+    let (workers, threads) = start_workers(args.workers(), &registry, broker.as_ref())?;
+    let sockets = Sockets::new(workers.len(), broker);
+    let server = Server::new(Parts { args, bootstrap, registry, sockets, workers, log_files });
+    let served = serve_until_stopped(&server).await;
+    server.tell_all(|_| Command::Stop);
+    join(threads);
+    served
+}
+
+async fn serve_until_stopped(server: &Rc<Server>) -> Result<(), String> {
+    server.load_static().map_err(static_error)?;
+    let (admin_failed, mut admin_failure) = mpsc::channel(1);
+    match &server.bootstrap.admin {
+        Some(BindAddress::Ip(address)) => {
+            let (address, view) = (*address, Rc::new(View(Rc::clone(server))));
+            tokio::task::spawn_local(async move {
+                if let Err(error) = admin::serve(address, view).await {
+                    let _ = admin_failed.send(format!("cannot bind the admin address {address}: {error}")).await;
+                }
+            });
+        }
+        Some(BindAddress::Pipe { .. }) => {
+            return Err("admin.address.pipe: not supported by this proxy".to_owned());
+        }
+        None => {}
+    }
+    server.start();
+    if let Some(ads) = &server.bootstrap.ads {
+        discovery::start(server, ads);
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let mut reopen = signal(SignalKind::user_defined1()).map_err(|e| e.to_string())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => tracing::warn!("caught SIGTERM"),
+            _ = interrupt.recv() => tracing::warn!("caught SIGINT"),
+            () = server.exit.notified() => tracing::info!("told to quit"),
+            Some(error) = admin_failure.recv() => return Err(error),
+            _ = reopen.recv() => {
+                server.log_files.reopen();
+                continue;
+            }
+        }
+        return Ok(());
+    }
+}
+
+type Threads = Vec<std::thread::JoinHandle<()>>;
+
+fn start_workers(
+    count: usize,
+    registry: &Registry,
+    broker: Option<&Arc<Broker>>,
+) -> Result<(Vec<mpsc::Sender<Command>>, Threads), String> {
+    let load: Load = (0..count).map(|_| std::sync::atomic::AtomicU32::new(0)).collect();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(command::QUEUE)).unzip();
+    let hostname: Arc<str> = hostname().into();
+    let mut threads = Vec::with_capacity(count);
+    for (index, commands) in receivers.into_iter().enumerate() {
+        let parts = worker::Parts {
+            index,
+            registry: registry.clone(),
+            seed: seed(),
+            load: Arc::clone(&load),
+            peers: senders.clone(),
+            hostname: Arc::clone(&hostname),
+        };
+        let broker = broker.cloned();
+        let thread = std::thread::Builder::new().name(format!("wrk:worker_{index}"));
+        let thread = thread.spawn(move || worker_main(parts, broker, commands));
+        threads.push(thread.map_err(|e| format!("cannot start worker {index}: {e}"))?);
+    }
+    Ok((senders, threads))
+}
+
+fn worker_main(parts: worker::Parts, broker: Option<Arc<Broker>>, commands: mpsc::Receiver<Command>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default());
+    match runtime {
+        Ok(runtime) => runtime.block_on(async move {
+            let dialer = broker.map(|broker| Rc::new(BrokerDialer::new(broker)) as Rc<dyn Dialer>);
+            Worker::new(parts, dialer).run(commands).await;
+        }),
+        Err(error) => tracing::error!(%error, "cannot start a worker's runtime"),
+    }
+}
+
+/// Waits for the workers, but not for ever: a connection must not hold up the end of the process.
+fn join(threads: Threads) {
+    let deadline = std::time::Instant::now() + STOP_PATIENCE;
+    while threads.iter().any(|thread| !thread.is_finished()) && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}

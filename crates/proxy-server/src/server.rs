@@ -1,0 +1,319 @@
+//! The main thread: configuration goes in, commands go out to the workers.
+//!
+//! Everything here runs on one thread: discovery, DNS, timers, the admin interface. What must happen because of a
+//! change is decided by [`ConfigState`]; this module carries it out.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use api_envoy::Any;
+use proxy_config::bootstrap::BootstrapConfig;
+use proxy_config::state::{Action, ConfigState, Source, StartPhase};
+use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
+use proxy_observe::LogFiles;
+use proxy_upstream::{Assignment, ClusterConfig, ClusterUpdate, dns};
+use telemetry::stats::{Registry, Shard};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use crate::args::{Args, DrainStrategy};
+use crate::command::{Command, DrainPlan, PutListener};
+use crate::http::HttpConfig;
+use crate::random::{Random, seed};
+use crate::server_stats::ServerStats;
+use crate::sockets::Sockets;
+
+/// How long the main thread waits for a worker that does not take its commands.
+const WORKER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A change of subscription: wanted or not, type, name.
+pub(crate) type Subscription = (bool, &'static str, Arc<str>);
+
+/// The main thread's state. Cheap to share within it.
+#[derive(Debug)]
+pub struct Server {
+    pub(crate) args: Args,
+    pub(crate) bootstrap: BootstrapConfig,
+    pub(crate) registry: Registry,
+    pub(crate) shard: Shard,
+    pub(crate) stats: ServerStats,
+    pub(crate) state: RefCell<ConfigState<Arc<HttpConfig>>>,
+    pub(crate) sockets: RefCell<Sockets>,
+    pub(crate) workers: Vec<mpsc::Sender<Command>>,
+    pub(crate) log_files: Arc<LogFiles>,
+    pub(crate) started_at: SystemTime,
+    pub(crate) started: Instant,
+    pub(crate) draining: Cell<bool>,
+    pub(crate) health_check_failed: Cell<bool>,
+    pub(crate) exit: Notify,
+    resolvers: RefCell<HashMap<ClusterSlot, AbortHandle>>,
+    subscriptions: RefCell<Vec<Subscription>>,
+    discovery: RefCell<Option<mpsc::Sender<xds::grpc::client::Command>>>,
+    random: Random,
+}
+
+/// What a server is made of.
+pub(crate) struct Parts {
+    pub(crate) args: Args,
+    pub(crate) bootstrap: BootstrapConfig,
+    pub(crate) registry: Registry,
+    pub(crate) sockets: Sockets,
+    pub(crate) workers: Vec<mpsc::Sender<Command>>,
+    pub(crate) log_files: Arc<LogFiles>,
+}
+
+impl Server {
+    pub(crate) fn new(parts: Parts) -> Rc<Self> {
+        let shard = parts.registry.shard();
+        let stats = ServerStats::new(&parts.registry);
+        shard.set_gauge(stats.concurrency, parts.workers.len() as u64);
+        let local = parts.bootstrap.local.clone();
+        let state = ConfigState::new(parts.registry.clone(), local, Arc::clone(&parts.log_files));
+        Rc::new(Self {
+            args: parts.args,
+            bootstrap: parts.bootstrap,
+            registry: parts.registry,
+            shard,
+            stats,
+            state: RefCell::new(state),
+            sockets: RefCell::new(parts.sockets),
+            workers: parts.workers,
+            log_files: parts.log_files,
+            started_at: SystemTime::now(),
+            started: Instant::now(),
+            draining: Cell::new(false),
+            health_check_failed: Cell::new(false),
+            exit: Notify::new(),
+            resolvers: RefCell::default(),
+            subscriptions: RefCell::default(),
+            discovery: RefCell::default(),
+            random: Random::new(seed()),
+        })
+    }
+
+    /// Takes the static resources of the bootstrap and begins to start.
+    ///
+    /// # Errors
+    /// A resource is refused.
+    pub(crate) fn load_static(self: &Rc<Self>) -> ConfigResult<()> {
+        let resources = self.bootstrap.proto.static_resources.clone().unwrap_or_default();
+        for (i, cluster) in resources.clusters.iter().enumerate() {
+            let source = source(api_envoy::any::pack(cluster), "");
+            let added = self.state.borrow_mut().add_static_cluster(source);
+            added.map_err(|e| e.index(i).within("clusters").within("static_resources"))?;
+        }
+        for (i, listener) in resources.listeners.iter().enumerate() {
+            let source = source(api_envoy::any::pack(listener), "");
+            let added = self.put_listener(source, true);
+            added.map_err(|e| e.index(i).within("listeners").within("static_resources"))?;
+        }
+        Ok(())
+    }
+
+    /// Goes on to serve, once what the start waits for is there.
+    pub(crate) fn start(self: &Rc<Self>) {
+        if let Some(ads) = &self.bootstrap.ads {
+            self.state.borrow_mut().await_discovery(ads.clusters, ads.listeners);
+        }
+        self.state.borrow_mut().start();
+        self.pump();
+    }
+
+    /// Compiles a listener, binds its sockets, and takes it.
+    pub(crate) fn put_listener(&self, source: Source, is_static: bool) -> ConfigResult<()> {
+        let mut state = self.state.borrow_mut();
+        let mut sockets = self.sockets.borrow_mut();
+        let http: proxy_config::listener::HttpCompiler<'_, Arc<HttpConfig>> =
+            &mut |proto, context| HttpConfig::compile(proto, context).map(Arc::new);
+        let bind: proxy_config::state::Bind<'_, Arc<HttpConfig>> = &mut |config| sockets.bind(config);
+        match is_static {
+            true => state.add_static_listener(source, http, bind),
+            false => state.update_listener(source, http, bind),
+        }
+    }
+
+    /// Carries out what must happen now. To be called after every change of the state.
+    pub(crate) fn pump(self: &Rc<Self>) {
+        self.pump_actions();
+        self.stats.follow(&self.shard, &self.state.borrow());
+        self.send_subscriptions();
+    }
+
+    /// The same, with `subscribe` for changes of subscription.
+    pub(crate) fn pump_with(self: &Rc<Self>, subscribe: impl FnOnce(Vec<Subscription>)) {
+        self.pump_actions();
+        self.stats.follow(&self.shard, &self.state.borrow());
+        subscribe(self.subscriptions.take());
+    }
+
+    /// Carries out actions; changes of subscription are collected.
+    pub(crate) fn pump_actions(self: &Rc<Self>) {
+        loop {
+            let actions = self.state.borrow_mut().take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.carry_out(action));
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, action: Action<Arc<HttpConfig>>) {
+        match action {
+            Action::ApplyCluster { slot, config, endpoints } => {
+                self.tell_all(|_| {
+                    let (config, endpoints) = (Arc::clone(&config), Arc::clone(&endpoints));
+                    Command::Cluster(ClusterUpdate::Put { slot, config, endpoints })
+                });
+            }
+            Action::ApplyEndpoints { slot, endpoints } => {
+                self.tell_all(|_| {
+                    Command::Cluster(ClusterUpdate::Endpoints { slot, endpoints: Arc::clone(&endpoints) })
+                });
+            }
+            Action::RemoveCluster { slot } => {
+                self.stop_resolving(slot);
+                self.tell_all(|_| Command::Cluster(ClusterUpdate::Remove { slot }));
+            }
+            Action::Resolve { slot, config } => self.resolve(slot, config),
+            Action::ApplyRoutes { slot, table } => {
+                self.tell_all(|_| Command::Routes { slot, table: table.clone() });
+            }
+            Action::ApplyListener { config } => {
+                let mut sockets = self.sockets.borrow_mut().deliver(&config);
+                let drain = self.drain_plan();
+                self.tell_all(|worker| {
+                    let sockets = sockets.as_mut().map(|all| std::mem::take(&mut all[worker]));
+                    Command::PutListener(Box::new(PutListener { config: Arc::clone(&config), sockets, drain }))
+                });
+            }
+            Action::RemoveListener { name } => {
+                self.sockets.borrow_mut().forget(&name);
+                let drain = self.drain_plan();
+                self.tell_all(|_| Command::RemoveListener { name: Arc::clone(&name), drain });
+            }
+            Action::Subscribe { type_url, name } => self.subscriptions.borrow_mut().push((true, type_url, name)),
+            Action::Unsubscribe { type_url, name } => self.subscriptions.borrow_mut().push((false, type_url, name)),
+            Action::Wait { waiting, timeout } => {
+                let this = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(timeout).await;
+                    this.state.borrow_mut().timed_out(&waiting);
+                    this.pump();
+                });
+            }
+            Action::Live => self.live(),
+        }
+    }
+
+    fn live(&self) {
+        let took = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shard.record(self.stats.initialization_time_ms, took);
+        self.shard.set_gauge(self.stats.live, 1);
+        self.shard.set_gauge(self.stats.workers_started, 1);
+        tracing::info!("all dependencies initialized. starting workers");
+    }
+
+    /// How connections of replaced and removed listeners end.
+    pub(crate) fn drain_plan(&self) -> DrainPlan {
+        DrainPlan {
+            time: Duration::from_secs(self.args.drain_time_s),
+            immediate: self.args.drain_strategy == DrainStrategy::Immediate,
+        }
+    }
+
+    /// Sends a command to every worker. A worker whose queue is full is waited for: configuration is never dropped.
+    pub(crate) fn tell_all(&self, mut command: impl FnMut(usize) -> Command) {
+        for (index, worker) in self.workers.iter().enumerate() {
+            let deadline = Instant::now() + WORKER_PATIENCE;
+            let mut waiting = command(index);
+            loop {
+                waiting = match worker.try_send(waiting) {
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => break,
+                    Err(mpsc::error::TrySendError::Full(command)) => command,
+                };
+                if Instant::now() > deadline {
+                    tracing::error!(worker = index, "a worker takes no commands: giving up on it");
+                    self.exit.notify_one();
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn resolve(self: &Rc<Self>, slot: ClusterSlot, config: Arc<ClusterConfig>) {
+        self.stop_resolving(slot);
+        // Only the latest answer counts, so that a slow main thread collects none.
+        let (sender, mut results) = watch::channel(None::<Arc<Assignment>>);
+        let random = Random::new(self.random.next());
+        let lookups = dns::run(
+            Arc::clone(&config),
+            Arc::new(dns::SystemResolver),
+            move || random.next(),
+            move |endpoints| sender.send_modify(|latest| *latest = Some(endpoints)),
+        );
+        let this = Rc::clone(self);
+        let task = tokio::task::spawn_local(async move {
+            let follow = async {
+                while results.changed().await.is_ok() {
+                    let Some(endpoints) = results.borrow_and_update().clone() else { continue };
+                    this.state.borrow_mut().resolved(slot, &config, endpoints);
+                    this.pump();
+                }
+            };
+            tokio::join!(lookups, follow);
+        });
+        self.resolvers.borrow_mut().insert(slot, task.abort_handle());
+    }
+
+    fn stop_resolving(&self, slot: ClusterSlot) {
+        if let Some(task) = self.resolvers.borrow_mut().remove(&slot) {
+            task.abort();
+        }
+    }
+
+    /// Where subscriptions go from now on.
+    pub(crate) fn set_discovery(&self, commands: mpsc::Sender<xds::grpc::client::Command>) {
+        self.discovery.replace(Some(commands));
+    }
+
+    /// Changes of subscription that nobody has sent yet.
+    pub(crate) fn take_subscriptions(&self) -> Vec<Subscription> {
+        self.subscriptions.take()
+    }
+
+    /// Sends changes of subscription that did not come up while a discovery response was handled.
+    fn send_subscriptions(&self) {
+        let discovery = self.discovery.borrow();
+        let Some(discovery) = discovery.as_ref() else { return };
+        let changes = self.subscriptions.take();
+        if changes.is_empty() {
+            return;
+        }
+        let kept = changes.clone();
+        let command = move |client: &mut xds::client::Client| crate::discovery::subscribe(client, changes);
+        if discovery.try_send(Box::new(command)).is_err() {
+            // The stream's task is busy; the next change takes these along.
+            self.subscriptions.borrow_mut().splice(0..0, kept);
+        }
+    }
+
+    /// How far the start has come.
+    #[must_use]
+    pub fn phase(&self) -> StartPhase {
+        self.state.borrow().phase()
+    }
+}
+
+/// A resource that came now.
+pub(crate) fn source(resource: Any, version: &str) -> Source {
+    Source { resource: Arc::new(resource), version: version.into(), last_updated: SystemTime::now() }
+}
+
+/// What a refused static resource is called.
+pub(crate) fn static_error(error: ConfigError) -> String {
+    format!("the bootstrap is refused: {error}")
+}
