@@ -18,8 +18,8 @@ pub(crate) fn run(_: &[String]) -> Result<bool> {
         "api-istio",
         "--features",
         "generate",
-        "--example",
-        "generate_crds",
+        "--bin",
+        "generate-crds",
     ]);
     Ok(succeeds(&mut envoy)? && succeeds(&mut crds)?)
 }

@@ -12,6 +12,7 @@
 mod bench;
 mod codegen;
 mod find;
+mod limits;
 mod process;
 mod suite;
 mod tidy;
@@ -54,6 +55,11 @@ const COMMANDS: &[(&str, &str, Action)] = &[
         "tools",
         "install Envoy and kubectl under target/ and print their paths",
         tools::run,
+    ),
+    (
+        "limits",
+        "write docs/limits.md from the limits modules",
+        limits::run,
     ),
     (
         "codegen",

@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     stage("kubectl against the demo", &mut || match &kubectl {
         Ok(path) => counted(
             cargo(["test", "--quiet", "--package", "lateen", "--test", "kubectl"])
-            .env("LATEEN_KUBECTL", path),
+                .env("LATEEN_KUBECTL", path),
         ),
         Err(error) => Ok(not_run(format!("{error:#}"))),
     });

@@ -16,6 +16,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("module cycles", modules::check),
     ("file sizes", sizes::check),
     ("documents", documents::check),
+    ("limits page", crate::limits::check),
 ];
 
 /// Runs every check and prints what is wrong.
