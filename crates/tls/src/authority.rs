@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use time::OffsetDateTime;
 
@@ -47,7 +48,10 @@ impl CertificateAuthority {
         ];
         set_validity(&mut params, now, AUTHORITY_LIFETIME);
         let certificate = params.self_signed(&key)?;
-        Ok(Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Self {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 
     /// Takes up an authority that was stored as PEM before.
@@ -57,7 +61,10 @@ impl CertificateAuthority {
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, Error> {
         let key = KeyPair::from_pem(key_pem)?;
         Issuer::from_ca_cert_pem(certificate_pem, &key)?;
-        Ok(Self { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned() })
+        Ok(Self {
+            certificate_pem: certificate_pem.to_owned(),
+            key_pem: key_pem.to_owned(),
+        })
     }
 
     /// The authority's certificate, to be trusted by clients.
@@ -90,7 +97,10 @@ impl CertificateAuthority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         set_validity(&mut params, now, SERVER_LIFETIME);
         let certificate = params.signed_by(&key, &issuer)?;
-        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Issued {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 }
 

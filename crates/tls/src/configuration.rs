@@ -15,7 +15,11 @@ use crate::Error;
 ///
 /// # Errors
 /// When the PEM texts are damaged or do not belong together.
-pub fn server_acceptor(certificate_chain_pem: &str, key_pem: &str, alpn: &[&str]) -> Result<TlsAcceptor, Error> {
+pub fn server_acceptor(
+    certificate_chain_pem: &str,
+    key_pem: &str,
+    alpn: &[&str],
+) -> Result<TlsAcceptor, Error> {
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(pem_error)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?

@@ -7,6 +7,8 @@ mod authority;
 mod configuration;
 
 pub use authority::{CertificateAuthority, Issued};
+pub use tokio_rustls::TlsAcceptor;
+
 pub use configuration::{client_config, connector, server_acceptor};
 
 /// What the certificates and configurations of this crate may fail with.

@@ -5,13 +5,21 @@ use std::time::SystemTime;
 use tls::CertificateAuthority;
 use tokio::net::{TcpListener, TcpStream};
 
-async fn handshake(client_ca: &str, server: &tls::Issued, name: &'static str) -> Result<Option<Vec<u8>>, std::io::Error> {
-    let acceptor = tls::server_acceptor(&server.certificate_pem, &server.key_pem, &["h2", "http/1.1"]).unwrap();
+async fn handshake(
+    client_ca: &str,
+    server: &tls::Issued,
+    name: &'static str,
+) -> Result<Option<Vec<u8>>, std::io::Error> {
+    let acceptor =
+        tls::server_acceptor(&server.certificate_pem, &server.key_pem, &["h2", "http/1.1"]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let accepted = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        acceptor.accept(stream).await.map(|stream| stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
+        acceptor
+            .accept(stream)
+            .await
+            .map(|stream| stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
     });
     let connector = tls::connector(client_ca, &["h2"]).unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
@@ -24,9 +32,13 @@ async fn handshake(client_ca: &str, server: &tls::Issued, name: &'static str) ->
 async fn a_client_of_the_authority_trusts_its_server_by_address_and_name() {
     let authority = CertificateAuthority::generate("lateen test", SystemTime::now()).unwrap();
     let restored = CertificateAuthority::from_pem(authority.certificate_pem(), authority.key_pem()).unwrap();
-    let server = restored.issue_server(&["localhost", "127.0.0.1"], SystemTime::now()).unwrap();
+    let server = restored
+        .issue_server(&["localhost", "127.0.0.1"], SystemTime::now())
+        .unwrap();
     for name in ["localhost", "127.0.0.1"] {
-        let alpn = handshake(authority.certificate_pem(), &server, name).await.unwrap();
+        let alpn = handshake(authority.certificate_pem(), &server, name)
+            .await
+            .unwrap();
         assert_eq!(alpn.as_deref(), Some(&b"h2"[..]), "{name}");
     }
 }
@@ -36,7 +48,11 @@ async fn a_client_of_another_authority_refuses_the_server() {
     let authority = CertificateAuthority::generate("lateen test", SystemTime::now()).unwrap();
     let stranger = CertificateAuthority::generate("lateen test", SystemTime::now()).unwrap();
     let server = authority.issue_server(&["localhost"], SystemTime::now()).unwrap();
-    assert!(handshake(stranger.certificate_pem(), &server, "localhost").await.is_err());
+    assert!(
+        handshake(stranger.certificate_pem(), &server, "localhost")
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -44,5 +60,9 @@ async fn an_expired_certificate_is_refused() {
     let long_ago = SystemTime::now() - std::time::Duration::from_secs(3 * 365 * 24 * 3600);
     let authority = CertificateAuthority::generate("lateen test", long_ago).unwrap();
     let server = authority.issue_server(&["localhost"], long_ago).unwrap();
-    assert!(handshake(authority.certificate_pem(), &server, "localhost").await.is_err());
+    assert!(
+        handshake(authority.certificate_pem(), &server, "localhost")
+            .await
+            .is_err()
+    );
 }

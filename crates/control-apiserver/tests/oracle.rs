@@ -1,0 +1,1 @@
+//! Conformance with recorded CRDs and objects.
