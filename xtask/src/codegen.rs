@@ -16,8 +16,6 @@ pub(crate) fn run(_: &[String]) -> Result<bool> {
         "--quiet",
         "--package",
         "api-istio",
-        "--features",
-        "generate",
         "--bin",
         "generate-crds",
     ]);
