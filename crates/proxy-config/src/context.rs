@@ -9,6 +9,7 @@ use api_envoy::wkt::std_duration;
 use indexmap::IndexSet;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult, TrafficDirection};
 use proxy_observe::LogFiles;
+use proxy_router::{FilterConfig, RouteContext};
 use proxy_upstream::SlotTable;
 use telemetry::stats::Registry;
 
@@ -65,6 +66,26 @@ impl NameTables {
     /// The slot of a route configuration name.
     pub fn route(&mut self, name: &str) -> RouteSlot {
         self.routes.intern(name)
+    }
+}
+
+impl RouteContext for NameTables {
+    fn cluster(&mut self, name: &str) -> ClusterSlot {
+        Self::cluster(self, name)
+    }
+
+    fn filter_config(&mut self, _filter: &str, config: &api_envoy::Any) -> ConfigResult<FilterConfig> {
+        proxy_filters::route_config(config)
+    }
+}
+
+impl RouteContext for CompileContext<'_> {
+    fn cluster(&mut self, name: &str) -> ClusterSlot {
+        self.names.cluster(name)
+    }
+
+    fn filter_config(&mut self, filter: &str, config: &api_envoy::Any) -> ConfigResult<FilterConfig> {
+        self.names.filter_config(filter, config)
     }
 }
 

@@ -19,6 +19,7 @@ use telemetry::stats::{Registry, Shard};
 use tokio::sync::mpsc;
 
 use crate::command::{Command, HandedOver};
+use crate::http::HttpLocal;
 use crate::listeners::Listeners;
 use crate::random::Random;
 
@@ -50,6 +51,7 @@ struct Inner {
     load: Load,
     peers: Vec<mpsc::Sender<Command>>,
     process: Rc<ProcessInfo>,
+    http: HttpLocal,
 }
 
 /// What a worker is made of.
@@ -79,6 +81,7 @@ impl Worker {
             load: parts.load,
             peers: parts.peers,
             process: Rc::new(ProcessInfo { hostname: (&*parts.hostname).into() }),
+            http: HttpLocal::default(),
         };
         Self { inner: Rc::new(inner) }
     }
@@ -129,6 +132,11 @@ impl Worker {
     #[must_use]
     pub fn process(&self) -> &Rc<ProcessInfo> {
         &self.inner.process
+    }
+
+    /// What HTTP connections of this worker share.
+    pub(crate) fn http(&self) -> &HttpLocal {
+        &self.inner.http
     }
 
     /// Loggers of this worker for configured access logs.

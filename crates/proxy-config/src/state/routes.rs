@@ -96,11 +96,8 @@ impl<H> ConfigState<H> {
         {
             return Ok(());
         }
-        let names = &mut self.names;
-        let table = Arc::new(RouteTable::compile(&proto, &mut |cluster| {
-            names.cluster(cluster)
-        })?);
         let slot = entry.slot;
+        let table = Arc::new(RouteTable::compile(&proto, &mut self.names)?);
         if let Some(entry) = self.routes.get_mut(proto.name.as_str()) {
             entry.source = Some(source);
             entry.table = Some(Arc::clone(&table));
