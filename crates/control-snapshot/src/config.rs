@@ -49,6 +49,11 @@ impl<T: Serialize> Config<T> {
 }
 
 impl<T> Config<T> {
+    /// The spec in canonical JSON.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
     /// What a diagnostic about this object refers to.
     pub fn resource(&self) -> ResourceRef {
         ResourceRef::new(

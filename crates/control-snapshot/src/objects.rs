@@ -2,7 +2,7 @@
 //!
 //! An object that does not parse leaves the store and becomes a [`Diagnostic`]; the others are not touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api_istio::networking::{
@@ -120,6 +120,9 @@ impl Default for Settings {
 /// The ConfigMap that holds MeshConfig, and the key in it.
 const MESH_CONFIG_MAP: (&str, &str) = ("istio", "mesh");
 
+/// The workload's agent reports its health, so no report means not healthy (Istio's WorkloadEntry health checks).
+const HEALTH_CHECKED: &str = "proxy.istio.io/health-checks-enabled";
+
 /// The typed store of inputs.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
@@ -137,6 +140,8 @@ pub struct Objects {
     pub(crate) workload_entries: Table<Config<WorkloadEntry>>,
     pub(crate) workload_groups: Table<Config<WorkloadGroup>>,
     pub(crate) sidecars: Table<Config<Sidecar>>,
+    /// WorkloadEntries that get no traffic: their agents say so, or have not said anything yet.
+    pub(crate) unhealthy_entries: BTreeSet<Key>,
     broken: BTreeMap<(Kind, Key), Diagnostic>,
 }
 
@@ -231,7 +236,33 @@ impl Objects {
             .map(|group| &**group)
     }
 
+    /// The metadata and the canonical JSON of the spec of every Istio object, by kind, for debug pages.
+    pub fn configs(&self) -> impl Iterator<Item = (&ConfigMeta, &str)> {
+        specs(&self.virtual_services)
+            .chain(specs(&self.destination_rules))
+            .chain(specs(&self.gateways))
+            .chain(specs(&self.service_entries))
+            .chain(specs(&self.workload_entries))
+            .chain(specs(&self.workload_groups))
+            .chain(specs(&self.sidecars))
+    }
+
+    /// Reads a WorkloadEntry's condition `Healthy`, which decides unless nobody checks.
+    fn note_health(&mut self, meta: &ObjectMeta, key: &Key, object: &Value) {
+        let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+        let condition = conditions.into_iter().flatten().find(|c| c["type"] == "Healthy");
+        let checked = meta.annotations.get(HEALTH_CHECKED).is_some_and(|v| v == "true");
+        if condition.map_or(checked, |c| c["status"] != "True") {
+            self.unhealthy_entries.insert(key.clone());
+        } else {
+            self.unhealthy_entries.remove(key);
+        }
+    }
+
     fn store(&mut self, kind: Kind, meta: ObjectMeta, key: Key, object: Value) -> Result<(), Reason> {
+        if kind == Kind::WorkloadEntry {
+            self.note_health(&meta, &key, &object);
+        }
         match kind {
             Kind::Namespace => insert(&mut self.namespaces, key, object),
             Kind::Node => insert(&mut self.nodes, key, object),
@@ -282,11 +313,18 @@ impl Objects {
             Kind::DestinationRule => drop(self.destination_rules.remove(key)),
             Kind::Gateway => drop(self.gateways.remove(key)),
             Kind::ServiceEntry => drop(self.service_entries.remove(key)),
-            Kind::WorkloadEntry => drop(self.workload_entries.remove(key)),
+            Kind::WorkloadEntry => {
+                self.unhealthy_entries.remove(key);
+                drop(self.workload_entries.remove(key));
+            }
             Kind::WorkloadGroup => drop(self.workload_groups.remove(key)),
             Kind::Sidecar => drop(self.sidecars.remove(key)),
         }
     }
+}
+
+fn specs<T>(table: &Table<Config<T>>) -> impl Iterator<Item = (&ConfigMeta, &str)> {
+    table.values().map(|config| (&config.meta, config.canonical()))
 }
 
 /// Why an object does not parse.
@@ -366,6 +404,23 @@ mod tests {
         );
         assert_eq!(Kind::parse("v1", "Service"), Some(Kind::Service));
         assert_eq!(Kind::parse("serving.knative.dev/v1", "Service"), None);
+    }
+
+    #[test]
+    fn an_entry_whose_health_is_checked_is_unhealthy_until_it_is_reported_healthy() {
+        let mut objects = Objects::default();
+        let mut apply = |checked: &str, conditions: Value| {
+            let meta = json!({"name": "a", "namespace": "b", "annotations": {HEALTH_CHECKED: checked}});
+            let object = json!({"metadata": meta, "spec": {"address": "1.2.3.4"}, "status": {"conditions": conditions}});
+            assert_eq!(objects.apply(Kind::WorkloadEntry, object), None);
+            objects.unhealthy_entries.len()
+        };
+        let healthy = |status: &str| json!([{"type": "Healthy", "status": status}]);
+        assert_eq!(apply("true", json!([])), 1);
+        assert_eq!(apply("true", healthy("True")), 0);
+        assert_eq!(apply("true", healthy("False")), 1);
+        assert_eq!(apply("false", json!([])), 0);
+        assert_eq!(apply("false", healthy("False")), 1);
     }
 
     #[test]

@@ -185,13 +185,18 @@ fn pod_instance(objects: &Objects, pod: &Arc<Pod>) -> Instance {
 }
 
 fn entry_instance(objects: &Objects, entry: &Config<WorkloadEntry>) -> Instance {
-    instance_of(
+    let mut instance = instance_of(
         objects,
         &entry.spec,
         &entry.meta.name,
         &entry.meta.namespace,
         &entry.meta.labels,
-    )
+    );
+    let key = (entry.meta.namespace.clone(), entry.meta.name.clone());
+    if objects.unhealthy_entries.contains(&key) {
+        instance.health = Health::Unhealthy;
+    }
+    instance
 }
 
 /// A WorkloadEntry, be it an object or an inline endpoint of a ServiceEntry, as a workload.
