@@ -8,6 +8,8 @@
 mod api;
 mod auth;
 mod catalog;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod controllers;
 mod decode;
 mod discovery;

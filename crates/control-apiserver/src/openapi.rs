@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::auth::reviews;
 use crate::catalog::{CORE_SCHEMAS, Catalog, Target, definition_source};
 use crate::patch;
-use crate::response::{Body, json_value};
+use crate::response::{Body, json_value, with_type};
 use crate::server::KUBERNETES_VERSION;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -21,6 +21,23 @@ const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const REFERENCE: &str = "#/components/schemas/";
 /// Bytes of the digest that make the hash in URLs.
 const HASH_BYTES: usize = 16;
+
+/// Answers `/openapi/v2` with a document that describes nothing, in the protobuf form kubectl asks for. kubectl turns
+/// here for kinds that v3 does not know, and then says that there is no such kind instead of failing.
+pub(crate) fn version_2() -> Response<Body> {
+    // openapi.v2.Document: swagger = 1, info = 2 { title = 1, version = 2 }.
+    let field = |number: u8, content: &[u8]| -> Vec<u8> {
+        let length = u8::try_from(content.len()).unwrap_or(0);
+        [&[number << 3 | 2, length], content].concat()
+    };
+    let info = [field(1, b"Kubernetes"), field(2, KUBERNETES_VERSION.as_bytes())].concat();
+    let document = [field(1, b"2.0"), field(2, &info)].concat();
+    with_type(
+        StatusCode::OK,
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        document,
+    )
+}
 
 /// Answers `/openapi/v3`.
 pub(crate) fn index(catalog: &Catalog) -> Response<Body> {
@@ -239,12 +256,11 @@ fn add_paths(target: &Target, component: &str, paths: &mut Map<String, Value>) {
     let kind = resource.kind.as_str();
     let mut on_collection = json!({"get": operation("list", kind, &gvk, component, &[])});
     let mut on_named = json!({"get": operation("get", kind, &gvk, component, &[])});
-    if resource.verbs().contains(&"create") {
-        on_collection["post"] = operation("post", kind, &gvk, component, object_types);
-        on_named["put"] = operation("put", kind, &gvk, component, object_types);
-        on_named["patch"] = operation("patch", kind, &gvk, component, patch_types);
-        on_named["delete"] = operation("delete", kind, &gvk, component, &[]);
-    }
+    // Shown for kinds that users only read, too: kubectl asks here first, and the server then says why it refuses.
+    on_collection["post"] = operation("post", kind, &gvk, component, object_types);
+    on_named["put"] = operation("put", kind, &gvk, component, object_types);
+    on_named["patch"] = operation("patch", kind, &gvk, component, patch_types);
+    on_named["delete"] = operation("delete", kind, &gvk, component, &[]);
     paths.insert(collection, on_collection);
     paths.insert(named, on_named);
 }

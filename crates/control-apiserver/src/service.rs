@@ -218,6 +218,7 @@ fn documents(api: &Api, head: &http::request::Parts) -> Option<Response<Body>> {
         ["api", version] => discovery::resources(&catalog, "", version),
         ["apis", group] => discovery::group(&catalog, group),
         ["apis", group, version] => discovery::resources(&catalog, group, version),
+        ["openapi", "v2"] if accept.contains("protobuf") => Some(openapi::version_2()),
         ["openapi", "v3"] => Some(openapi::index(&catalog)),
         ["openapi", "v3", "api", version] => openapi::document(&catalog, "", version),
         ["openapi", "v3", "apis", group, version] => openapi::document(&catalog, group, version),

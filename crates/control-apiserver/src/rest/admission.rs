@@ -177,7 +177,7 @@ fn validate_custom(target: &Target, object: &Value, old: Option<&Value>, causes:
     if causes.iter().any(|cause| MISLEADING.contains(&cause.reason)) {
         let detail = "some validation rules were not checked because the object was invalid; correct the existing errors \
                       to complete validation";
-        causes.push(Cause::invalid("<nil>", &Value::Null, detail));
+        causes.push(Cause::invalid_type("<nil>", "null", detail));
         return;
     }
     rules::check(version_schema, object, old, causes);
