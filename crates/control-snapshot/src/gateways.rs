@@ -214,7 +214,7 @@ fn sanitize(server: &Server, namespace: &str) -> Server {
     server
 }
 
-/// `http.<port>[.bind]`, or `https.<port>.<port name>.<gateway>.<namespace>[.bind]` where TLS ends here.
+/// `http.<bound port>[.bind]`, or `https.<server port>.<port name>.<gateway>.<namespace>[.bind]` where TLS ends here.
 fn route_name(server: &Server, protocol: Protocol, number: u32, gateway: &Config<Gateway>) -> String {
     let bind = if server.bind.is_empty() {
         String::new()
@@ -231,9 +231,9 @@ fn route_name(server: &Server, protocol: Protocol, number: u32, gateway: &Config
         )
     });
     if protocol == Protocol::Https && !passthrough {
-        let name = server.port.as_ref().map_or("", |p| p.name.as_str());
+        let (declared, name) = server.port.as_ref().map_or((number, ""), |p| (p.number, p.name.as_str()));
         let meta = &gateway.meta;
-        return format!("https.{number}.{name}.{}.{}{bind}", meta.name, meta.namespace);
+        return format!("https.{declared}.{name}.{}.{}{bind}", meta.name, meta.namespace);
     }
     String::new()
 }

@@ -251,6 +251,13 @@ impl ServiceEndpoints {
         set.into_iter().cloned().collect()
     }
 
+    /// Whether there are endpoints and all of them accept the mesh's mutual TLS.
+    #[must_use]
+    pub fn all_mutual_tls(&self) -> bool {
+        let mut all = self.ports.values().flatten().peekable();
+        all.peek().is_some() && all.all(|e| e.workload.mutual_tls)
+    }
+
     /// The distinct IP addresses of all endpoints that take traffic, sorted as text.
     #[must_use]
     pub fn addresses(&self) -> Vec<Arc<str>> {

@@ -112,7 +112,7 @@ impl Snapshot {
         let services = self.visible_services(profile, &scope, &routing);
         let services: Vec<_> = services
             .into_iter()
-            .map(|s| self.service_view(profile, s))
+            .map(|s| self.service_view(proxy, s))
             .collect();
         let locality = if services.iter().any(|s| spread::matters_to_cluster(s)) {
             proxy.locality.clone()
@@ -266,7 +266,8 @@ impl Snapshot {
         all
     }
 
-    fn service_view(&self, profile: &Profile, service: Shared<Service>) -> Shared<ServiceView> {
+    fn service_view(&self, proxy: &Proxy, service: Shared<Service>) -> Shared<ServiceView> {
+        let profile = &proxy.profile;
         let rule = self
             .destination_rules
             .lookup(&profile.namespace, &profile.labels, &service);
@@ -275,10 +276,12 @@ impl Snapshot {
         identities.extend(service.subject_alt_names.iter().cloned());
         identities.sort();
         identities.dedup();
-        let workload_addresses = match (service.headless, endpoints) {
+        let workload_addresses: Vec<Arc<str>> = match (service.headless, endpoints) {
             (true, Some(endpoints)) => endpoints.addresses(),
             _ => Vec::new(),
         };
+        let own_addresses = workload_addresses.iter().filter(|a| proxy.has_address(a)).cloned().collect();
+        let all_mutual_tls = service.headless && endpoints.is_some_and(|e| e.all_mutual_tls());
         let dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         let dns_endpoints = match endpoints {
             Some(endpoints) if dns => endpoints
@@ -292,7 +295,9 @@ impl Snapshot {
             service,
             rule,
             identities,
+            all_mutual_tls,
             workload_addresses,
+            own_addresses,
             dns_endpoints,
         })
     }

@@ -19,8 +19,12 @@ pub struct ServiceView {
     pub rule: Option<Shared<Rule>>,
     /// The identities its servers may have, sorted.
     pub identities: Vec<Arc<str>>,
+    /// Whether a headless service has workloads and all of them accept the mesh's mutual TLS; false for others.
+    pub all_mutual_tls: bool,
     /// The addresses of the workloads of a headless service, sorted; empty for others.
     pub workload_addresses: Vec<Arc<str>>,
+    /// Those of them that are the proxy's own.
+    pub own_addresses: Vec<Arc<str>>,
     /// The endpoints of a service that is resolved by DNS, by port number; empty for others, which use EDS.
     pub dns_endpoints: Vec<(u32, Vec<Endpoint>)>,
 }
