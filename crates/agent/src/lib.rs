@@ -15,6 +15,7 @@ pub mod address;
 pub mod bootstrap;
 pub mod capture;
 pub mod discovery;
+pub mod dns;
 mod error;
 pub mod hosts;
 pub mod limits;
@@ -23,4 +24,4 @@ mod sidecar;
 mod workload;
 
 pub use error::AgentError;
-pub use workload::{Mesh, Programs, Role, Spec, Workload};
+pub use workload::{Event as WorkloadEvent, Mesh, Programs, Role, Spec, Workload};

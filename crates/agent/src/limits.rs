@@ -46,3 +46,15 @@ pub const MAX_ADDRESS_TRIES: u16 = 1024;
 
 /// Ports that are tried, one after the other, when a gateway's port is taken.
 pub const MAX_PORT_TRIES: u16 = 50;
+
+/// The most name servers of the host that are asked (glibc's `MAXNS`).
+pub const MAX_NAMESERVERS: usize = 3;
+
+/// How long one name server may take.
+pub const DNS_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most DNS queries of one application that are under way at once.
+pub const MAX_DNS_QUERIES: usize = 64;
+
+/// The largest DNS message, in bytes; what resolvers announce with EDNS is below.
+pub const MAX_DNS_MESSAGE_BYTES: usize = 4096;

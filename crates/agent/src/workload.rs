@@ -19,6 +19,7 @@ use crate::address::Claim;
 use crate::bootstrap::{ADMIN_PORT, Identity, bootstrap};
 use crate::capture::{self, Capture, Exit, Output};
 use crate::discovery::{Discovery, Health};
+use crate::dns::{self, Resolver};
 use crate::hosts::HostsFile;
 use crate::limits::{
     NAMES_TIMEOUT, PROBE_FAST_PERIOD, PROBE_INTERVAL, PROBE_SLOW_INTERVAL, RESTART_BASE, RESTART_MAX,
@@ -27,15 +28,29 @@ use crate::limits::{
 use crate::policy::{Ports, WorkloadPolicy};
 use crate::sidecar::{self, Sidecar};
 
+/// Where the host says how names are resolved.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// What all workloads of this process share.
 #[derive(Debug, Clone)]
 pub struct Mesh {
     /// The control plane's ADS port, plaintext, on loopback.
     pub xds: SocketAddr,
-    /// The folder for sockets, logs and bootstrap files; each workload makes its own inside.
+    /// The folder for sockets and bootstrap files; each workload makes its own inside.
     pub folder: PathBuf,
+    /// The folder for logs: `NAME.NAMESPACE.log` of the application and `NAME.NAMESPACE.sidecar.log`.
+    pub logs: PathBuf,
     /// How to start our own programs.
     pub programs: Programs,
+}
+
+impl Mesh {
+    /// The log of a workload's application, or with a suffix of what belongs to it.
+    #[must_use]
+    pub fn log(&self, spec: &Spec, suffix: &str) -> PathBuf {
+        self.logs
+            .join(format!("{}.{}{suffix}.log", spec.name, spec.namespace))
+    }
 }
 
 /// The command lines of the processes that the agent starts, without the arguments that it adds.
@@ -77,7 +92,7 @@ pub struct Spec {
     pub command: Vec<OsString>,
     /// The application's environment, beyond this process's own.
     pub environment: Vec<(String, String)>,
-    /// Whether the application keeps this process's terminal; otherwise its output goes to `app.log`.
+    /// Whether the application keeps this process's terminal; otherwise its output goes to its log.
     pub inherit_output: bool,
 }
 
@@ -129,6 +144,7 @@ pub struct Workload {
     capture: Option<Rc<Capture>>,
     application: Option<Application>,
     broker: JoinHandle<()>,
+    dns: Option<JoinHandle<()>>,
     settings: sidecar::Settings,
     sidecar: Sidecar,
     sidecar_restarts: u32,
@@ -192,6 +208,7 @@ impl Workload {
                 start_capture(mesh, &spec, &claim, &folder, hosts_path).await?,
             )),
         };
+        let dns = capture.as_ref().map(|capture| forward_dns(capture, &spec.name));
         let gateway_ports = Ports::default();
         let policy = WorkloadPolicy {
             address: claim.address(),
@@ -203,7 +220,7 @@ impl Workload {
             program: mesh.programs.proxy.clone(),
             bootstrap: folder.join("bootstrap.json"),
             broker: folder.join("broker.sock"),
-            log: folder.join("sidecar.log"),
+            log: mesh.log(&spec, ".sidecar"),
             address: claim.address(),
         };
         let broker = serve_broker(&settings.broker, policy).map_err(|error| {
@@ -222,6 +239,7 @@ impl Workload {
             capture,
             application: None,
             broker,
+            dns,
             settings,
             sidecar,
             sidecar_restarts: 0,
@@ -350,7 +368,13 @@ impl Workload {
         RefCell::borrow(&self.gateway_ports).clone()
     }
 
-    /// The folder with the workload's logs.
+    /// The same, to look at while the workload is supervised elsewhere.
+    #[must_use]
+    pub fn gateway_ports_handle(&self) -> Ports {
+        Rc::clone(&self.gateway_ports)
+    }
+
+    /// The folder with the workload's sockets and files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -386,8 +410,8 @@ impl Workload {
 impl Drop for Workload {
     fn drop(&mut self) {
         self.broker.abort();
-        if let Some(probe) = self.probe.take() {
-            probe.abort();
+        for task in [self.probe.take(), self.dns.take()].into_iter().flatten() {
+            task.abort();
         }
     }
 }
@@ -417,7 +441,7 @@ async fn start_capture(
         let log = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(folder.join("app.log"));
+            .open(mesh.log(spec, ""));
         Output::File(log.map_err(|error| AgentError::new(format!("log of {}", spec.name), error))?)
     };
     let mut environment = spec.environment.clone();
@@ -427,11 +451,15 @@ async fn start_capture(
         ("INSTANCE_IP".to_owned(), claim.address().to_string()),
         ("SERVICE_ACCOUNT".to_owned(), spec.service_account.clone()),
     ]);
+    let resolver = folder.join("resolv.conf");
+    std::fs::write(&resolver, Resolver::of_host(RESOLV_CONF.as_ref()).text)
+        .map_err(|error| AgentError::new(format!("resolver file of {}", spec.name), error))?;
     let settings = capture::Settings {
         program: mesh.programs.inside.clone(),
         source: claim.source(),
         workload: claim.address(),
         hosts,
+        resolver,
         command: spec.command.clone(),
         environment,
         output,
@@ -445,6 +473,24 @@ async fn start_capture(
     let capture = Capture::start(settings).map_err(refused)?;
     capture.entered().await.map_err(refused)?;
     Ok(capture)
+}
+
+/// Starts the forwarder for names from outside the mesh. Without one the application still has the mesh's names.
+fn forward_dns(capture: &Capture, name: &str) -> JoinHandle<()> {
+    let inside = capture
+        .datagram(dns::ADDRESS)
+        .and_then(|fd| tokio::net::UdpSocket::from_std(fd.into()));
+    let nameservers = Resolver::of_host(RESOLV_CONF.as_ref()).nameservers;
+    let name = name.to_owned();
+    tokio::task::spawn_local(async move {
+        let ended = match inside {
+            Ok(inside) => dns::serve(inside, nameservers).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(workload = name, %error, "names from outside the mesh do not resolve");
+        }
+    })
 }
 
 fn serve_broker(path: &Path, policy: WorkloadPolicy) -> io::Result<JoinHandle<()>> {

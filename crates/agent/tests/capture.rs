@@ -120,6 +120,7 @@ impl Shell {
             program,
             source: Ipv4Addr::new(10, 66, 251, 7),
             workload: WORKLOAD,
+            resolver: hosts.clone(),
             hosts,
             command: command.iter().map(OsString::from).collect(),
             environment: vec![("GREETING".to_owned(), "hello".to_owned())],

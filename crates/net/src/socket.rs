@@ -62,6 +62,17 @@ pub fn unbound(family: Family) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// A bound, non-blocking UDP socket.
+///
+/// # Errors
+/// What `socket` or `bind` report.
+pub fn datagram(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
 /// The address families that a mesh speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {

@@ -1,7 +1,7 @@
 //! The process inside the namespace: makes sockets for the sidecar and is the parent of the application.
 //!
 //! One thread, no runtime: user namespaces can only be entered that way, and six of these should cost nothing. It
-//! answers `listen`, `channel`, `run`, `reap` and `signal` on its control channel, and `socket` on others
+//! answers `listen`, `datagram`, `channel`, `run`, `reap` and `signal` on its control channel, and `socket` on others
 //! ([`net::broker`]). When the control channel closes, the agent is gone, and so is everything here.
 
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ use crate::address::NETWORK;
 pub const CONTROL: i32 = 3;
 
 /// Runs the process inside. The arguments are those that [`super::Capture::start`] gives: source address, workload
-/// address, hosts file, process group, command.
+/// address, hosts file, resolver file, process group, command.
 ///
 /// Must be called before the program starts any thread.
 #[must_use]
@@ -74,13 +74,17 @@ fn parse(arguments: Vec<OsString>) -> Option<(namespace::Settings, Application)>
     let source: Ipv4Addr = text()?.parse().ok()?;
     let workload = text()?.parse().ok()?;
     let hosts = PathBuf::from(text()?);
+    let resolver = PathBuf::from(text()?);
     let group = text()?.parse().ok()?;
     let settings = namespace::Settings {
         source,
         workload,
         workload_network: NETWORK,
         outbound_port: OUTBOUND_PORT,
-        files: vec![(hosts, PathBuf::from("/etc/hosts"))],
+        files: vec![
+            (hosts, PathBuf::from("/etc/hosts")),
+            (resolver, PathBuf::from("/etc/resolv.conf")),
+        ],
     };
     Some((
         settings,
@@ -138,6 +142,9 @@ impl Inside {
             "listen" => self
                 .listen(argument)
                 .map(|listener| ("ok".to_owned(), Some(listener))),
+            "datagram" => self
+                .datagram(argument)
+                .map(|socket| ("ok".to_owned(), Some(socket))),
             "channel" => {
                 self.channels.extend(message.descriptors);
                 Ok(("ok".to_owned(), None))
@@ -162,6 +169,13 @@ impl Inside {
             .parse()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         net::socket::listen(address, PortSharing::Shared)
+    }
+
+    fn datagram(&self, address: &str) -> io::Result<OwnedFd> {
+        let address = address
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        net::socket::datagram(address)
     }
 
     fn run(&mut self) -> io::Result<u32> {

@@ -32,6 +32,8 @@ pub struct Settings {
     pub workload: Ipv4Addr,
     /// The file that the application sees as `/etc/hosts`.
     pub hosts: PathBuf,
+    /// The file that the application sees as `/etc/resolv.conf`.
+    pub resolver: PathBuf,
     /// The application's command and arguments.
     pub command: Vec<OsString>,
     /// Environment variables beyond the agent's own.
@@ -105,7 +107,8 @@ impl Capture {
         command
             .arg(settings.source.to_string())
             .arg(settings.workload.to_string())
-            .arg(settings.hosts);
+            .arg(settings.hosts)
+            .arg(settings.resolver);
         let group = if tty {
             rustix::process::getpgrp().as_raw_nonzero().get()
         } else {
@@ -144,6 +147,14 @@ impl Capture {
     /// What `bind` reports there.
     pub fn listen(&self, address: SocketAddr) -> io::Result<OwnedFd> {
         self.descriptor(&format!("listen {address}"))
+    }
+
+    /// Opens a UDP socket inside.
+    ///
+    /// # Errors
+    /// What `bind` reports there.
+    pub fn datagram(&self, address: SocketAddr) -> io::Result<OwnedFd> {
+        self.descriptor(&format!("datagram {address}"))
     }
 
     /// Opens a channel on which sockets are made inside, for [`net::broker`].
