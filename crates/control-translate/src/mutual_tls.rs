@@ -1,0 +1,127 @@
+//! The mesh's own mutual TLS: certificates by SDS from the agent, peers verified by their SPIFFE ids.
+
+use api_envoy::envoy::config::core::v3::{
+    ApiConfigSource, ConfigSource, GrpcService, TransportSocket, api_config_source::ApiType,
+    config_source::ConfigSourceSpecifier, grpc_service,
+};
+use api_envoy::envoy::config::core::v3::ApiVersion;
+use api_envoy::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
+    UpstreamTlsContext,
+    common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+    tls_parameters::TlsProtocol,
+};
+use api_envoy::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use std::sync::Arc;
+
+use crate::extension::{source, transport_socket};
+
+/// ALPN of mesh connections that carry HTTP.
+pub const HTTP_ALPN: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
+/// ALPN of mesh connections that carry bytes.
+pub const TCP_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
+/// ALPN of every mesh connection.
+pub const ALL_ALPN: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+/// ALPN of HTTP without TLS, as the HTTP inspector reports it.
+pub const PLAINTEXT_HTTP_ALPN: [&str; 2] = ["http/1.1", "h2c"];
+
+/// Ciphers of TLS 1.2 that servers of the mesh accept.
+const CIPHER_SUITES: [&str; 6] = [
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
+];
+/// The cluster of the agent's SDS socket, part of the bootstrap.
+const SDS_CLUSTER: &str = "sds-grpc";
+/// The extension's name.
+const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
+
+/// No TLS.
+pub(crate) fn raw_buffer() -> TransportSocket {
+    transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {})
+}
+
+/// The client's side: servers must have one of these identities (any of the mesh when none is known).
+pub(crate) fn client(server_name: String, identities: &[Arc<str>], http2: bool) -> TransportSocket {
+    let mut alpn = vec![TCP_ALPN[0].to_owned(), TCP_ALPN[1].to_owned()];
+    if http2 {
+        alpn.push("h2".to_owned());
+    }
+    let exact = |id: &Arc<str>| matcher(MatchPattern::Exact(id.to_string()));
+    let params = TlsParameters { cipher_suites: Vec::new(), ..protocol_versions() };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(common(params, alpn, identities.iter().map(exact).collect())),
+        sni: server_name,
+        ..UpstreamTlsContext::default()
+    };
+    transport_socket(TLS_SOCKET, &context)
+}
+
+/// The server's side: clients must have an identity of the trust domain.
+pub(crate) fn server(trust_domain: &str, http: bool) -> TransportSocket {
+    let mut alpn: Vec<String> = Vec::new();
+    if !http {
+        alpn.push(TCP_ALPN[0].to_owned());
+    }
+    alpn.extend(["h2".to_owned(), "http/1.1".to_owned()]);
+    let params = TlsParameters { cipher_suites: CIPHER_SUITES.map(str::to_owned).to_vec(), ..protocol_versions() };
+    let members = matcher(MatchPattern::Prefix(format!("spiffe://{trust_domain}/")));
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(common(params, alpn, vec![members])),
+        require_client_certificate: Some(true),
+        ..DownstreamTlsContext::default()
+    };
+    transport_socket(TLS_SOCKET, &context)
+}
+
+fn protocol_versions() -> TlsParameters {
+    TlsParameters {
+        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        ..TlsParameters::default()
+    }
+}
+
+#[allow(deprecated)] // `match_subject_alt_names` is what Istio's proxies read; its successor is not understood by all.
+fn common(params: TlsParameters, alpn: Vec<String>, names: Vec<StringMatcher>) -> CommonTlsContext {
+    let validation = CertificateValidationContext { match_subject_alt_names: names, ..Default::default() };
+    CommonTlsContext {
+        tls_params: Some(params),
+        alpn_protocols: alpn,
+        tls_certificate_sds_secret_configs: vec![secret("default")],
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+            CombinedCertificateValidationContext {
+                default_validation_context: Some(validation),
+                validation_context_sds_secret_config: Some(secret("ROOTCA")),
+                ..CombinedCertificateValidationContext::default()
+            },
+        )),
+        ..CommonTlsContext::default()
+    }
+}
+
+fn matcher(pattern: MatchPattern) -> StringMatcher {
+    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
+}
+
+fn secret(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(sds_source()) }
+}
+
+fn sds_source() -> ConfigSource {
+    let agent = grpc_service::EnvoyGrpc { cluster_name: SDS_CLUSTER.to_owned(), ..Default::default() };
+    source(ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
+        api_type: ApiType::Grpc.into(),
+        transport_api_version: ApiVersion::V3.into(),
+        grpc_services: vec![GrpcService {
+            target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(agent)),
+            ..GrpcService::default()
+        }],
+        set_node_on_first_message_only: true,
+        ..ApiConfigSource::default()
+    }))
+}

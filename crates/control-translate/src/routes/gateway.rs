@@ -1,0 +1,121 @@
+//! The route configurations of a gateway: one per plain HTTP port, one per server that ends TLS.
+
+use std::collections::BTreeMap;
+
+use api_envoy::envoy::config::route::v3::{
+    Route, RouteConfiguration, VirtualHost, virtual_host::TlsRequirementType,
+};
+use control_snapshot::{GatewayServer, ProxyView, Routing, ServiceView, host};
+use diagnostics::Diagnostic;
+
+use super::configuration;
+use super::http_route::{self, Context};
+use crate::features::request_matching::is_catch_all;
+
+/// The route configuration of this name.
+pub(crate) fn build(view: &ProxyView, name: &str, diagnostics: &mut Vec<Diagnostic>) -> RouteConfiguration {
+    let all = view.gateways.iter().flat_map(|p| &p.servers);
+    let servers: Vec<&GatewayServer> = all.filter(|s| *s.route_name == *name).collect();
+    let mut hosts: BTreeMap<String, VirtualHost> = BTreeMap::new();
+    for server in &servers {
+        add_server(view, server, &mut hosts, diagnostics);
+    }
+    if hosts.is_empty() {
+        return configuration(name, vec![black_hole(servers.first().map_or(0, |s| number(s)))]);
+    }
+    let mut list: Vec<VirtualHost> = hosts.into_values().collect();
+    for host in &mut list {
+        catch_alls_last(&mut host.routes);
+    }
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    configuration(name, list)
+}
+
+fn number(server: &GatewayServer) -> u32 {
+    server.server.port.as_ref().map_or(0, |p| p.number)
+}
+
+fn add_server(
+    view: &ProxyView,
+    server: &GatewayServer,
+    hosts: &mut BTreeMap<String, VirtualHost>,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let port = number(server);
+    let redirects = server.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
+    for routing in view.routing.iter().filter(|r| r.config.spec.gateways.iter().any(|g| **g == *server.gateway)) {
+        let names = intersection(server, routing);
+        if names.is_empty() {
+            continue;
+        }
+        let lookup = |host: &str| view.service(host).map(|s| (&**s, only_port(s)));
+        let gateways = [&*server.gateway];
+        let context = Context { view, gateways: &gateways, port, tls: server.terminates_tls(), lookup: &lookup };
+        let routes = http_route::build(&context, routing, diagnostics);
+        if routes.is_empty() {
+            continue;
+        }
+        for name in names {
+            let host = hosts.entry(name.clone()).or_insert_with(|| virtual_host(&name, port));
+            host.routes.extend(routes.iter().cloned());
+        }
+    }
+    if redirects {
+        // Hosts without any rule are redirected as well.
+        for name in server.hosts() {
+            let host = hosts.entry(name.to_owned()).or_insert_with(|| virtual_host(name, port));
+            host.require_tls = TlsRequirementType::All.into();
+        }
+    }
+}
+
+/// The port of a service that has only one.
+fn only_port(service: &ServiceView) -> Option<u32> {
+    match service.service.ports.as_slice() {
+        [only] => Some(only.port),
+        _ => None,
+    }
+}
+
+/// The hosts that both a server and a VirtualService name; of two wildcards or a wildcard and a name, the narrower.
+fn intersection(server: &GatewayServer, routing: &Routing) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for of_server in server.hosts_for(&routing.config.meta.namespace) {
+        for of_rule in &routing.config.spec.hosts {
+            let narrower = if host::is_subset(of_rule, of_server) {
+                of_rule.as_str()
+            } else if host::is_subset(of_server, of_rule) {
+                of_server
+            } else {
+                continue;
+            };
+            if names.iter().all(|n| n != narrower) {
+                names.push(narrower.to_owned());
+            }
+        }
+    }
+    names
+}
+
+fn virtual_host(name: &str, port: u32) -> VirtualHost {
+    VirtualHost {
+        name: format!("{name}:{port}"),
+        domains: vec![name.to_owned()],
+        include_request_attempt_count: true,
+        ..VirtualHost::default()
+    }
+}
+
+/// No rules: every request is answered with 404.
+fn black_hole(port: u32) -> VirtualHost {
+    VirtualHost {
+        name: format!("blackhole:{port}"),
+        domains: vec!["*".to_owned()],
+        ..VirtualHost::default()
+    }
+}
+
+/// Several VirtualServices may have added routes: those that take every request must not hide the others.
+fn catch_alls_last(routes: &mut [Route]) {
+    routes.sort_by_key(|route| route.r#match.as_ref().is_some_and(is_catch_all));
+}

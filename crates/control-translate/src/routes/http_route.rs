@@ -1,0 +1,183 @@
+//! HTTP routes of a VirtualService, for one proxy, gateway and port.
+
+use api_envoy::any;
+use api_envoy::envoy::config::route::v3::{Route, RouteAction, route::Action, route_action};
+use api_istio::networking::{Destination, HttpMatchRequest, HttpRoute};
+use control_snapshot::{ProxyView, Routing, ServiceView};
+use diagnostics::{Code, Diagnostic};
+
+use super::{decorator, origin};
+use crate::features::{
+    consistent_hash, cors, direct_response, fault_injection, header_operations, mirroring, redirect, request_matching,
+    retry, rewrite, timeout, traffic_splitting,
+};
+use crate::{http_filters, names};
+
+/// Finds a service and the one port that a destination without a port means, if there is only one.
+pub(super) type Lookup<'a> = dyn Fn(&str) -> Option<(&'a ServiceView, Option<u32>)> + 'a;
+
+/// For whom routes are made.
+pub(super) struct Context<'a> {
+    /// What the proxy sees.
+    pub(super) view: &'a ProxyView,
+    /// The gateways by whose rules the routes go: `mesh`, or `namespace/name`.
+    pub(super) gateways: &'a [&'a str],
+    /// The port of the service or server.
+    pub(super) port: u32,
+    /// Whether clients speak TLS.
+    pub(super) tls: bool,
+    /// Finds destinations.
+    pub(super) lookup: &'a Lookup<'a>,
+}
+
+/// The routes of a VirtualService in order, up to the first that takes every request.
+pub(super) fn build(context: &Context<'_>, routing: &Routing, diagnostics: &mut Vec<Diagnostic>) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for (index, http) in routing.config.spec.http.iter().enumerate() {
+        let matches: Vec<Option<&HttpMatchRequest>> =
+            if http.r#match.is_empty() { vec![None] } else { http.r#match.iter().map(Some).collect() };
+        for request in matches {
+            let applies =
+                |m: &HttpMatchRequest| request_matching::applies(m, &context.view.profile, context.gateways, context.port);
+            if !request.is_none_or(applies) {
+                continue;
+            }
+            match route(context, routing, http, request) {
+                Ok(route) => {
+                    let last = route.r#match.as_ref().is_some_and(request_matching::is_catch_all);
+                    routes.push(route);
+                    if last {
+                        return routes;
+                    }
+                }
+                Err(problem) => diagnostics.push(
+                    Diagnostic::new(Code::SchemaValidationError, routing.config.resource(), problem.message)
+                        .at(format!("spec.http[{index}]{}", problem.field))
+                        .hint("the route is left out; the others have effect"),
+                ),
+            }
+        }
+    }
+    routes
+}
+
+/// Why a route is left out.
+struct Problem {
+    field: &'static str,
+    message: String,
+}
+
+fn route(
+    context: &Context<'_>,
+    routing: &Routing,
+    http: &HttpRoute,
+    request: Option<&HttpMatchRequest>,
+) -> Result<Route, Problem> {
+    check(http, request)?;
+    let operations = header_operations::translate(http.headers.as_ref());
+    let route_match = request_matching::translate(request)
+        .map_err(|reason| Problem { field: ".match", message: reason.0.to_owned() })?;
+    let mut route = Route {
+        name: name(http, request),
+        r#match: Some(route_match),
+        metadata: Some(origin(&routing.config)),
+        stat_prefix: request.map(|m| m.stat_prefix.clone()).unwrap_or_default(),
+        request_headers_to_add: operations.request_add,
+        request_headers_to_remove: operations.request_remove,
+        response_headers_to_add: operations.response_add,
+        response_headers_to_remove: operations.response_remove,
+        ..Route::default()
+    };
+    let action = if let Some(settings) = &http.redirect {
+        Action::Redirect(redirect::build(settings, context.port, context.tls))
+    } else if let Some(settings) = &http.direct_response {
+        Action::DirectResponse(direct_response::build(settings))
+    } else {
+        Action::Route(forward(context, http, &mut route, operations.authority))
+    };
+    route.action = Some(action);
+    route.decorator = Some(decorator(&route, &routing.config.meta.name, context.port));
+    if let Some(fault) = &http.fault {
+        let config = any::pack(&fault_injection::build(fault));
+        route.typed_per_filter_config.insert(http_filters::FAULT.to_owned(), config);
+    }
+    if let Some(policy) = &http.cors_policy {
+        let config = any::pack(&cors::build(policy));
+        route.typed_per_filter_config.insert(http_filters::CORS.to_owned(), config);
+    }
+    Ok(route)
+}
+
+/// The route's name, with that of the match where it has one.
+fn name(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> String {
+    match request.map(|m| m.name.as_str()) {
+        Some(own) if !own.is_empty() => format!("{}.{own}", http.name),
+        _ => http.name.clone(),
+    }
+}
+
+/// The action of a route that has destinations.
+fn forward(context: &Context<'_>, http: &HttpRoute, route: &mut Route, authority: Option<String>) -> RouteAction {
+    let hashes: Vec<_> = http.route.iter().filter_map(|d| hash_policy(context, &d.destination)).collect();
+    let mut action = RouteAction {
+        retry_policy: retry::of_route(http.retries.as_ref(), &context.view.mesh, !hashes.is_empty()),
+        host_rewrite_specifier: authority.map(route_action::HostRewriteSpecifier::HostRewriteLiteral),
+        hash_policy: hashes,
+        ..RouteAction::default()
+    };
+    timeout::apply(&mut action, http.timeout);
+    if let Some(settings) = &http.rewrite {
+        rewrite::apply(&mut action, settings);
+    }
+    action.request_mirror_policies = mirroring::build(http, |d| cluster(context, d));
+    traffic_splitting::apply(route, &mut action, &http.route, |d| cluster(context, d));
+    action
+}
+
+/// The port a destination means: its own, else the only one of its service, else the one that is listened on.
+fn port(context: &Context<'_>, destination: &Destination) -> u32 {
+    let own = destination.port.as_ref().map(|p| p.number);
+    own.or_else(|| (context.lookup)(&destination.host)?.1).unwrap_or(context.port)
+}
+
+/// The cluster of a destination. A host or subset that does not exist names a cluster that does not exist either: such
+/// requests are answered with 503.
+fn cluster(context: &Context<'_>, destination: &Destination) -> String {
+    let alias = |service: &&ServiceView| service.service.aliases.iter().any(|a| **a == *destination.host);
+    let target = context.view.services.iter().map(|s| &**s).find(alias);
+    let host = target.map_or(destination.host.as_str(), |s| &s.service.hostname);
+    names::outbound(port(context, destination), &destination.subset, host)
+}
+
+fn hash_policy(context: &Context<'_>, destination: &Destination) -> Option<route_action::HashPolicy> {
+    let service = context.view.service(&destination.host)?;
+    consistent_hash::of_destination(service, &destination.subset, port(context, destination))
+}
+
+/// What a proxy would refuse, and with it the whole route configuration.
+fn check(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> Result<(), Problem> {
+    let rewrite = http.rewrite.as_ref().and_then(|r| r.uri_regex_rewrite.as_ref()).map(|r| r.r#match.as_str());
+    let origins = http.cors_policy.iter().flat_map(|c| &c.allow_origins).filter_map(|o| o.regex.as_deref());
+    let of_match = request.into_iter().flat_map(request_matching::regexes).map(|r| (".match", r));
+    let all = of_match
+        .chain(rewrite.map(|r| (".rewrite.uriRegexRewrite.match", r)))
+        .chain(origins.map(|r| (".corsPolicy.allowOrigins", r)));
+    for (field, regex) in all {
+        if let Err(error) = regex_automata::util::syntax::parse(regex) {
+            let reason = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+            return Err(Problem { field, message: format!("invalid regular expression {regex:?}: {reason}") });
+        }
+    }
+    let direct = http.direct_response.as_ref().map(|r| r.status);
+    if let Some(status) = direct.filter(|s| !(200..600).contains(s)) {
+        return Err(Problem { field: ".directResponse.status", message: format!("{status} is not a final status code") });
+    }
+    if http.redirect.is_none() && http.direct_response.is_none() {
+        let positive = http.route.iter().any(|d| d.weight > 0);
+        if http.route.is_empty() || (http.route.len() > 1 && !positive) {
+            let message = "no destination gets any requests".to_owned();
+            return Err(Problem { field: ".route", message });
+        }
+    }
+    Ok(())
+}
