@@ -1,0 +1,85 @@
+//! The connected proxies, for whoever wants to look at them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use xds::Variant;
+
+use crate::session::Session;
+
+/// One open stream.
+#[derive(Debug)]
+pub struct Connection {
+    /// Names the stream within this process.
+    pub stream: u64,
+    /// The node id of the proxy.
+    pub proxy_id: Arc<str>,
+    /// Where it connects from.
+    pub peer: Option<SocketAddr>,
+    /// Since when.
+    pub connected_at: OffsetDateTime,
+    /// Which variant of ADS it speaks.
+    pub variant: Variant,
+    /// Its state. Locked only for as long as a request or a push is worked out, never while anything is sent.
+    pub session: Mutex<Session>,
+}
+
+impl Connection {
+    /// `name.namespace`, as Istio's tools name proxies.
+    #[must_use]
+    pub fn proxy_name(&self) -> &str {
+        self.proxy_id.split('~').nth(2).unwrap_or(&self.proxy_id)
+    }
+}
+
+/// All open streams.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: Mutex<BTreeMap<u64, Arc<Connection>>>,
+}
+
+impl Connections {
+    pub(crate) fn add(&self, connection: Arc<Connection>) {
+        self.open.lock().insert(connection.stream, connection);
+    }
+
+    pub(crate) fn remove(&self, stream: u64) {
+        self.open.lock().remove(&stream);
+    }
+
+    /// All streams, oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Connection>> {
+        self.open.lock().values().cloned().collect()
+    }
+
+    /// How many streams are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// The stream of a proxy, by `name.namespace` or by node id; of several, the one that gets configuration, and of
+    /// those the youngest.
+    #[must_use]
+    pub fn find(&self, proxy: &str) -> Option<Arc<Connection>> {
+        let named = |c: &&Arc<Connection>| c.proxy_name() == proxy || &*c.proxy_id == proxy;
+        let configured = |c: &Arc<Connection>| {
+            c.session
+                .lock()
+                .stream()
+                .watch(api_envoy::type_url::CLUSTER)
+                .is_some()
+        };
+        let found: Vec<_> = self.all().into_iter().filter(|c| named(&c)).collect();
+        found
+            .iter()
+            .rev()
+            .find(|c| configured(c))
+            .or(found.last())
+            .cloned()
+    }
+}

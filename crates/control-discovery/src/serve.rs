@@ -1,0 +1,307 @@
+//! Sessions over gRPC.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use api_envoy::envoy::config::core::v3::Node;
+use api_envoy::type_url;
+use control_snapshot::Proxy;
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc, watch};
+use xds::grpc::server::{Connection as Wire, DeltaConnection, SotwConnection, Streams};
+use xds::server::Said;
+
+use crate::connections::{Connection, Connections};
+use crate::generate::Cache;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::session::{Delta, Protocol, Session, StateOfTheWorld};
+use crate::world::{Publication, World};
+
+/// What happens on streams, for whoever registers workloads.
+#[derive(Clone, Debug)]
+pub enum StreamEvent {
+    /// A proxy, or an agent, has opened a stream.
+    Connected {
+        /// Names the stream in later events.
+        stream: u64,
+        /// Who it is.
+        proxy: Box<Proxy>,
+        /// Who it says it is, complete.
+        node: Box<Node>,
+    },
+    /// The stream is gone.
+    Disconnected {
+        /// The stream.
+        stream: u64,
+    },
+    /// An agent reports the health of its workload (Istio's `HealthInformation`).
+    Health {
+        /// The stream.
+        stream: u64,
+        /// Whether the workload may get traffic.
+        healthy: bool,
+        /// Why not.
+        message: String,
+    },
+}
+
+struct Inner {
+    world: Arc<World>,
+    cache: Cache,
+    connections: Connections,
+    metrics: Metrics,
+    events: Option<mpsc::Sender<StreamEvent>>,
+    pushes: Semaphore,
+    identifier: String,
+    streams: AtomicU64,
+    stopping: watch::Sender<bool>,
+}
+
+/// The ADS server. Cheap to clone.
+#[derive(Clone)]
+pub struct Discovery(Arc<Inner>);
+
+impl std::fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Discovery")
+            .field("connections", &self.0.connections.count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Discovery {
+    /// A server of this world. `identifier` is what responses say about the server; `events` hears of streams.
+    #[must_use]
+    pub fn new(world: Arc<World>, identifier: &str, events: Option<mpsc::Sender<StreamEvent>>) -> Self {
+        Self(Arc::new(Inner {
+            world,
+            cache: Cache::default(),
+            connections: Connections::default(),
+            metrics: Metrics::default(),
+            events,
+            pushes: Semaphore::new(limits::CONCURRENT_PUSHES),
+            identifier: identifier.to_owned(),
+            streams: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
+        }))
+    }
+
+    /// The world it serves.
+    #[must_use]
+    pub fn world(&self) -> &Arc<World> {
+        &self.0.world
+    }
+
+    /// The open streams.
+    #[must_use]
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
+    }
+
+    /// The translations in use.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Serves ADS in plaintext on a bound listener until `shutdown` resolves; then closes the open streams.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn serve(
+        &self,
+        listener: tokio::net::TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        let stopping = self.0.stopping.clone();
+        let stop = async move {
+            shutdown.await;
+            stopping.send_replace(true);
+        };
+        xds::grpc::server::serve(listener, self.clone(), stop).await
+    }
+
+    async fn report(&self, event: StreamEvent) {
+        if let Some(events) = &self.0.events
+            && events.send(event).await.is_err()
+        {
+            tracing::debug!("nobody listens to stream events any more");
+        }
+    }
+
+    async fn stream<P: Protocol>(&self, mut wire: Wire<P::Request, P::Response>) {
+        let Some(first) = wire.receive().await else { return };
+        let node = P::node(&first).cloned().unwrap_or_default();
+        let proxy = match Proxy::from_node(&node) {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                return wire
+                    .refuse(tonic::Status::invalid_argument(error.to_string()))
+                    .await;
+            }
+        };
+        let mut publications = self.0.world.subscribe();
+        let mut stopping = self.0.stopping.subscribe();
+        let publication = tokio::select! {
+            publication = first_publication(&mut publications) => publication,
+            () = stopped(&mut stopping) => return,
+        };
+        let stream = self.0.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        let session = Session::open(
+            &stream.to_string(),
+            &self.0.identifier,
+            proxy.clone(),
+            publication,
+            &self.0.cache,
+        );
+        let connection = Arc::new(Connection {
+            stream,
+            proxy_id: Arc::clone(&proxy.id),
+            peer: wire.peer,
+            connected_at: OffsetDateTime::now_utc(),
+            variant: P::VARIANT,
+            session: Mutex::new(session),
+        });
+        self.0.connections.add(Arc::clone(&connection));
+        tracing::info!(proxy = connection.proxy_name(), stream, "ADS stream opened");
+        self.report(StreamEvent::Connected {
+            stream,
+            proxy: Box::new(proxy),
+            node: Box::new(node),
+        })
+        .await;
+        let mut request = Some(first);
+        loop {
+            if let Some(request) = request.take()
+                && !self.answer::<P>(&wire, &connection, &request).await
+            {
+                break;
+            }
+            tokio::select! {
+                received = wire.receive() => match received {
+                    Some(received) => request = Some(received),
+                    None => break,
+                },
+                changed = publications.changed() => {
+                    let publication = publications.borrow_and_update().clone();
+                    let Some(publication) = publication.filter(|_| changed.is_ok()) else { break };
+                    if !self.push::<P>(&wire, &connection, publication).await {
+                        break;
+                    }
+                }
+                () = stopped(&mut stopping) => break,
+            }
+        }
+        self.0.connections.remove(stream);
+        tracing::info!(proxy = connection.proxy_name(), stream, "ADS stream closed");
+        self.report(StreamEvent::Disconnected { stream }).await;
+    }
+
+    /// Answers a request; false when the stream is over.
+    async fn answer<P: Protocol>(
+        &self,
+        wire: &Wire<P::Request, P::Response>,
+        connection: &Connection,
+        request: &P::Request,
+    ) -> bool {
+        let type_url = P::type_url(request);
+        if type_url == type_url::HEALTH_INFORMATION {
+            let (healthy, message) = match P::error(request) {
+                None => (true, String::new()),
+                Some(error) => (false, error.message.clone()),
+            };
+            self.report(StreamEvent::Health {
+                stream: connection.stream,
+                healthy,
+                message,
+            })
+            .await;
+            return true;
+        }
+        let reply = connection.session.lock().receive::<P>(request);
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                wire.refuse(tonic::Status::invalid_argument(refusal.to_string()))
+                    .await;
+                return false;
+            }
+        };
+        if let Said::Nack(reason) = &reply.said {
+            self.0.metrics.rejected(type_url);
+            let kind = crate::metrics::short(type_url);
+            tracing::warn!(proxy = connection.proxy_name(), kind, %reason, "configuration refused");
+        }
+        self.send::<P>(wire, reply.responses).await
+    }
+
+    /// Brings the proxy up to date; false when the stream is over.
+    async fn push<P: Protocol>(
+        &self,
+        wire: &Wire<P::Request, P::Response>,
+        connection: &Connection,
+        publication: Arc<Publication>,
+    ) -> bool {
+        let Ok(_permit) = self.0.pushes.acquire().await else {
+            return false;
+        };
+        let changed_at = publication.changed_at;
+        let responses = connection.session.lock().push::<P>(publication, &self.0.cache);
+        let any = !responses.is_empty();
+        let alive = self.send::<P>(wire, responses).await;
+        if any {
+            self.0.metrics.converged(changed_at.elapsed());
+        }
+        alive
+    }
+
+    async fn send<P: Protocol>(
+        &self,
+        wire: &Wire<P::Request, P::Response>,
+        responses: Vec<P::Response>,
+    ) -> bool {
+        for response in responses {
+            self.0.metrics.pushed(P::response_type(&response));
+            if !wire.send(response).await {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Resolves when the server stops. The guard of the watched value must not live across an await.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await.is_ok();
+}
+
+async fn first_publication(publications: &mut watch::Receiver<Option<Arc<Publication>>>) -> Arc<Publication> {
+    loop {
+        if let Some(publication) = publications.borrow_and_update().clone() {
+            return publication;
+        }
+        if publications.changed().await.is_err() {
+            // The world is gone, and this server with it.
+            tokio::time::sleep(Duration::MAX).await;
+        }
+    }
+}
+
+impl Streams for Discovery {
+    async fn delta(&self, connection: DeltaConnection) {
+        self.stream::<Delta>(connection).await;
+    }
+
+    async fn sotw(&self, connection: SotwConnection) {
+        self.stream::<StateOfTheWorld>(connection).await;
+    }
+}

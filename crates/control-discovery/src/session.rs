@@ -1,0 +1,274 @@
+//! One proxy's stream, without I/O: what it gets in answer to a request, and when the world changes.
+//!
+//! The order within a push is clusters, endpoints, listeners, routes, then the rest, so that nothing refers to what has
+//! not been sent. What a push holds follows istiod:
+//! - When the proxy's own view of the world has changed, it gets all listeners and all routes it subscribes to, and of
+//!   the clusters, in delta, those that differ and those that belong to no service.
+//! - Endpoints go out where they differ, and with a cluster that differs: Envoy warms a changed cluster until its
+//!   endpoints come.
+//! - When only endpoints have changed, only endpoints go out.
+
+mod protocol;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use api_envoy::envoy::config::core::v3::Node;
+use api_envoy::type_url;
+use control_snapshot::{Kind, Proxy};
+use xds::Variant;
+use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
+
+pub use protocol::{Delta, Protocol, StateOfTheWorld};
+
+use crate::generate::{self, Cache, Translated};
+use crate::world::Publication;
+
+/// A stream of one proxy.
+#[derive(Debug)]
+pub struct Session {
+    proxy: Proxy,
+    stream: Stream,
+    publication: Arc<Publication>,
+    translated: Arc<Translated>,
+    /// The version of the last publication that changed this proxy's view.
+    config_version: Arc<str>,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct Reply<Response> {
+    /// What the request said.
+    pub said: Said,
+    /// What to send, in order.
+    pub responses: Vec<Response>,
+}
+
+impl Session {
+    /// Opens a session. `name` makes the nonces of this stream its own, `identifier` is what responses say about the
+    /// server.
+    #[must_use]
+    pub fn open(
+        name: &str,
+        identifier: &str,
+        proxy: Proxy,
+        publication: Arc<Publication>,
+        cache: &Cache,
+    ) -> Self {
+        let translated = cache.translate(publication.snapshot.proxy_view(&proxy));
+        let config_version = Arc::clone(&publication.version);
+        Self {
+            proxy,
+            stream: Stream::new(name, identifier),
+            publication,
+            translated,
+            config_version,
+        }
+    }
+
+    /// The proxy.
+    #[must_use]
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// The node, once a request has come.
+    #[must_use]
+    pub fn node(&self) -> Option<&Node> {
+        self.stream.node()
+    }
+
+    /// What the stream has been sent and has answered.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The resources it is served from.
+    #[must_use]
+    pub fn translated(&self) -> &Arc<Translated> {
+        &self.translated
+    }
+
+    /// The world it is served from.
+    #[must_use]
+    pub fn publication(&self) -> &Arc<Publication> {
+        &self.publication
+    }
+
+    /// The endpoints of the clusters it subscribes to.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Outgoing> {
+        let names = self.stream.watch(type_url::ENDPOINT).map(Watch::names);
+        names
+            .into_iter()
+            .flatten()
+            .map(|name| self.endpoint(name))
+            .collect()
+    }
+
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// The request breaks the protocol; the stream is to be closed.
+    pub fn receive<P: Protocol>(&mut self, request: &P::Request) -> Result<Reply<P::Response>, Refusal> {
+        let received = P::receive(&mut self.stream, request)?;
+        let mut responses = Vec::new();
+        if let Some(scope) = received.answer {
+            let version = Arc::clone(&self.config_version);
+            let content = self.content(&received.type_url, &scope);
+            responses.extend(self.respond::<P>(&received.type_url, &version, content));
+            // The client will warm these clusters, and waits for their endpoints to be sent again.
+            if received.type_url == type_url::CLUSTER && P::VARIANT == Variant::Delta {
+                let content = self.content(type_url::ENDPOINT, &Scope::All);
+                responses.extend(self.respond::<P>(type_url::ENDPOINT, &version, content));
+            }
+        }
+        Ok(Reply {
+            said: received.said,
+            responses,
+        })
+    }
+
+    /// Brings the proxy to a later publication.
+    pub fn push<P: Protocol>(&mut self, publication: Arc<Publication>, cache: &Cache) -> Vec<P::Response> {
+        let kinds = publication.kinds_since(self.publication.sequence);
+        let version = Arc::clone(&publication.version);
+        let view = publication.snapshot.proxy_view(&self.proxy);
+        let changed = view != *self.translated.view;
+        self.publication = publication;
+        let mut responses = Vec::new();
+        let mut warming = BTreeSet::new();
+        if changed {
+            self.translated = cache.translate(view);
+            self.config_version = Arc::clone(&version);
+            let clusters = self.cluster_changes(P::VARIANT, &mut warming);
+            responses.extend(self.respond::<P>(type_url::CLUSTER, &version, clusters));
+        }
+        let all_endpoints = changed && kinds.is_none_or(|kinds| resends_all_endpoints(&kinds));
+        let endpoints = self.endpoint_changes(all_endpoints, &warming);
+        responses.extend(self.respond::<P>(type_url::ENDPOINT, &version, endpoints));
+        if changed {
+            for type_url in [type_url::LISTENER, type_url::ROUTE] {
+                let content = self.content(type_url, &Scope::All);
+                responses.extend(self.respond::<P>(type_url, &version, content));
+            }
+            let names = self.name_table_change();
+            responses.extend(self.respond::<P>(type_url::NAME_TABLE, &version, names));
+        }
+        responses
+    }
+
+    /// Nothing to say is not said, except that a client that asks for listeners or clusters is told there are none.
+    fn respond<P: Protocol>(
+        &mut self,
+        type_url: &str,
+        version: &str,
+        content: Content,
+    ) -> Option<P::Response> {
+        let complete = [type_url::CLUSTER, type_url::LISTENER].contains(&type_url);
+        if content.resources.is_empty() && content.removed.is_empty() && !complete {
+            return None;
+        }
+        P::respond(&mut self.stream, type_url, version, content)
+    }
+
+    fn content(&self, type_url: &str, scope: &Scope) -> Content {
+        let Some(watch) = self.stream.watch(type_url) else {
+            return Content::default();
+        };
+        match type_url {
+            type_url::CLUSTER => listed(&self.translated.clusters, watch, scope),
+            type_url::LISTENER => listed(&self.translated.listeners, watch, scope),
+            type_url::ROUTE => named(watch, scope, |name| self.translated.route(name)),
+            type_url::ENDPOINT => named(watch, scope, |name| self.endpoint(name)),
+            type_url::NAME_TABLE => Content {
+                resources: vec![self.translated.name_table.clone()],
+                removed: Vec::new(),
+            },
+            _ => Content::default(),
+        }
+    }
+
+    fn endpoint(&self, cluster: &str) -> Outgoing {
+        generate::endpoints(&self.publication.snapshot, &self.proxy, cluster)
+    }
+
+    /// `warming` receives the names of the clusters that differ.
+    fn cluster_changes(&self, variant: Variant, warming: &mut BTreeSet<String>) -> Content {
+        let Some(watch) = self.stream.watch(type_url::CLUSTER) else {
+            return Content::default();
+        };
+        let differing = self.translated.clusters.iter().filter(|c| watch.differs(c));
+        warming.extend(differing.map(|c| c.name.to_string()));
+        let mut content = listed(&self.translated.clusters, watch, &Scope::All);
+        if variant == Variant::Delta {
+            content
+                .resources
+                .retain(|c| warming.contains(&*c.name) || !c.name.starts_with("outbound"));
+        }
+        content
+    }
+
+    fn endpoint_changes(&self, all: bool, warming: &BTreeSet<String>) -> Content {
+        let Some(watch) = self.stream.watch(type_url::ENDPOINT) else {
+            return Content::default();
+        };
+        let resources = watch.names().iter().map(|name| self.endpoint(name));
+        let resources = resources.filter(|e| all || warming.contains(&*e.name) || watch.differs(e));
+        Content {
+            resources: resources.collect(),
+            removed: Vec::new(),
+        }
+    }
+
+    fn name_table_change(&self) -> Content {
+        let watch = self.stream.watch(type_url::NAME_TABLE);
+        let changed = watch.is_some_and(|watch| watch.differs(&self.translated.name_table));
+        let resources = changed.then(|| self.translated.name_table.clone());
+        Content {
+            resources: resources.into_iter().collect(),
+            removed: Vec::new(),
+        }
+    }
+}
+
+/// Of a type whose resources are all known: those in scope, and what the client holds and is no more.
+fn listed(resources: &[Outgoing], watch: &Watch, scope: &Scope) -> Content {
+    let wanted = |name: &str| match scope {
+        Scope::All => watch.wants(name),
+        Scope::Names(names) => names.contains(name),
+    };
+    let exists: BTreeSet<&str> = resources.iter().map(|r| &*r.name).collect();
+    Content {
+        resources: resources.iter().filter(|r| wanted(&r.name)).cloned().collect(),
+        removed: watch.vanished(|name| exists.contains(name)),
+    }
+}
+
+/// Of a type that is made by name.
+fn named(watch: &Watch, scope: &Scope, make: impl Fn(&str) -> Outgoing) -> Content {
+    let names = match scope {
+        Scope::All => watch.names(),
+        Scope::Names(names) => names,
+    };
+    Content {
+        resources: names.iter().map(|name| make(name)).collect(),
+        removed: Vec::new(),
+    }
+}
+
+/// Whether istiod would send all endpoints again, changed or not: when something may touch endpoints, and something
+/// beside it makes the push more than a push of single services.
+fn resends_all_endpoints(kinds: &BTreeSet<Kind>) -> bool {
+    const WITHOUT_ENDPOINTS: [Kind; 3] = [Kind::VirtualService, Kind::Gateway, Kind::WorkloadGroup];
+    const BY_SERVICE: [Kind; 6] = [
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::DestinationRule,
+        Kind::EndpointSlice,
+        Kind::Pod,
+        Kind::WorkloadEntry,
+    ];
+    kinds.iter().any(|k| !WITHOUT_ENDPOINTS.contains(k)) && !kinds.iter().all(|k| BY_SERVICE.contains(k))
+}

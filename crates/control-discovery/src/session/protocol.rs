@@ -1,0 +1,116 @@
+//! The two variants of ADS, as far as a session tells them apart.
+
+use api_envoy::envoy::config::core::v3::Node;
+use api_envoy::envoy::service::discovery::v3 as ads;
+use api_envoy::google::rpc::Status;
+use xds::Variant;
+use xds::server::{Content, Received, Refusal, Stream};
+
+/// One variant of ADS.
+pub trait Protocol: Send + Sync + 'static {
+    /// What the client sends.
+    type Request: Send + Sync;
+    /// What the server sends.
+    type Response: Send + Sync;
+    /// Which variant it is.
+    const VARIANT: Variant;
+
+    /// The resource type of a request.
+    fn type_url(request: &Self::Request) -> &str;
+    /// The node of a request.
+    fn node(request: &Self::Request) -> Option<&Node>;
+    /// The error of a request.
+    fn error(request: &Self::Request) -> Option<&Status>;
+    /// The resource type of a response.
+    fn response_type(response: &Self::Response) -> &str;
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// The request breaks the protocol.
+    fn receive(stream: &mut Stream, request: &Self::Request) -> Result<Received, Refusal>;
+    /// Makes a response, unless the client has refused the same content.
+    fn respond(
+        stream: &mut Stream,
+        type_url: &str,
+        version: &str,
+        content: Content,
+    ) -> Option<Self::Response>;
+}
+
+/// `DeltaAggregatedResources`.
+#[derive(Clone, Copy, Debug)]
+pub struct Delta;
+
+/// `StreamAggregatedResources`.
+#[derive(Clone, Copy, Debug)]
+pub struct StateOfTheWorld;
+
+impl Protocol for Delta {
+    type Request = ads::DeltaDiscoveryRequest;
+    type Response = ads::DeltaDiscoveryResponse;
+    const VARIANT: Variant = Variant::Delta;
+
+    fn type_url(request: &Self::Request) -> &str {
+        &request.type_url
+    }
+
+    fn node(request: &Self::Request) -> Option<&Node> {
+        request.node.as_ref()
+    }
+
+    fn error(request: &Self::Request) -> Option<&Status> {
+        request.error_detail.as_ref()
+    }
+
+    fn response_type(response: &Self::Response) -> &str {
+        &response.type_url
+    }
+
+    fn receive(stream: &mut Stream, request: &Self::Request) -> Result<Received, Refusal> {
+        stream.receive_delta(request)
+    }
+
+    fn respond(
+        stream: &mut Stream,
+        type_url: &str,
+        version: &str,
+        content: Content,
+    ) -> Option<Self::Response> {
+        stream.respond_delta(type_url, version, content)
+    }
+}
+
+impl Protocol for StateOfTheWorld {
+    type Request = ads::DiscoveryRequest;
+    type Response = ads::DiscoveryResponse;
+    const VARIANT: Variant = Variant::StateOfTheWorld;
+
+    fn type_url(request: &Self::Request) -> &str {
+        &request.type_url
+    }
+
+    fn node(request: &Self::Request) -> Option<&Node> {
+        request.node.as_ref()
+    }
+
+    fn error(request: &Self::Request) -> Option<&Status> {
+        request.error_detail.as_ref()
+    }
+
+    fn response_type(response: &Self::Response) -> &str {
+        &response.type_url
+    }
+
+    fn receive(stream: &mut Stream, request: &Self::Request) -> Result<Received, Refusal> {
+        stream.receive_sotw(request)
+    }
+
+    fn respond(
+        stream: &mut Stream,
+        type_url: &str,
+        version: &str,
+        content: Content,
+    ) -> Option<Self::Response> {
+        stream.respond_sotw(type_url, version, content)
+    }
+}

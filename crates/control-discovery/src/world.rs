@@ -1,0 +1,250 @@
+//! The world as it changes: objects in, snapshots out.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use control_snapshot::{Kind, Objects, Settings, Snapshot};
+use diagnostics::Diagnostic;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::debounce::Debounce;
+use crate::limits;
+
+/// One published state of the world.
+#[derive(Debug)]
+pub struct Publication {
+    /// Counts publications from 1.
+    pub sequence: u64,
+    /// The version that responses carry.
+    pub version: Arc<str>,
+    /// The world.
+    pub snapshot: Snapshot,
+    /// When the first change that it holds came in.
+    pub changed_at: Instant,
+    /// Which kinds changed, in this publication and in the ones before it.
+    history: VecDeque<(u64, BTreeSet<Kind>)>,
+}
+
+impl Publication {
+    /// The kinds that changed after an earlier publication. `None`: too long ago to tell.
+    #[must_use]
+    pub fn kinds_since(&self, sequence: u64) -> Option<BTreeSet<Kind>> {
+        let oldest = self.history.front().map_or(self.sequence, |(oldest, _)| *oldest);
+        if sequence + 1 < oldest {
+            return None;
+        }
+        let later = self.history.iter().filter(|(s, _)| *s > sequence);
+        Some(later.flat_map(|(_, kinds)| kinds.iter().copied()).collect())
+    }
+}
+
+struct State {
+    objects: Objects,
+    kinds: BTreeSet<Kind>,
+    debounce: Debounce,
+    ready: bool,
+    sequence: u64,
+    history: VecDeque<(u64, BTreeSet<Kind>)>,
+}
+
+/// Gathers changes and publishes them. Nothing is published before [`World::ready`]: half a world would take
+/// configuration away from proxies that have it.
+pub struct World {
+    state: Mutex<State>,
+    changed: Notify,
+    published: watch::Sender<Option<Arc<Publication>>>,
+    version_prefix: String,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World")
+            .field("version_prefix", &self.version_prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// An empty world. `started` goes into every version, so that versions of two runs of a control plane differ
+    /// (Istio uses the time).
+    #[must_use]
+    pub fn new(settings: Settings, started: &str) -> Arc<Self> {
+        let state = State {
+            objects: Objects::new(settings),
+            kinds: BTreeSet::new(),
+            debounce: Debounce::new(limits::DEBOUNCE_QUIET, limits::DEBOUNCE_MAX),
+            ready: false,
+            sequence: 0,
+            history: VecDeque::new(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            published: watch::Sender::new(None),
+            version_prefix: started.to_owned(),
+        })
+    }
+
+    /// Takes in a new or changed object; what is wrong with it is logged, and returned.
+    pub fn apply(&self, kind: Kind, object: Value) -> Option<Diagnostic> {
+        let diagnostic = {
+            let mut state = self.state.lock();
+            let diagnostic = state.objects.apply(kind, object);
+            state.touch(kind);
+            diagnostic
+        };
+        if let Some(diagnostic) = &diagnostic {
+            tracing::warn!(resource = %diagnostic.resource, field = %diagnostic.field, "{}", diagnostic.message);
+        }
+        self.changed.notify_one();
+        diagnostic
+    }
+
+    /// Takes an object out.
+    pub fn delete(&self, kind: Kind, namespace: &str, name: &str) {
+        {
+            let mut state = self.state.lock();
+            state.objects.delete(kind, namespace, name);
+            state.touch(kind);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Reads the current objects.
+    pub fn read<T>(&self, read: impl FnOnce(&Objects) -> T) -> T {
+        read(&self.state.lock().objects)
+    }
+
+    /// Everything that exists has been taken in: publish from now on.
+    pub fn ready(&self) {
+        {
+            let mut state = self.state.lock();
+            state.ready = true;
+            state.debounce.changed(Instant::now());
+        }
+        self.changed.notify_one();
+    }
+
+    /// The last publication, and those to come.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Publication>>> {
+        self.published.subscribe()
+    }
+
+    /// The last publication.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Publication>> {
+        self.published.borrow().clone()
+    }
+
+    /// Publishes changes as they come, for ever.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let due = {
+                let state = self.state.lock();
+                state.debounce.due().filter(|_| state.ready)
+            };
+            match due {
+                None => self.changed.notified().await,
+                Some(due) if due > Instant::now() => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = self.changed.notified() => {}
+                },
+                Some(_) => self.publish(),
+            }
+        }
+    }
+
+    /// Publishes at once what has changed, without waiting for quiet. For tests, and for [`World::run`].
+    pub fn publish(&self) {
+        let (objects, sequence, changed_at, history) = {
+            let mut state = self.state.lock();
+            let changed_at = state.debounce.take().unwrap_or_else(Instant::now);
+            state.sequence += 1;
+            let (sequence, kinds) = (state.sequence, std::mem::take(&mut state.kinds));
+            state.history.push_back((sequence, kinds));
+            if state.history.len() > limits::PUBLICATION_HISTORY {
+                state.history.pop_front();
+            }
+            (state.objects.clone(), sequence, changed_at, state.history.clone())
+        };
+        let snapshot = Snapshot::build(&objects);
+        let version = format!("{}/{sequence}", self.version_prefix).into();
+        tracing::debug!(sequence, "published");
+        let publication = Publication {
+            sequence,
+            version,
+            snapshot,
+            changed_at,
+            history,
+        };
+        self.published.send_replace(Some(Arc::new(publication)));
+    }
+}
+
+impl State {
+    fn touch(&mut self, kind: Kind) {
+        self.kinds.insert(kind);
+        self.debounce.changed(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn namespace(name: &str) -> Value {
+        json!({"metadata": {"name": name}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_published_before_the_world_is_complete() {
+        let world = World::new(Settings::default(), "t");
+        let running = tokio::spawn(Arc::clone(&world).run());
+        world.apply(Kind::Namespace, namespace("a"));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(world.current().is_none());
+        world.ready();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(&*world.current().expect("published").version, "t/1");
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_publication_that_says_which_kinds_changed() {
+        let world = World::new(Settings::default(), "t");
+        world.ready();
+        world.publish();
+        let running = tokio::spawn(Arc::clone(&world).run());
+        for index in 0..100 {
+            world.apply(Kind::Namespace, namespace(&format!("n{index}")));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.delete(Kind::Pod, "a", "b");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let publication = world.current().expect("published");
+        assert_eq!(publication.sequence, 3);
+        assert_eq!(publication.kinds_since(2), Some(BTreeSet::from([Kind::Pod])));
+        assert_eq!(
+            publication.kinds_since(1),
+            Some(BTreeSet::from([Kind::Namespace, Kind::Pod]))
+        );
+        running.abort();
+    }
+
+    #[test]
+    fn a_stream_that_lags_too_far_behind_cannot_tell_what_changed() {
+        let world = World::new(Settings::default(), "t");
+        for _ in 0..limits::PUBLICATION_HISTORY + 2 {
+            world.publish();
+        }
+        let publication = world.current().expect("published");
+        assert_eq!(publication.kinds_since(1), None);
+        assert!(publication.kinds_since(publication.sequence - 1).is_some());
+    }
+}
