@@ -10,5 +10,5 @@ pub mod fault;
 pub mod grpc_stats;
 pub mod router;
 
-pub use chain::{FilterChain, HttpFilter, check_route_overrides};
+pub use chain::{FilterChain, HttpFilter, route_config};
 pub use router::RouterConfig;

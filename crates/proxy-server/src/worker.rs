@@ -30,7 +30,10 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) type Load = Arc<[AtomicU32]>;
 
 /// A route configuration as one worker holds it: the count that each request moves is this thread's alone.
-#[allow(clippy::redundant_allocation, reason = "cloning the Arc would make all workers contend for its count")]
+#[allow(
+    clippy::redundant_allocation,
+    reason = "cloning the Arc would make all workers contend for its count"
+)]
 pub type LocalRoutes = Rc<Arc<RouteTable>>;
 
 /// A worker. Cheap to clone within its thread, and not `Send`.
@@ -80,10 +83,14 @@ impl Worker {
             next_connection: Cell::new(parts.index as u64),
             load: parts.load,
             peers: parts.peers,
-            process: Rc::new(ProcessInfo { hostname: (&*parts.hostname).into() }),
+            process: Rc::new(ProcessInfo {
+                hostname: (&*parts.hostname).into(),
+            }),
             http: HttpLocal::default(),
         };
-        Self { inner: Rc::new(inner) }
+        Self {
+            inner: Rc::new(inner),
+        }
     }
 
     /// The number of this worker; the first is 0.
@@ -113,7 +120,12 @@ impl Worker {
     /// The cluster called `name`. Slow: for `cluster_header` routes and the admin interface.
     #[must_use]
     pub fn cluster_by_name(&self, name: &str) -> Option<Rc<Cluster>> {
-        self.inner.clusters.borrow().iter().find(|c| &*c.config().name == name).cloned()
+        self.inner
+            .clusters
+            .borrow()
+            .iter()
+            .find(|c| &*c.config().name == name)
+            .cloned()
     }
 
     /// What makes the sockets of clusters that are bound to a source address, if that is not this process.
@@ -142,7 +154,10 @@ impl Worker {
     /// Loggers of this worker for configured access logs.
     #[must_use]
     pub fn access_loggers(&self, configs: &[AccessLogConfig]) -> Vec<Rc<dyn AccessLogger>> {
-        configs.iter().map(|config| config.logger(Rc::clone(&self.inner.process))).collect()
+        configs
+            .iter()
+            .map(|config| config.logger(Rc::clone(&self.inner.process)))
+            .collect()
     }
 
     pub(crate) fn listeners(&self) -> &Listeners {
@@ -160,14 +175,20 @@ impl Worker {
     pub(crate) fn count_connection(&self) -> ConnectionCount {
         let load = Arc::clone(&self.inner.load);
         load[self.inner.index].fetch_add(1, Ordering::Relaxed);
-        ConnectionCount { load, index: self.inner.index }
+        ConnectionCount {
+            load,
+            index: self.inner.index,
+        }
     }
 
     /// The worker that a new connection is better given to. Unless the balance must be exact, a worker keeps a
     /// connection while it has at most a quarter more than the least loaded, because handing over costs a wake-up.
     pub(crate) fn less_loaded_peer(&self, exact: bool) -> Option<usize> {
         let of = |worker: usize| self.inner.load[worker].load(Ordering::Relaxed);
-        let (mine, least) = (of(self.index()), (0..self.inner.load.len()).min_by_key(|w| of(*w))?);
+        let (mine, least) = (
+            of(self.index()),
+            (0..self.inner.load.len()).min_by_key(|w| of(*w))?,
+        );
         let tolerance = if exact { 0 } else { of(least) / 4 };
         (mine > of(least) + tolerance).then_some(least)
     }
@@ -202,8 +223,14 @@ impl Worker {
             Command::Routes { slot, table } => self.set_routes(slot, table),
             Command::PutListener(put) => self.inner.listeners.put(self, *put),
             Command::RemoveListener { name, drain } => self.inner.listeners.remove(&name, drain),
-            Command::DrainListeners { drain, inbound_only, stop_accepting } => {
-                self.inner.listeners.drain_all(drain, inbound_only, stop_accepting);
+            Command::DrainListeners {
+                drain,
+                inbound_only,
+                stop_accepting,
+            } => {
+                self.inner
+                    .listeners
+                    .drain_all(drain, inbound_only, stop_accepting);
             }
             Command::Connection(connection) => crate::acceptor::take_over(self, connection),
             Command::Inspect(inspect) => inspect(self),

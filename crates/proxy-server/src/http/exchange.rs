@@ -1,0 +1,363 @@
+//! One request and its response: from a complete request head to the end of the response and its access log.
+
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use proxy_core::{ConnectionInfo, StreamInfo};
+use proxy_http::{BodyFraming, HeaderId, Headers, RequestHead, Version, connection_lists, request_framing};
+use proxy_router::{Action, Match, Redirect, RouteResult, RouteTable};
+use tokio::time::Instant;
+
+use super::config::RouteSource;
+use super::connection::Connection;
+use super::local::Heads;
+use super::local_reply::LocalReply;
+use super::request_headers::Surroundings;
+use super::transport::Transport;
+use super::upload::Upload;
+use crate::worker::LocalRoutes;
+
+/// What the connection does after an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// Waits for the next request.
+    Open,
+    /// Closes: the client expects it.
+    Close,
+    /// Closes, after the client has had time to read the response.
+    Linger,
+    /// Closes at once; the response, if there was one, is not complete.
+    Abort,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// The whole response went out.
+    Complete,
+    /// It did not; the client has to notice.
+    Broken,
+}
+
+/// The state of one exchange.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) info: StreamInfo,
+    pub(crate) upload: Upload,
+    pub(crate) began: Instant,
+    /// The client wants the connection closed after this.
+    pub(crate) client_closes: bool,
+    /// We do.
+    pub(crate) we_close: bool,
+    /// The request asks for another protocol.
+    pub(crate) is_upgrade: bool,
+    pub(crate) to_head: bool,
+    pub(crate) operation: Option<Box<[u8]>>,
+    /// The caller's proxy gave the operation a name already.
+    pub(crate) named_by_caller: bool,
+    pub(crate) response_started: bool,
+    /// The response body goes out in chunks.
+    pub(crate) chunked: bool,
+    pub(crate) trailers: Option<Headers>,
+}
+
+impl Exchange {
+    fn new(connection: &Rc<ConnectionInfo>, began: Instant, upload: Upload) -> Self {
+        Exchange {
+            info: StreamInfo::new(Rc::clone(connection), SystemTime::now(), began.into_std()),
+            upload,
+            began,
+            client_closes: false,
+            we_close: false,
+            is_upgrade: false,
+            to_head: false,
+            operation: None,
+            named_by_caller: false,
+            response_started: false,
+            chunked: false,
+            trailers: None,
+        }
+    }
+}
+
+/// Routes that stay alive while a request uses them.
+enum Routes<'m> {
+    Inline(&'m RouteTable),
+    Rds(LocalRoutes),
+    /// The route configuration has not come, or is gone.
+    None,
+}
+
+impl<S: Transport> Connection<S> {
+    /// Carries a request, whose head is complete, to its end.
+    pub(crate) async fn exchange(&mut self, heads: &mut Heads) -> Next {
+        self.busy = true;
+        self.requests += 1;
+        let framing = match request_framing(&heads.request) {
+            Ok(framing) => framing,
+            Err(error) => {
+                self.client_broke_protocol(error);
+                return self.refuse(heads, LocalReply::protocol_error(error)).await;
+            }
+        };
+        let mut exchange = self.begin(&heads.request, framing);
+        let manager = Rc::clone(&self.manager);
+        let routes = match &manager.config.routes {
+            RouteSource::Inline(table) => Routes::Inline(table),
+            RouteSource::Rds(slot) => self.worker.routes(*slot).map_or(Routes::None, Routes::Rds),
+        };
+        let table = match &routes {
+            Routes::Inline(table) => Some(*table),
+            Routes::Rds(table) => Some(&***table),
+            Routes::None => None,
+        };
+        let outcome = match self.prepare(&mut heads.request, &mut exchange) {
+            Ok(()) => self.route(heads, &mut exchange, table).await,
+            Err(reply) => self.reply(heads, &mut exchange, *reply, None).await,
+        };
+        self.finish(heads, exchange, outcome)
+    }
+
+    /// Answers a request whose head was not understood, and gives the connection up.
+    pub(crate) async fn refuse(&mut self, heads: &mut Heads, reply: LocalReply) -> Next {
+        self.busy = true;
+        let version = heads.request.version;
+        heads.request.clear();
+        let mut exchange = self.begin(&heads.request, BodyFraming::None);
+        exchange.info.protocol = Some(version);
+        let outcome = self.reply(heads, &mut exchange, reply, None).await;
+        self.finish(heads, exchange, outcome)
+    }
+
+    fn begin(&mut self, request: &RequestHead, framing: BodyFraming) -> Exchange {
+        let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
+        shard.inc(stats.downstream_rq_total);
+        shard.inc(stats.downstream_rq_http1_total);
+        shard.move_gauge(stats.downstream_rq_active, 1);
+        let upload = Upload::new(framing, self.manager.config.head_limits);
+        let mut exchange = Exchange::new(&self.info, Instant::now(), upload);
+        exchange.info.protocol = Some(request.version);
+        exchange.to_head = request.is_head();
+        exchange.client_closes = match request.version {
+            Version::Http10 => !connection_lists(&request.headers, b"keep-alive"),
+            _ => {
+                request.headers.get_id(HeaderId::Connection).is_some()
+                    && connection_lists(&request.headers, b"close")
+            }
+        };
+        exchange
+    }
+
+    /// Checks the request and manipulates its head as Envoy does before the first filter.
+    fn prepare(&mut self, request: &mut RequestHead, exchange: &mut Exchange) -> Result<(), Box<LocalReply>> {
+        let config = &self.manager.config;
+        if let Err(reply) = config.check_request(request, &self.info) {
+            let stats = &config.stats;
+            match &*reply.details {
+                "absolute_path_rejected" => self.worker.shard().inc(stats.downstream_rq_non_relative_path),
+                "path_normalization_failed" if reply.location.is_some() => {
+                    self.worker
+                        .shard()
+                        .inc(stats.downstream_rq_redirected_with_normalized_path);
+                }
+                "path_normalization_failed" => {
+                    self.worker
+                        .shard()
+                        .inc(stats.downstream_rq_failed_path_normalization);
+                }
+                _ => {}
+            }
+            return Err(reply);
+        }
+        let worker = &self.worker;
+        let surroundings = Surroundings {
+            connection: &self.info,
+            own_address: worker.http().own_address,
+            random: &|| worker.random(),
+        };
+        let prepared = config.prepare_request(request, &surroundings)?;
+        exchange.info.downstream_remote_address = prepared.client.address;
+        exchange.info.is_traced = prepared.is_traced;
+        exchange.named_by_caller = prepared.named_by_caller;
+        exchange.is_upgrade = request.is_upgrade();
+        if !config.proxy_100_continue
+            && request
+                .headers
+                .get(&HeaderId::Expect)
+                .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+        {
+            request.headers.remove(&HeaderId::Expect);
+            if !exchange.upload.is_complete() {
+                let out = self.down.write.bytes(&worker.http().buffers);
+                out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the route and does what it says.
+    async fn route(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange,
+        table: Option<&RouteTable>,
+    ) -> Outcome {
+        let random = self.worker.random();
+        let found = table.map_or(RouteResult::NotFound, |table| table.find(&heads.request, random));
+        let stats = &self.manager.config.stats;
+        match found {
+            RouteResult::NotFound => {
+                self.worker.shard().inc(stats.no_route);
+                let mut reply =
+                    LocalReply::new(404, "route_not_found").flag(proxy_core::ResponseFlag::NoRouteFound);
+                reply.close = heads.request.is_connect();
+                self.reply(heads, exchange, reply, None).await
+            }
+            RouteResult::HttpsRequired(host) => {
+                exchange.info.virtual_host_name = Some((&*host.name).into());
+                self.worker.shard().inc(stats.rq_redirect);
+                let mut reply = LocalReply::new(301, "direct_response");
+                reply.location = Some(Redirect::to_https().location(&heads.request, None));
+                self.reply(heads, exchange, reply, None).await
+            }
+            RouteResult::Found(matched) => self.follow(heads, exchange, &matched).await,
+        }
+    }
+
+    /// Does what a route says.
+    async fn follow(&mut self, heads: &mut Heads, exchange: &mut Exchange, matched: &Match<'_>) -> Outcome {
+        let route = matched.route();
+        if !route.name.is_empty() {
+            exchange.info.route_name = Some((&*route.name).into());
+        }
+        exchange.info.virtual_host_name = Some((&*matched.virtual_host().name).into());
+        self.apply_decorator(&mut heads.request, exchange, matched);
+        let stats = &self.manager.config.stats;
+        match matched.action() {
+            Action::Forward(forward) => {
+                self.worker.shard().inc(stats.rq_total);
+                if let Some(reply) = self.check_upgrade(&heads.request, exchange, forward) {
+                    return self.reply(heads, exchange, reply, Some(matched)).await;
+                }
+                self.forward(heads, exchange, matched, forward).await
+            }
+            Action::Redirect(redirect) => {
+                self.worker.shard().inc(stats.rq_redirect);
+                let mut reply = LocalReply::new(redirect.status(), "direct_response");
+                reply.location = matched.redirect_location(&heads.request);
+                self.reply(heads, exchange, reply, Some(matched)).await
+            }
+            Action::DirectResponse(direct) => {
+                self.worker.shard().inc(stats.rq_direct_response);
+                let mut reply = LocalReply::new(direct.status, "direct_response");
+                reply.body = direct.body.clone().into();
+                self.reply(heads, exchange, reply, Some(matched)).await
+            }
+        }
+    }
+
+    /// Passes the operation's name on: to the upstream when we are the caller's proxy, back to the caller otherwise.
+    fn apply_decorator(&self, request: &mut RequestHead, exchange: &mut Exchange, matched: &Match<'_>) {
+        let config = &self.manager.config;
+        let Some(decorator) = matched
+            .route()
+            .decorator
+            .as_ref()
+            .filter(|_| config.tracing.is_some())
+        else {
+            return;
+        };
+        if !decorator.propagate || decorator.operation.is_empty() {
+            return;
+        }
+        if config.direction == proxy_core::TrafficDirection::Outbound {
+            request.headers.set(
+                &HeaderId::XEnvoyDecoratorOperation,
+                decorator.operation.as_bytes(),
+            );
+        } else if !exchange.named_by_caller {
+            exchange.operation = Some(decorator.operation.as_bytes().into());
+        }
+    }
+
+    /// Refuses upgrades that neither connection manager nor route allows, and CONNECT.
+    fn check_upgrade(
+        &self,
+        request: &RequestHead,
+        exchange: &Exchange,
+        forward: &proxy_router::Forward,
+    ) -> Option<LocalReply> {
+        if !exchange.is_upgrade && !request.is_connect() {
+            return None;
+        }
+        let wanted = request.headers.get(&HeaderId::Upgrade).unwrap_or_default();
+        let by_route = forward
+            .upgrades
+            .iter()
+            .find(|rule| rule.upgrade.as_bytes().eq_ignore_ascii_case(wanted))
+            .map(|rule| rule.enabled);
+        if !request.is_connect() && self.manager.config.allows_upgrade(wanted, by_route) {
+            return None;
+        }
+        self.worker
+            .shard()
+            .inc(self.manager.config.stats.downstream_rq_ws_on_non_ws_route);
+        Some(LocalReply::new(403, "upgrade_failed").close())
+    }
+
+    /// Counts and records the end of an exchange; says what the connection does next.
+    fn finish(&mut self, heads: &mut Heads, mut exchange: Exchange, outcome: Outcome) -> Next {
+        let now = Instant::now();
+        let info = &mut exchange.info;
+        info.finish(now.into_std());
+        info.bytes.received = exchange.upload.received;
+        let config = &self.manager.config;
+        let (shard, stats) = (self.worker.shard(), &config.stats);
+        shard.move_gauge(stats.downstream_rq_active, -1);
+        if let Some(status) = info.response_code {
+            shard.inc(stats.downstream_rq_completed);
+            stats.count_status(shard, status);
+        }
+        let elapsed = now.saturating_duration_since(exchange.began);
+        shard.record(
+            stats.downstream_rq_time,
+            u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        );
+        let response = exchange.response_started.then_some(&heads.response);
+        for logger in &self.manager.loggers {
+            logger.log(info, &heads.request, response, exchange.trailers.as_ref());
+        }
+        if outcome == Outcome::Broken {
+            return Next::Abort;
+        }
+        if !exchange.upload.is_complete() {
+            shard.inc(stats.downstream_rq_response_before_rq_complete);
+            if !self.discard_rest(&mut exchange.upload) {
+                return Next::Linger;
+            }
+        }
+        match (exchange.client_closes, exchange.we_close) {
+            (_, true) => Next::Linger,
+            (true, false) => Next::Close,
+            (false, false) => Next::Open,
+        }
+    }
+
+    /// Reads over what has come of a body that nobody wanted; true when that was all of it.
+    fn discard_rest(&mut self, upload: &mut Upload) -> bool {
+        loop {
+            match upload.discard(self.down.read.unread()) {
+                Ok(consumed) => {
+                    self.down.read.consume(consumed);
+                    if upload.is_complete() {
+                        return true;
+                    }
+                    if consumed == 0 {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+}

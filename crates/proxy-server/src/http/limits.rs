@@ -1,0 +1,47 @@
+//! Limits of the HTTP connection manager; defaults are Envoy's.
+
+use std::time::Duration;
+
+/// Size of a read block, and so the most that is read at once.
+pub const READ_BLOCK_BYTES: usize = 16 * 1024;
+
+/// Most free read blocks, and write buffers, that a worker keeps for the next connection that needs one.
+pub const FREE_BLOCKS: usize = 64;
+
+/// A write buffer that has grown beyond this is not kept.
+pub const KEPT_WRITE_BYTES: usize = 64 * 1024;
+
+/// Response bodies up to this size travel in one write with their head.
+pub const COALESCED_BODY_BYTES: usize = 16 * 1024;
+
+/// Most bytes waiting to be written on one side before reading on the other pauses.
+pub const PENDING_WRITE_BYTES: usize = 64 * 1024;
+
+/// Most bytes of a request body that are kept for a retry, where the route does not say otherwise
+/// (Envoy: `per_request_buffer_limit_bytes` falls back to the connection's buffer limit; a retry needs far less).
+pub const RETRY_BODY_BYTES: usize = 64 * 1024;
+
+/// Most bytes that a pipelining client may send ahead while its request is being served.
+pub const PIPELINED_BYTES: usize = 64 * 1024;
+
+/// Most 1xx responses before the final one.
+pub const INTERIM_RESPONSES: usize = 16;
+
+/// `stream_idle_timeout` when the configuration is silent.
+pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// `idle_timeout` of downstream connections when the configuration is silent.
+pub const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// `delayed_close_timeout` when the configuration is silent: how long a connection that was told to close may
+/// linger, so that the client reads the response before it sees a reset.
+pub const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Largest `max_request_headers_kb` (Envoy: 8192).
+pub const REQUEST_HEADERS_KIB_CEILING: u32 = 8192;
+
+/// Most pairs of heads that a worker keeps for reuse.
+pub const FREE_HEADS: usize = 64;
+
+/// Longest time of a mirrored request; nobody waits for it.
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);

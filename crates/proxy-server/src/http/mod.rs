@@ -1,0 +1,69 @@
+//! The HTTP connection manager and its router (`envoy.filters.network.http_connection_manager`,
+//! `envoy.filters.http.router`).
+//!
+//! One task per downstream connection drives both sides, without channels: `connection` reads request heads,
+//! `exchange` carries one request to its end, `attempt` is one try at an upstream, `forward` moves the bytes.
+//! Configuration is compiled once by [`HttpConfig`] and shared; [`HttpConnectionManager`] is what a worker makes of it.
+
+mod attempt;
+mod buffer;
+mod config;
+mod connection;
+mod date;
+mod exchange;
+mod forward;
+mod forwarded;
+pub mod limits;
+mod local;
+mod local_reply;
+mod mirror;
+mod path;
+mod refusals;
+mod relay;
+mod reply;
+mod request_headers;
+mod request_id;
+mod response_headers;
+mod stats;
+mod timer;
+mod tracing;
+mod transport;
+mod tunnel;
+mod upload;
+mod upstream;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_core::AccessLogger;
+
+pub use config::{HttpConfig, RouteSource};
+pub use connection::serve;
+pub(crate) use local::HttpLocal;
+pub use stats::HttpStats;
+pub use transport::Transport;
+
+use crate::worker::Worker;
+
+/// A connection manager on one worker.
+pub struct HttpConnectionManager {
+    pub(crate) config: Arc<HttpConfig>,
+    pub(crate) loggers: Vec<Rc<dyn AccessLogger>>,
+}
+
+impl std::fmt::Debug for HttpConnectionManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpConnectionManager")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpConnectionManager {
+    /// Makes a worker's connection manager out of shared configuration.
+    #[must_use]
+    pub fn new(config: Arc<HttpConfig>, worker: &Worker) -> Rc<Self> {
+        let loggers = worker.access_loggers(&config.access_logs);
+        Rc::new(HttpConnectionManager { config, loggers })
+    }
+}

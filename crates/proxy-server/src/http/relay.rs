@@ -1,0 +1,162 @@
+//! Sending an upstream's response to the client, and giving the connection back.
+
+use std::future::poll_fn;
+
+use proxy_core::ResponseFlag;
+use proxy_http::HeaderId;
+use tokio::time::Instant;
+
+use super::attempt::{Answer, Routed, upstream_persists};
+use super::connection::Connection;
+use super::exchange::{Exchange, Outcome};
+use super::forward::{Download, Expiry, Forward, PhaseEnd, Reset};
+use super::local::Heads;
+use super::transport::Transport;
+
+impl<S: Transport> Connection<S> {
+    /// Relays a response whose head has come.
+    pub(crate) async fn relay(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange,
+        routed: &mut Routed<'_>,
+        mut answer: Answer,
+    ) -> Outcome {
+        let status = heads.response.status();
+        let persists =
+            upstream_persists(heads) && !matches!(answer.framing, proxy_http::BodyFraming::UntilClose);
+        exchange.info.response_code_details = Some("via_upstream".into());
+        if routed.matched.virtual_host().include_attempt_count_in_response {
+            let mut digits = itoa::Buffer::new();
+            let count = digits.format(exchange.info.attempt_count);
+            heads
+                .response
+                .headers
+                .set(&HeaderId::XEnvoyAttemptCount, count.as_bytes());
+        }
+        let process = self.worker.process();
+        routed
+            .matched
+            .finalize_response(&mut heads.response, &heads.request, &exchange.info, process);
+        // An upgrade that was refused leaves both sides in doubt about what comes next.
+        exchange.we_close |= exchange.is_upgrade && status != 101;
+        self.decide_closing(exchange);
+        let mut download = self.frame_download(heads, exchange, answer.framing);
+        self.write_head(heads, exchange, false);
+        if status == 101 {
+            return self.tunnel(exchange, routed, answer).await;
+        }
+        let end = self.move_body(exchange, routed, &mut answer, &mut download).await;
+        exchange.info.bytes.sent = download.received;
+        exchange.trailers = download.trailers.take();
+        self.count_response(exchange, routed, status);
+        answer.connection.count_bytes();
+        if end == PhaseEnd::Done {
+            self.give_back(exchange, answer, persists);
+            return Outcome::Complete;
+        }
+        self.explain_end(heads, exchange, routed, end).await
+    }
+
+    async fn move_body(
+        &mut self,
+        exchange: &mut Exchange,
+        routed: &mut Routed<'_>,
+        answer: &mut Answer,
+        download: &mut Download,
+    ) -> PhaseEnd {
+        let pool = &self.worker.http().buffers;
+        // A response has begun: what is left is the whole request's time.
+        routed.deadlines.per_try = None;
+        routed.deadlines.per_try_idle = None;
+        let mut forward = Forward {
+            down: &mut self.down,
+            up: &mut answer.connection,
+            upload: &mut exchange.upload,
+            timer: &mut self.timer,
+            deadlines: &mut routed.deadlines,
+            pool,
+            upload_broken: answer.upload_broken,
+            route_timeout: Some(routed.timeouts.global).filter(|timeout| !timeout.is_zero()),
+            per_try_timeout: None,
+        };
+        poll_fn(|context| forward.poll_body(download, context)).await
+    }
+
+    fn count_response(&self, exchange: &Exchange, routed: &Routed<'_>, status: u16) {
+        let (shard, stats) = (routed.cluster.shard(), &routed.cluster.config().stats);
+        shard.inc(stats.upstream_rq_completed);
+        if let Some(class) = stats.status_class(status) {
+            shard.inc(class);
+        }
+        let elapsed = u64::try_from(exchange.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        shard.record(stats.upstream_rq_time, elapsed);
+    }
+
+    /// The connection serves the next request if nothing is left over on it.
+    fn give_back(&self, exchange: &Exchange, answer: Answer, persists: bool) {
+        let connection = answer.connection;
+        let cluster = answer.request.cluster();
+        let stats = &cluster.config().stats;
+        if !persists {
+            cluster.shard().inc(stats.upstream_cx_close_notify);
+        }
+        let clean = exchange.upload.is_complete() && !answer.upload_broken && connection.read.is_empty();
+        if persists && clean {
+            connection.give_back(Instant::now(), &self.worker.http().buffers);
+        } else {
+            cluster.shard().inc(stats.upstream_cx_destroy_local);
+        }
+    }
+
+    /// Records why a response could not be completed.
+    async fn explain_end(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange,
+        routed: &Routed<'_>,
+        end: PhaseEnd,
+    ) -> Outcome {
+        let stats = &self.manager.config.stats;
+        let info = &mut exchange.info;
+        match end {
+            PhaseEnd::Client(fault) => return self.client_fault_in_response(heads, exchange, fault).await,
+            PhaseEnd::Upstream(reset) => {
+                let (flag, details) = match reset {
+                    Reset::Terminated => (
+                        ResponseFlag::UpstreamConnectionTermination,
+                        "upstream_reset_after_response_started{connection_termination}",
+                    ),
+                    Reset::Protocol => (
+                        ResponseFlag::UpstreamProtocolError,
+                        "upstream_reset_after_response_started{protocol_error}",
+                    ),
+                };
+                info.flag(flag);
+                info.response_code_details = Some(details.into());
+            }
+            PhaseEnd::Expired(expiry) => {
+                self.count_expiry(expiry);
+                let (flag, details) = match expiry {
+                    Expiry::Idle => (ResponseFlag::StreamIdleTimeout, "stream_idle_timeout"),
+                    Expiry::MaxStream => (ResponseFlag::DurationTimeout, "max_duration_timeout"),
+                    _ => (ResponseFlag::UpstreamRequestTimeout, "response_timeout"),
+                };
+                if flag == ResponseFlag::UpstreamRequestTimeout {
+                    routed
+                        .cluster
+                        .shard()
+                        .inc(routed.cluster.config().stats.upstream_rq_timeout);
+                }
+                info.flag(flag);
+                info.response_code_details = Some(details.into());
+            }
+            PhaseEnd::Done => {}
+        }
+        self.worker
+            .shard()
+            .inc(stats.rq_reset_after_downstream_response_started);
+        self.worker.shard().inc(stats.downstream_rq_tx_reset);
+        Outcome::Broken
+    }
+}

@@ -1,0 +1,193 @@
+//! Upstream HTTP/1 connections: taking one for a request, and giving it back.
+
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use proxy_core::Address;
+use proxy_http::{HeadLimits, HeadParser};
+use proxy_upstream::{
+    Acquired, Cluster, ConnectError, ConnectionPermit, Host, HostAddress, Overflow, RequestPriority, Stream,
+};
+use tokio::time::Instant;
+
+use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
+use super::transport::{SocketStream, Transport as _};
+use crate::worker::Worker;
+
+/// An upstream connection with its buffers. It counts against the cluster's limits until it is dropped.
+#[derive(Debug)]
+pub(crate) struct UpstreamConnection {
+    pub(crate) stream: SocketStream,
+    pub(crate) read: ReadBuffer,
+    pub(crate) write: WriteBuffer,
+    pub(crate) parser: HeadParser,
+    pub(crate) id: u64,
+    /// Requests on this connection so far, the present one included.
+    pub(crate) requests: u32,
+    pub(crate) local_address: Option<Address>,
+    /// Bytes of the present request and response; counted when the request ends.
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    opened: Instant,
+    permit: ConnectionPermit,
+}
+
+/// Why a request got no connection.
+#[derive(Debug)]
+pub(crate) enum CheckoutError {
+    /// A circuit breaker is open.
+    Overflow,
+    /// No connection could be made.
+    Connect(ConnectError),
+}
+
+impl From<Overflow> for CheckoutError {
+    fn from(_: Overflow) -> Self {
+        CheckoutError::Overflow
+    }
+}
+
+/// An idle connection to the host that still works, if there is one.
+pub(crate) fn take_idle(
+    cluster: &Cluster,
+    host: &Host,
+    now: Instant,
+    pool: &BufferPool,
+) -> Option<Box<UpstreamConnection>> {
+    host.pool::<Box<UpstreamConnection>>().take(
+        now.into_std(),
+        cluster.config().http.idle_timeout,
+        |connection| connection.is_usable(pool),
+    )
+}
+
+/// A connection to the host: an idle one, a new one, or the first that becomes free.
+pub(crate) async fn checkout(
+    worker: &Worker,
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+    priority: RequestPriority,
+) -> Result<Box<UpstreamConnection>, CheckoutError> {
+    let usable = |connection: &mut Box<UpstreamConnection>| connection.is_usable(&worker.http().buffers);
+    let now = Instant::now();
+    match proxy_upstream::acquire(cluster, host, priority, now.into_std(), usable).await? {
+        Acquired::Ready(connection) => Ok(connection),
+        Acquired::Connect(permit) => {
+            let dialer = worker.dialer();
+            let stream = proxy_upstream::connect(&permit, dialer.as_deref())
+                .await
+                .map_err(CheckoutError::Connect)?;
+            cluster
+                .shard()
+                .inc(cluster.config().stats.upstream_cx_http1_total);
+            Ok(Box::new(UpstreamConnection::new(stream, permit, worker)))
+        }
+    }
+}
+
+impl UpstreamConnection {
+    fn new(stream: Stream, permit: ConnectionPermit, worker: &Worker) -> Self {
+        let local_address = match &stream {
+            Stream::Tcp(stream) => stream.local_addr().ok().map(Address::from),
+            Stream::Unix(_) => None,
+        };
+        let http = &permit.cluster().config().http;
+        let default = HeadLimits {
+            bytes: proxy_http::limits::RESPONSE_HEAD_BYTES,
+            ..HeadLimits::default()
+        };
+        let limits = HeadLimits {
+            bytes: http
+                .max_response_headers_kib
+                .map_or(default.bytes, |kib| kib as usize * 1024),
+            fields: http
+                .max_headers_count
+                .map_or(default.fields, |count| count as usize),
+        };
+        UpstreamConnection {
+            stream: SocketStream(stream),
+            read: ReadBuffer::default(),
+            write: WriteBuffer::default(),
+            parser: HeadParser::new(limits),
+            id: worker.http().next_upstream_connection(),
+            requests: 0,
+            local_address,
+            sent: 0,
+            received: 0,
+            opened: Instant::now(),
+            permit,
+        }
+    }
+
+    /// True while nothing has come on an idle connection: neither its end nor bytes that nobody asked for.
+    fn is_usable(&mut self, pool: &BufferPool) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        if self.stream.poll_readable(&mut context).is_pending() {
+            return true;
+        }
+        // The readiness may be a remainder of the last read; only a read tells.
+        let usable = self
+            .read
+            .poll_fill(&mut self.stream, &mut context, pool)
+            .is_pending();
+        self.read.release(pool);
+        usable
+    }
+
+    /// Begins a request.
+    pub(crate) fn begin_request(&mut self) {
+        self.requests += 1;
+        (self.sent, self.received) = (0, 0);
+    }
+
+    /// Counts the bytes of the request that has ended.
+    pub(crate) fn count_bytes(&self) {
+        let cluster = self.permit.cluster();
+        let stats = &cluster.config().stats;
+        cluster
+            .shard()
+            .add(stats.upstream_cx_rx_bytes_total, self.received);
+        cluster.shard().add(stats.upstream_cx_tx_bytes_total, self.sent);
+    }
+
+    /// Gives the connection back for the next request, unless it has carried enough.
+    pub(crate) fn give_back(mut self: Box<Self>, now: Instant, pool: &BufferPool) {
+        self.read.release(pool);
+        self.write.clear(pool);
+        let (cluster, host) = (Rc::clone(self.permit.cluster()), Rc::clone(self.permit.host()));
+        let options = &cluster.config().http;
+        let most = options.max_requests_per_connection;
+        if most > 0 && self.requests >= most {
+            cluster
+                .shard()
+                .inc(cluster.config().stats.upstream_cx_max_requests);
+            return;
+        }
+        let too_old = options
+            .max_connection_duration
+            .is_some_and(|limit| now - self.opened >= limit);
+        if !too_old && !host.is_removed() {
+            host.pool::<Box<UpstreamConnection>>()
+                .give_back(self, now.into_std());
+        }
+    }
+}
+
+impl Drop for UpstreamConnection {
+    fn drop(&mut self) {
+        let cluster = self.permit.cluster();
+        let length = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        cluster
+            .shard()
+            .record(cluster.config().stats.upstream_cx_length_ms, length);
+    }
+}
+
+/// A host's address in the form that logs use.
+pub(crate) fn address_of(host: &Host) -> Option<Address> {
+    host.with_spec(|spec| match &spec.address {
+        HostAddress::Ip(address) => Some(Address::Ip(*address)),
+        HostAddress::Pipe(path) => Some(Address::Pipe(path.to_string_lossy().as_ref().into())),
+        HostAddress::Name(..) => None,
+    })
+}
