@@ -138,7 +138,13 @@ impl Host {
     /// # Panics
     /// When two types of connection are pooled on one host, which is a mistake of the caller.
     pub fn pool<C: 'static>(&self) -> &Pool<C> {
-        let pool = self.pool.get_or_init(|| Box::new(Pool::<C>::new()));
+        let pool = self.pool.get_or_init(|| {
+            let pool = Pool::<C>::new();
+            if self.removed.get() {
+                pool.close();
+            }
+            Box::new(pool)
+        });
         let any: &dyn Any = pool.as_any();
         any.downcast_ref()
             .expect("one type of upstream connection per process")

@@ -74,7 +74,7 @@ pub struct OriginalDstConfig {
 }
 
 /// The header that `use_http_header` reads when no name is given.
-pub const ORIGINAL_DST_HEADER: &str = "x-envoy-original-dst-host";
+const ORIGINAL_DST_HEADER: &str = "x-envoy-original-dst-host";
 
 impl Discovery {
     pub(super) fn compile(proto: &pb::Cluster) -> ConfigResult<Self> {

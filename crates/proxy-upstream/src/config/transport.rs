@@ -13,7 +13,7 @@ use api_envoy::{Struct, any};
 use proxy_core::{ConfigError, ConfigResult};
 
 /// The metadata that `transport_socket_matches` looks at.
-pub const MATCH_METADATA: &str = "envoy.transport_socket_match";
+const MATCH_METADATA: &str = "envoy.transport_socket_match";
 
 /// The transport socket of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]

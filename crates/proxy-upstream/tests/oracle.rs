@@ -1,0 +1,100 @@
+//! What a real istiod sends must be accepted: the recordings of the scenarios that this proxy serves today.
+
+use std::path::PathBuf;
+
+use api_envoy::envoy::config::cluster::v3::Cluster;
+use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use api_envoy::json::Schema;
+use proxy_upstream::{Assignment, ClusterConfig};
+use telemetry::stats::Registry;
+
+const SCENARIOS: &[&str] = &[
+    "01-base",
+    "02-header-subset",
+    "03-weighted",
+    "05-rewrite-redirect-direct",
+    "11-pool-outlier",
+    "13-locality",
+    "15-gateway-http",
+    "15b-gateway-http-no-routes",
+    "19-service-entry",
+    "29-workload-entry",
+    "31-delegate",
+];
+
+/// Clusters whose every host is reached by TLS alone; they are refused until there is TLS.
+const TLS_ONLY: &[&str] = &[
+    "outbound|7000||peers.default.svc.cluster.local",
+    "outbound|7001||peers.default.svc.cluster.local",
+];
+
+/// The recordings called `file`, or `None` where there are none.
+fn recordings(file: &str) -> Option<Vec<(PathBuf, Vec<serde_json::Value>)>> {
+    let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
+    let root = std::env::var_os("LATEEN_ORACLE")
+        .map_or(default, PathBuf::from)
+        .join("istiod-xds");
+    if !root.is_dir() {
+        assert!(std::env::var_os("CI").is_none(), "{} is absent", root.display());
+        eprintln!("NOT RUN: {} is absent", root.display());
+        return None;
+    }
+    let proxies = SCENARIOS
+        .iter()
+        .flat_map(|s| std::fs::read_dir(root.join(s)).expect("scenario folder"));
+    let files = proxies
+        .map(|entry| entry.unwrap().path().join(file))
+        .filter(|path| path.is_file());
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, serde_json::from_str(&text).unwrap())
+    };
+    Some(files.map(read).collect())
+}
+
+fn without_type(mut resource: serde_json::Value) -> serde_json::Value {
+    resource.as_object_mut().unwrap().remove("@type");
+    resource
+}
+
+#[test]
+fn every_recorded_cluster_is_accepted() {
+    let Some(recordings) = recordings("cds.json") else {
+        return;
+    };
+    let (schema, registry) = (Schema::get(), Registry::new());
+    let mut accepted = 0;
+    for (path, resources) in recordings {
+        for resource in resources {
+            let proto: Cluster = schema.parse(&without_type(resource)).unwrap();
+            match ClusterConfig::compile(&proto, &registry) {
+                Ok(_) => accepted += 1,
+                Err(error) => {
+                    let known = TLS_ONLY.contains(&&*proto.name) && error.path() == "transport_socket";
+                    assert!(known, "{}: {}: {error}", path.display(), proto.name);
+                }
+            }
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
+}
+
+#[test]
+fn every_recorded_endpoint_set_is_accepted() {
+    let Some(recordings) = recordings("eds.json") else {
+        return;
+    };
+    let schema = Schema::get();
+    let mut hosts = 0;
+    for (path, resources) in recordings {
+        for resource in resources {
+            let proto: ClusterLoadAssignment = schema.parse(&without_type(resource)).unwrap();
+            let plaintext = proxy_upstream::config::TransportSelection::plaintext();
+            match Assignment::compile(&proto, &plaintext, None) {
+                Ok(assignment) => hosts += assignment.hosts().count(),
+                Err(error) => panic!("{}: {}: {error}", path.display(), proto.cluster_name),
+            }
+        }
+    }
+    assert!(hosts > 50, "{hosts}");
+}

@@ -1,0 +1,223 @@
+//! Pools, circuit breakers and counts, across updates of endpoints.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use proxy_upstream::{Acquired, ConnectionPermit, Overflow, RequestPriority, acquire};
+use support::{SLOT, World, port};
+
+const TWO: &str = "[{ hosts: [{ port: 1 }, { port: 2 }] }]";
+
+/// A connection as the connection manager keeps it: something, and the permit.
+#[derive(Debug)]
+struct Connection {
+    number: u32,
+    _permit: ConnectionPermit,
+}
+
+fn open(world: &World, port_wanted: u16, number: u32) -> Connection {
+    let host = world
+        .cluster()
+        .hosts()
+        .into_iter()
+        .find(|h| port(h) == port_wanted)
+        .unwrap();
+    let permit = ConnectionPermit::take(world.cluster(), &host, RequestPriority::Default).unwrap();
+    Connection {
+        number,
+        _permit: permit,
+    }
+}
+
+fn idle(world: &World, port_wanted: u16) -> Option<usize> {
+    let host = world
+        .cluster()
+        .hosts()
+        .into_iter()
+        .find(|h| port(h) == port_wanted)?;
+    Some(host.pool::<Connection>().idle())
+}
+
+fn give_back(connection: Connection, now: Instant) {
+    let host = std::rc::Rc::clone(connection._permit.host());
+    host.pool::<Connection>().give_back(connection, now);
+}
+
+#[test]
+fn an_endpoint_update_keeps_pools_and_counts_of_hosts_that_stay() {
+    let mut world = World::new("type: EDS", TWO);
+    let now = Instant::now();
+    give_back(open(&world, 1, 0), now);
+    give_back(open(&world, 2, 0), now);
+    let staying = world
+        .cluster()
+        .hosts()
+        .into_iter()
+        .find(|h| port(h) == 1)
+        .unwrap();
+    let leaving = world
+        .cluster()
+        .hosts()
+        .into_iter()
+        .find(|h| port(h) == 2)
+        .unwrap();
+    let request = world
+        .cluster()
+        .begin_request(&staying, RequestPriority::Default)
+        .unwrap();
+    assert_eq!(world.stat("upstream_cx_active"), 2);
+
+    world.update("[{ hosts: [{ port: 3 }, { port: 1, weight: 5 }] }]");
+    assert_eq!(
+        (idle(&world, 1), idle(&world, 2), idle(&world, 3)),
+        (Some(1), None, Some(0))
+    );
+    assert_eq!(staying.active_requests(), 1);
+    assert_eq!(
+        staying.spec().weight,
+        5,
+        "what the configuration says of it may change"
+    );
+    assert!(leaving.is_removed() && !staying.is_removed());
+    assert_eq!(
+        world.stat("upstream_cx_active"),
+        1,
+        "the idle connection of the host that left is closed"
+    );
+    drop(request);
+    assert_eq!(staying.active_requests(), 0);
+}
+
+#[test]
+fn a_connection_of_a_host_that_left_is_closed_when_its_request_ends() {
+    let mut world = World::new("type: EDS", TWO);
+    let connection = open(&world, 2, 0);
+    world.update("[{ hosts: [{ port: 1 }] }]");
+    assert_eq!(world.stat("upstream_cx_active"), 1);
+    give_back(connection, Instant::now());
+    assert_eq!(world.stat("upstream_cx_active"), 0);
+}
+
+#[test]
+fn a_removed_cluster_closes_its_pools() {
+    let mut world = World::new("type: EDS", TWO);
+    give_back(open(&world, 1, 0), Instant::now());
+    world
+        .clusters
+        .apply(proxy_upstream::ClusterUpdate::Remove { slot: SLOT });
+    assert!(world.clusters.get(SLOT).is_none());
+}
+
+#[test]
+fn the_connection_used_last_is_taken_first_and_old_ones_are_closed() {
+    let world = World::new("type: EDS", TWO);
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let connections: Vec<_> = (0..3).map(|number| open(&world, 1, number)).collect();
+    for (number, connection) in (0..).zip(connections) {
+        give_back(connection, at(number));
+    }
+    let host = world
+        .cluster()
+        .hosts()
+        .into_iter()
+        .find(|h| port(h) == 1)
+        .unwrap();
+    let pool = host.pool::<Connection>();
+    let timeout = Some(Duration::from_secs(3600));
+    let taken = pool.take(at(3), timeout, |_| true).unwrap();
+    assert_eq!(taken.number, 2);
+    assert!(
+        pool.take(at(3), timeout, |c| c.number == 0).is_some(),
+        "those that are not usable are dropped"
+    );
+    assert_eq!(pool.idle(), 0);
+    give_back(taken, at(3));
+    world.clusters.tick(at(3 + 3599));
+    assert_eq!(pool.idle(), 1);
+    world.clusters.tick(at(3 + 3600));
+    assert_eq!((pool.idle(), world.stat("upstream_cx_idle_timeout")), (0, 1));
+}
+
+#[test]
+fn requests_beyond_the_limit_overflow() {
+    let world = World::new(
+        "type: EDS\ncircuit_breakers: { thresholds: [{ max_requests: 1, max_retries: 0 }] }",
+        TWO,
+    );
+    let host = world.cluster().hosts().remove(0);
+    let first = world
+        .cluster()
+        .begin_request(&host, RequestPriority::Default)
+        .unwrap();
+    assert_eq!(
+        world
+            .cluster()
+            .begin_request(&host, RequestPriority::Default)
+            .unwrap_err(),
+        Overflow
+    );
+    assert_eq!(world.stat("upstream_rq_pending_overflow"), 1);
+    drop(first);
+    assert!(
+        world
+            .cluster()
+            .begin_request(&host, RequestPriority::Default)
+            .is_ok()
+    );
+    assert!(world.cluster().begin_retry(RequestPriority::Default).is_err());
+    assert_eq!(world.stat("upstream_rq_retry_overflow"), 1);
+}
+
+#[test]
+fn each_host_may_have_one_connection_whatever_the_limit() {
+    let world = World::new(
+        "type: EDS\ncircuit_breakers: { thresholds: [{ max_connections: 1 }] }",
+        TWO,
+    );
+    let connections = [open(&world, 1, 0), open(&world, 2, 0)];
+    let host = connections[0]._permit.host();
+    assert!(ConnectionPermit::take(world.cluster(), host, RequestPriority::Default).is_err());
+    assert_eq!(world.stat("upstream_cx_overflow"), 2);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
+    let thresholds =
+        "type: EDS\ncircuit_breakers: { thresholds: [{ max_connections: 1, max_pending_requests: 1 }] }";
+    let world = World::new(thresholds, TWO);
+    let host = world
+        .cluster()
+        .hosts()
+        .into_iter()
+        .find(|h| port(h) == 1)
+        .unwrap();
+    let now = Instant::now();
+    let busy = open(&world, 1, 7);
+    let wait = || acquire::<Connection>(world.cluster(), &host, RequestPriority::Default, now, |_| true);
+
+    let waiting = wait();
+    let rest = async {
+        tokio::task::yield_now().await;
+        assert_eq!(world.stat("upstream_rq_pending_active"), 1);
+        assert_eq!(wait().await.unwrap_err(), Overflow, "only one may wait");
+        give_back(busy, now);
+    };
+    let (got, ()) = tokio::join!(waiting, rest);
+    let Ok(Acquired::Ready(connection)) = got else {
+        panic!("{got:?}")
+    };
+    assert_eq!(connection.number, 7);
+    assert_eq!(world.stat("upstream_rq_pending_active"), 0);
+
+    let closing = async {
+        tokio::task::yield_now().await;
+        drop(connection);
+    };
+    let (got, ()) = tokio::join!(wait(), closing);
+    assert!(
+        matches!(got, Ok(Acquired::Connect(_))),
+        "a closed connection makes room for a new one: {got:?}"
+    );
+}
