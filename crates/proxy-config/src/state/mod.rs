@@ -155,6 +155,8 @@ pub struct ConfigState<H> {
     routes: IndexMap<Arc<str>, RouteEntry>,
     actions: VecDeque<Action<H>>,
     phase: StartPhase,
+    /// Whether static resources are still coming in.
+    loading: bool,
     /// Discovery answers that the start still waits for.
     await_clusters: bool,
     await_listeners: bool,
@@ -175,6 +177,7 @@ impl<H> ConfigState<H> {
             routes: IndexMap::new(),
             actions: VecDeque::new(),
             phase: StartPhase::PreInitializing,
+            loading: true,
             await_clusters: false,
             await_listeners: false,
         }
@@ -193,6 +196,7 @@ impl<H> ConfigState<H> {
 
     /// Static resources are complete: the start goes on from here.
     pub fn start(&mut self) {
+        self.loading = false;
         self.advance();
     }
 
@@ -270,6 +274,9 @@ impl<H> ConfigState<H> {
 
     /// Moves the start on as far as it goes.
     fn advance(&mut self) {
+        if self.loading {
+            return;
+        }
         if self.phase == StartPhase::PreInitializing && !self.await_clusters && self.clusters_are_warm() {
             self.phase = StartPhase::Initializing;
         }

@@ -312,6 +312,16 @@ fn the_start_waits_for_clusters_then_listeners_then_routes() {
 }
 
 #[test]
+fn a_static_cluster_does_not_complete_the_start_before_all_is_loaded() {
+    let mut bench = Bench::new();
+    bench.state.add_static_cluster(static_cluster("a")).unwrap();
+    assert_eq!(bench.state.phase(), StartPhase::PreInitializing);
+    bench.state.await_discovery(Some(Duration::ZERO), None);
+    bench.state.start();
+    assert_eq!(bench.state.phase(), StartPhase::PreInitializing);
+}
+
+#[test]
 fn the_start_goes_on_when_discovery_does_not_answer_in_time() {
     let mut bench = Bench::new();
     bench

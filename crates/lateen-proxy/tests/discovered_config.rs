@@ -1,0 +1,140 @@
+//! A proxy that gets everything from a discovery service.
+
+mod harness;
+
+use api_envoy::type_url::{CLUSTER, ENDPOINT, LISTENER, ROUTE};
+use harness::discovery::Discovery;
+use harness::{Client, Proxy, cluster, eventually, get, http_filters, listener, socket};
+
+/// An HTTP listener with routes over RDS.
+fn rds_listener(name: &str, routes: &str) -> String {
+    let filters = http_filters("unused");
+    let begin = filters.find("route_config: {").unwrap();
+    let end = filters.find(", http_filters").unwrap();
+    let rds = format!(
+        "rds: {{ route_config_name: {routes}, config_source: {{ ads: {{}}, resource_api_version: V3 }} }}"
+    );
+    listener(name, &format!("{}{rds}{}", &filters[..begin], &filters[end..]))
+}
+
+fn eds_cluster(name: &str) -> String {
+    format!(
+        "{{ name: {name}, connect_timeout: 1s, type: EDS, eds_cluster_config: {{ service_name: {name}-eds, \
+         eds_config: {{ ads: {{}}, resource_api_version: V3 }} }} }}"
+    )
+}
+
+fn endpoints(cluster: &str, addresses: &[std::net::SocketAddr]) -> String {
+    let hosts: Vec<_> =
+        addresses.iter().map(|a| format!("{{ endpoint: {{ address: {} }} }}", socket(*a))).collect();
+    format!("{{ cluster_name: {cluster}-eds, endpoints: [{{ lb_endpoints: [{}] }}] }}", hosts.join(","))
+}
+
+fn routes(name: &str, cluster: &str) -> String {
+    format!(
+        "{{ name: {name}, virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, \
+         route: {{ cluster: {cluster} }} }}] }}] }}"
+    )
+}
+
+fn check_answer(proxy: &Proxy, listener: &str, expected: &str) {
+    let address = proxy.listener(listener);
+    eventually(&format!("{listener} answers {expected}"), || {
+        get(address, "GET", "any", "/")?.1.starts_with(expected).then_some(())
+    });
+}
+
+#[test]
+fn clusters_endpoints_listeners_and_routes_are_discovered_and_warmed() {
+    let discovery = Discovery::start();
+    discovery.put(CLUSTER, &eds_cluster("app"));
+    discovery.put(LISTENER, &rds_listener("web", "r"));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    assert_eq!(proxy.admin("GET", "/ready"), "PRE_INITIALIZING\n", "endpoints are missing");
+    discovery.put(ENDPOINT, &endpoints("app", &[harness::http_upstream("one")]));
+    eventually("routes are awaited", || (proxy.admin("GET", "/ready") == "INITIALIZING\n").then_some(()));
+    discovery.put(ROUTE, &routes("r", "app"));
+    proxy.wait_live();
+    check_answer(&proxy, "web", "one /");
+    assert_eq!(proxy.stat("control_plane.connected_state"), 1);
+}
+
+#[test]
+fn traffic_follows_changes_of_endpoints_routes_and_clusters() {
+    let discovery = Discovery::start();
+    discovery.put(CLUSTER, &eds_cluster("app"));
+    discovery.put(ENDPOINT, &endpoints("app", &[harness::http_upstream("one")]));
+    discovery.put(LISTENER, &rds_listener("web", "r"));
+    discovery.put(ROUTE, &routes("r", "app"));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    check_answer(&proxy, "web", "one /");
+    discovery.put(ENDPOINT, &endpoints("app", &[harness::http_upstream("two")]));
+    check_answer(&proxy, "web", "two /");
+    discovery.put(CLUSTER, &cluster("other", harness::http_upstream("three")));
+    discovery.put(ROUTE, &routes("r", "other"));
+    check_answer(&proxy, "web", "three /");
+    discovery.remove(CLUSTER, "app");
+    eventually("the cluster is gone", || (!proxy.admin("GET", "/clusters").contains("app::")).then_some(()));
+    assert!(discovery.nacks().is_empty(), "{:?}", discovery.nacks());
+}
+
+#[test]
+fn a_refused_resource_is_nacked_by_field_and_the_last_good_one_stays() {
+    let discovery = Discovery::start();
+    discovery.put(CLUSTER, &cluster("app", harness::http_upstream("app")));
+    discovery.put(LISTENER, &listener("web", &http_filters("app")));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    check_answer(&proxy, "web", "app /");
+    let bad = listener("web", &http_filters("app")).replacen("name: web,", "name: web, enable_mptcp: true,", 1);
+    discovery.put(LISTENER, &bad);
+    let nack = eventually("a NACK", || discovery.nacks().first().cloned());
+    assert!(nack.contains("web") && nack.contains("enable_mptcp"), "{nack}");
+    check_answer(&proxy, "web", "app /");
+    assert_eq!(proxy.stat("listener_manager.lds.update_rejected"), 1);
+}
+
+#[test]
+fn an_updated_listener_keeps_its_socket_and_its_connections() {
+    let discovery = Discovery::start();
+    discovery.put(CLUSTER, &cluster("one", harness::http_upstream("one")));
+    discovery.put(CLUSTER, &cluster("two", harness::http_upstream("two")));
+    discovery.put(LISTENER, &listener("web", &http_filters("one")));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    let address = proxy.listener("web");
+    let mut open = Client::connect(address).unwrap();
+    assert_eq!(open.request("GET", "any", "/").unwrap().1, "one /");
+    discovery.put(LISTENER, &listener("web", &http_filters("two")));
+    check_answer(&proxy, "web", "two /");
+    assert_eq!(proxy.listener("web"), address, "port 0 was not bound again");
+    assert_eq!(open.request("GET", "any", "/").unwrap().1, "one /", "an open connection keeps its filter chain");
+    assert_eq!(proxy.stat("listener_manager.listener_modified"), 1);
+}
+
+#[test]
+fn a_removed_listener_stops_listening() {
+    let discovery = Discovery::start();
+    discovery.put(CLUSTER, &cluster("app", harness::http_upstream("app")));
+    discovery.put(LISTENER, &listener("web", &http_filters("app")));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    let address = proxy.listener("web");
+    discovery.remove(LISTENER, "web");
+    eventually("nobody listens", || std::net::TcpStream::connect(address).is_err().then_some(()));
+    proxy.wait_live();
+}
+
+#[test]
+fn traffic_goes_on_without_the_discovery_service_which_is_told_what_is_held() {
+    let mut discovery = Discovery::start();
+    discovery.put(CLUSTER, &cluster("app", harness::http_upstream("app")));
+    discovery.put(LISTENER, &listener("web", &http_filters("app")));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    check_answer(&proxy, "web", "app /");
+    discovery.stop();
+    eventually("the stream is lost", || (proxy.stat("control_plane.connected_state") == 0).then_some(()));
+    check_answer(&proxy, "web", "app /");
+    discovery.restart();
+    eventually("a new stream", || (discovery.streams() == 2).then_some(()));
+    eventually("what is held", || (discovery.initial_versions(CLUSTER) == ["app"]).then_some(()));
+    discovery.put(CLUSTER, &cluster("app", harness::http_upstream("new")));
+    check_answer(&proxy, "web", "new /");
+}

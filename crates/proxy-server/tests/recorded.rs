@@ -1,0 +1,182 @@
+//! Every cluster, endpoint assignment, listener and route configuration that a real istiod generated is accepted.
+//!
+//! Left out by name: Istio's own network and HTTP filters, which istiod sends to proxies that have them and Lateen's
+//! control plane does not; and listeners of which every chain needs TLS, which this proxy does not serve yet.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api_envoy::json::Schema;
+use proxy_config::LocalNode;
+use proxy_config::state::{ConfigState, Source};
+use proxy_core::ConfigResult;
+use proxy_observe::LogFiles;
+use proxy_server::http::HttpConfig;
+use serde_json::Value;
+use telemetry::stats::Registry;
+
+const SCENARIOS: &[&str] = &[
+    "01-base",
+    "02-header-subset",
+    "03-weighted",
+    "05-rewrite-redirect-direct",
+    "15-gateway-http",
+    "15b-gateway-http-no-routes",
+    "19-service-entry",
+    "29-workload-entry",
+    "31-delegate",
+];
+
+/// Filters that only Istio's build of Envoy has.
+const ISTIO_FILTERS: &[&str] = &[
+    "istio.stats",
+    "istio.metadata_exchange",
+    "istio.alpn",
+    "envoy.filters.http.peer_metadata",
+    "envoy.filters.network.peer_metadata",
+];
+
+fn is_istios(filter: &Value) -> bool {
+    let name = filter["name"].as_str().unwrap_or_default();
+    let url = filter["typedConfig"]["typeUrl"]
+        .as_str()
+        .or(filter["typedConfig"]["@type"].as_str());
+    let url = url.unwrap_or_default();
+    ISTIO_FILTERS.contains(&name)
+        || url.contains("io.istio.")
+        || url.contains("/istio.")
+        || url.contains("/stats.")
+}
+
+/// Takes Istio's own filters out of every filter list.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                if let Value::Array(filters) = field
+                    && ["filters", "httpFilters"].contains(&name.as_str())
+                {
+                    filters.retain(|filter| !is_istios(filter));
+                }
+                strip(field);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn oracle(test: &str) -> Option<PathBuf> {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
+    let dir = std::env::var_os("LATEEN_ORACLE")
+        .map_or_else(beside, PathBuf::from)
+        .join("istiod-xds");
+    if dir.is_dir() {
+        return Some(dir);
+    }
+    let message = format!("NOT RUN {test}: {} is absent", dir.display());
+    assert!(std::env::var_os("CI").is_none(), "{message}");
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{message}");
+    None
+}
+
+fn resources(schema: &Schema, file: &Path) -> Vec<(String, Source)> {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|_| "[]".to_owned());
+    let mut list: Value = serde_json::from_str(&text).unwrap();
+    strip(&mut list);
+    let name = |json: &Value| {
+        json["name"]
+            .as_str()
+            .or(json["clusterName"].as_str())
+            .unwrap_or("?")
+            .to_owned()
+    };
+    let source = |json: &Value| Source {
+        resource: Arc::new(schema.parse_any(json).unwrap()),
+        version: "1".into(),
+        last_updated: SystemTime::UNIX_EPOCH,
+    };
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|json| (name(json), source(json)))
+        .collect()
+}
+
+fn put_listener(state: &mut ConfigState<Arc<HttpConfig>>, source: Source) -> ConfigResult<()> {
+    let compiled = state.update_listener(
+        source,
+        &mut |proto, context| HttpConfig::compile(proto, context).map(Arc::new),
+        &mut |_| Ok(()),
+    );
+    match compiled {
+        // A gateway's HTTPS server; the rest of the listener was compiled before.
+        Err(error) if error.path().ends_with("transport_socket") => Ok(()),
+        result => result,
+    }
+}
+
+#[test]
+fn what_a_real_istiod_sends_is_accepted() {
+    let Some(dir) = oracle("what_a_real_istiod_sends_is_accepted") else {
+        return;
+    };
+    let schema = Schema::get();
+    let files = Arc::new(LogFiles::start(Duration::from_secs(1)).unwrap());
+    let mut refused = Vec::new();
+    let mut accepted = 0;
+    for scenario in SCENARIOS {
+        let proxies = std::fs::read_dir(dir.join(scenario))
+            .unwrap()
+            .filter_map(Result::ok);
+        for proxy in proxies.filter(|entry| entry.path().is_dir()) {
+            let mut state = ConfigState::new(Registry::new(), LocalNode::default(), Arc::clone(&files));
+            let mut put = |file: &str, put: &mut dyn FnMut(Source) -> ConfigResult<()>| {
+                for (name, source) in resources(&schema, &proxy.path().join(file)) {
+                    match put(source) {
+                        Ok(()) => accepted += 1,
+                        Err(error) => {
+                            let proxy = proxy.file_name().into_string().unwrap();
+                            refused.push(format!("{scenario}/{proxy}/{file} {name}: {error}"));
+                        }
+                    }
+                }
+            };
+            put("cds.json", &mut |source| state.update_cluster(source));
+            put("eds.json", &mut |source| state.update_endpoints(source));
+            put("lds.json", &mut |source| put_listener(&mut state, source));
+            put("rds.json", &mut |source| state.update_routes(source));
+            let cold: Vec<_> = state
+                .clusters()
+                .iter()
+                .filter(|(_, c)| c.active.is_none())
+                .map(|(n, _)| n)
+                .collect();
+            let by_name = |name: &&&Arc<str>| !is_resolved_by_name(&state, name);
+            let cold: Vec<_> = cold.iter().filter(by_name).collect();
+            assert!(cold.is_empty(), "{scenario}: still warming: {cold:?}");
+        }
+    }
+    assert!(
+        refused.is_empty(),
+        "{} of {} refused:\n{}",
+        refused.len(),
+        accepted + refused.len(),
+        refused.join("\n")
+    );
+    assert!(accepted > 1000, "only {accepted} resources were found");
+}
+
+/// Clusters that wait for DNS, which does not run here.
+fn is_resolved_by_name(state: &ConfigState<Arc<HttpConfig>>, name: &str) -> bool {
+    use proxy_upstream::config::Discovery;
+    let warming = state.clusters()[name].warming.as_ref();
+    warming.is_some_and(|v| {
+        matches!(
+            v.config.discovery,
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_)
+        )
+    })
+}
