@@ -1,0 +1,213 @@
+//! The proxy under test as a process: its bootstrap, its start, its readiness, its end.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use crate::DataPlane;
+use crate::control_plane::ADS;
+use crate::limits::{LOG_LINES, READY_TIME};
+use crate::world::World;
+
+/// Where the proxy's admin interface listens inside the namespace.
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
+
+/// Time between two looks at whether the proxy is ready.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How often the access log is written to its file, in milliseconds.
+const LOG_FLUSH_MILLISECONDS: &str = "20";
+
+/// A running proxy; killed when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    log: PathBuf,
+}
+
+/// The node id of the proxy under test, in Istio's form.
+pub fn node_id(world: &World) -> String {
+    let pod = world.proxy_pod();
+    let kind = if world.is_gateway() { "router" } else { "sidecar" };
+    format!(
+        "{kind}~{}~{}.{}~{}.svc.cluster.local",
+        pod.address, pod.name, pod.namespace, pod.namespace
+    )
+}
+
+impl Proxy {
+    /// Starts a proxy for this world; `scratch` takes its bootstrap and its log.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(program: &Path, world: &World, scratch: &Path) -> Result<Self> {
+        let bootstrap_file = scratch.join("bootstrap.json");
+        std::fs::write(&bootstrap_file, bootstrap(world).to_string())?;
+        let log = scratch.join("proxy.log");
+        let log_file = File::create(&log)?;
+        let mut command = Command::new(program);
+        command
+            .arg("-c")
+            .arg(&bootstrap_file)
+            .args([
+                "--concurrency",
+                "1",
+                "--log-level",
+                "info",
+                "--disable-hot-restart",
+                "--drain-time-s",
+                "1",
+            ])
+            .args(["--file-flush-interval-msec", LOG_FLUSH_MILLISECONDS])
+            .stdin(Stdio::null())
+            .stdout(log_file.try_clone()?)
+            .stderr(log_file);
+        net::process::die_with_parent(&mut command, rustix::process::Signal::KILL);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { child, log })
+    }
+
+    /// Waits until the proxy says that it is ready.
+    ///
+    /// # Errors
+    /// It ends, or is not ready in time; the message has the end of its log.
+    pub async fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_TIME;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the data plane ended with {status}:\n{}", self.log_tail());
+            }
+            let ready = admin("/ready").await;
+            if matches!(&ready, Ok(answer) if answer.starts_with("HTTP/1.1 200")) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "the data plane is not ready within {READY_TIME:?}:\n{}",
+                    self.log_tail()
+                );
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing left to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks the admin interface; the whole answer as text.
+async fn admin(path: &str) -> Result<String> {
+    let mut connection = TcpStream::connect(ADMIN).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    tokio::time::timeout(READY_TIME, connection.read_to_end(&mut answer)).await??;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The program of a data plane: `LATEEN_PROXY` or the one beside this program, `LATEEN_ENVOY`.
+///
+/// # Errors
+/// It is not there; the message says how to get it.
+pub fn program(data_plane: DataPlane) -> Result<PathBuf> {
+    let (variable, hint) = match data_plane {
+        DataPlane::Lateen => ("LATEEN_PROXY", "`cargo build -p lateen-proxy` makes it"),
+        DataPlane::Envoy => (
+            "LATEEN_ENVOY",
+            "set it to an Envoy binary; `cargo xtask pages --data-plane envoy` does",
+        ),
+    };
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("lateen-proxy"));
+    let given = std::env::var_os(variable).map(PathBuf::from);
+    let path = given.or_else(|| beside().filter(|_| data_plane == DataPlane::Lateen));
+    path.filter(|path| path.is_file())
+        .with_context(|| format!("no program for {data_plane} ({variable}): {hint}"))
+}
+
+/// A bootstrap with nothing but the way to the control plane.
+fn bootstrap(world: &World) -> Value {
+    let http2 = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        },
+    });
+    let ads = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" });
+    json!({
+        "node": node(world),
+        "admin": { "address": socket_address(ADMIN) },
+        "dynamic_resources": {
+            "lds_config": ads,
+            "cds_config": ads,
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds-grpc" } }],
+            },
+        },
+        "static_resources": {
+            "clusters": [{
+                "name": "xds-grpc",
+                "type": "STATIC",
+                "connect_timeout": "1s",
+                "typed_extension_protocol_options": http2,
+                "load_assignment": {
+                    "cluster_name": "xds-grpc",
+                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(ADS) } }] }],
+                },
+            }],
+        },
+    })
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}
+
+fn node(world: &World) -> Value {
+    let pod = world.proxy_pod();
+    let mut labels: BTreeMap<String, String> = pod.labels.clone();
+    labels.insert("service.istio.io/canonical-name".to_owned(), pod.name.clone());
+    let mut metadata = json!({
+        "NAME": pod.name,
+        "NAMESPACE": pod.namespace,
+        "WORKLOAD_NAME": pod.name,
+        "SERVICE_ACCOUNT": "default",
+        "CLUSTER_ID": "Kubernetes",
+        "MESH_ID": "cluster.local",
+        "NODE_NAME": "machine",
+        "ISTIO_VERSION": "1.31.0",
+        "LABELS": labels,
+        "INSTANCE_IPS": pod.address.to_string(),
+        "INTERCEPTION_MODE": "REDIRECT",
+    });
+    for (key, value) in &world.metadata {
+        metadata[key] = value.clone();
+    }
+    json!({ "id": node_id(world), "cluster": format!("{}.{}", pod.name, pod.namespace), "metadata": metadata })
+}

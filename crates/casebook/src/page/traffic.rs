@@ -1,0 +1,381 @@
+//! The traffic block: requests, and what must come of them.
+//!
+//! ```text
+//! GET http://reviews:9080/reviews/0 x100     a request, here a hundred times
+//!   end-user: jason                          headers of the request
+//! => 200 from 75% reviews-v1 25% reviews-v2  status, and who answered; shares when repeated
+//!   x-added: yes                             headers of the answer; `*` is any value
+//!   - x-gone                                 a header that the answer must not have
+//! => upstream GET /new ratings:9080          what the upstream received
+//!   x-request: yes                           headers that it received
+//! => body "text"                             the body of the answer
+//! => flag NC                                 response flags of the access log
+//! => in 400ms..1500ms                        how long it took
+//! => on lateen 501 because ...               a difference between data planes, with its reason
+//! TCP ratings:3306 "hello"                   a connection, and what is said on it
+//! => "ratings-v1 hello"                      what is answered
+//! inbound GET http://reviews:9080/           a request that comes from another pod to the proxy's own workload
+//! => closed                                  the connection ends without an answer
+//! # a remark
+//! ```
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::DataPlane;
+use crate::limits::MAX_REPEATS;
+
+/// One request, or the same one several times, and what must come of it.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// Line in the page, from 1.
+    pub line: usize,
+    /// The line as written.
+    pub text: String,
+    /// Whether it comes from another pod to the proxy's own workload.
+    pub inbound: bool,
+    /// What is sent.
+    pub request: Request,
+    /// How often.
+    pub times: u32,
+    /// What must come of it.
+    pub expectations: Vec<Expectation>,
+}
+
+/// What is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// An HTTP request.
+    Http {
+        /// Method.
+        method: String,
+        /// Scheme is http; `host[:port]`.
+        authority: String,
+        /// Path and query.
+        path: String,
+        /// Headers; `host` replaces the authority.
+        headers: Vec<(String, String)>,
+    },
+    /// A TCP connection.
+    Tcp {
+        /// `host:port`.
+        address: String,
+        /// What is sent.
+        text: String,
+    },
+}
+
+/// What must come of an exchange.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// Line in the page, from 1.
+    pub line: usize,
+    /// The data plane that it is for, when they differ; the page says why.
+    pub only: Option<DataPlane>,
+    /// What is looked at.
+    pub what: Expected,
+}
+
+/// One thing to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// The answer's status, who answered, and headers.
+    Answer {
+        /// HTTP status.
+        status: u16,
+        /// Upstreams and their shares in percent, if shares are said; empty when nobody is named.
+        from: Vec<(String, Option<f64>)>,
+        /// Headers of the answer.
+        headers: Vec<HeaderExpectation>,
+    },
+    /// The request as the upstream received it.
+    Upstream {
+        /// Method.
+        method: String,
+        /// Path and query.
+        path: String,
+        /// Authority; any when empty.
+        authority: String,
+        /// Headers.
+        headers: Vec<HeaderExpectation>,
+    },
+    /// The body of the answer, or what a TCP connection says.
+    Text(String),
+    /// Response flags in the access log.
+    Flags(String),
+    /// How long it took.
+    Time(Duration, Duration),
+    /// The connection ends without an answer.
+    Closed,
+}
+
+/// A header that must or must not be there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderExpectation {
+    /// Name in lower case.
+    pub name: String,
+    /// Its value; `*` is any. `None` when it must be absent.
+    pub value: Option<String>,
+}
+
+/// Parses a block that begins at this line of the page.
+pub(super) fn parse(text: &str, first_line: usize) -> Result<Vec<Exchange>> {
+    let mut exchanges: Vec<Exchange> = Vec::new();
+    for (index, raw) in text.lines().enumerate() {
+        let line = first_line + index + 1;
+        let raw = raw.trim_end();
+        if raw.is_empty() || raw.starts_with('#') {
+            continue;
+        }
+        let at = || format!("line {line}: `{raw}`");
+        if let Some(expected) = raw.strip_prefix("=> ") {
+            let exchange = exchanges
+                .last_mut()
+                .with_context(at)
+                .context("an expectation needs a request")?;
+            exchange
+                .expectations
+                .push(expectation(expected, line).with_context(at)?);
+        } else if raw.starts_with(' ') {
+            let exchange = exchanges
+                .last_mut()
+                .with_context(at)
+                .context("a header needs a request")?;
+            header(exchange, raw.trim()).with_context(at)?;
+        } else {
+            exchanges.push(exchange(raw, line).with_context(at)?);
+        }
+    }
+    if exchanges.is_empty() {
+        bail!("the block sends nothing");
+    }
+    match exchanges.iter().find(|exchange| exchange.expectations.is_empty()) {
+        Some(exchange) => bail!("line {}: `{}` expects nothing", exchange.line, exchange.text),
+        None => Ok(exchanges),
+    }
+}
+
+fn exchange(text: &str, line: usize) -> Result<Exchange> {
+    let (inbound, rest) = match text.strip_prefix("inbound ") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (rest, times) = match rest.rsplit_once(" x") {
+        Some((rest, times)) if times.bytes().all(|byte| byte.is_ascii_digit()) => (rest, times.parse()?),
+        _ => (rest, 1),
+    };
+    if times == 0 || times > MAX_REPEATS {
+        bail!("an exchange is repeated 1 to {MAX_REPEATS} times");
+    }
+    let (verb, target) = rest
+        .split_once(' ')
+        .context("expected METHOD URL or TCP HOST:PORT \"text\"")?;
+    let request = match verb {
+        "TCP" => {
+            let (address, said) = target
+                .split_once(' ')
+                .context("expected TCP HOST:PORT \"text\"")?;
+            Request::Tcp {
+                address: address.to_owned(),
+                text: quoted(said)?,
+            }
+        }
+        method if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+            let url = target
+                .strip_prefix("http://")
+                .context("a URL begins with http://")?;
+            let (authority, path) = url.find('/').map_or((url, "/"), |slash| url.split_at(slash));
+            Request::Http {
+                method: method.to_owned(),
+                authority: authority.to_owned(),
+                path: path.to_owned(),
+                headers: Vec::new(),
+            }
+        }
+        _ => bail!("expected METHOD URL or TCP HOST:PORT \"text\""),
+    };
+    Ok(Exchange {
+        line,
+        text: text.to_owned(),
+        inbound,
+        request,
+        times,
+        expectations: Vec::new(),
+    })
+}
+
+fn expectation(text: &str, line: usize) -> Result<Expectation> {
+    let (only, text) = match text.strip_prefix("on ") {
+        None => (None, text),
+        Some(rest) => {
+            let (data_plane, rest) = rest
+                .split_once(' ')
+                .context("expected `on DATA_PLANE ... because ...`")?;
+            let (rest, reason) = rest
+                .rsplit_once(" because ")
+                .context("a difference needs a reason: `because ...`")?;
+            if reason.trim().is_empty() {
+                bail!("a difference needs a reason: `because ...`");
+            }
+            (Some(data_plane.parse().map_err(anyhow::Error::msg)?), rest)
+        }
+    };
+    Ok(Expectation {
+        line,
+        only,
+        what: expected(text)?,
+    })
+}
+
+fn expected(text: &str) -> Result<Expected> {
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    Ok(match word {
+        "closed" => Expected::Closed,
+        "upstream" => {
+            let mut words = rest.split_whitespace();
+            Expected::Upstream {
+                method: words
+                    .next()
+                    .context("expected `upstream METHOD PATH [HOST]`")?
+                    .to_owned(),
+                path: words
+                    .next()
+                    .context("expected `upstream METHOD PATH [HOST]`")?
+                    .to_owned(),
+                authority: words.next().unwrap_or_default().to_owned(),
+                headers: Vec::new(),
+            }
+        }
+        "body" => Expected::Text(quoted(rest)?),
+        "flag" => Expected::Flags(rest.to_owned()),
+        "in" => {
+            let (from, to) = rest.split_once("..").context("expected `in FROM..TO`")?;
+            let parse = |text: &str| text.parse::<api_istio::Duration>().map(Duration::from);
+            Expected::Time(parse(from)?, parse(to)?)
+        }
+        _ if text.starts_with('"') => Expected::Text(quoted(text)?),
+        status => {
+            let status = status.parse().ok().filter(|status| (100..600).contains(status));
+            let status =
+                status.context("expected a status, or one of upstream, body, flag, in, closed, \"text\"")?;
+            Expected::Answer {
+                status,
+                from: answerers(rest)?,
+                headers: Vec::new(),
+            }
+        }
+    })
+}
+
+/// `from a b` or `from 75% a 25% b`.
+fn answerers(text: &str) -> Result<Vec<(String, Option<f64>)>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = text
+        .strip_prefix("from ")
+        .context("expected `from UPSTREAM...`")?;
+    let mut from = Vec::new();
+    let mut share = None;
+    for word in names.split_whitespace() {
+        match word.strip_suffix('%') {
+            Some(percent) => share = Some(percent.parse::<f64>().context("expected a percentage")?),
+            None => from.push((word.to_owned(), share.take())),
+        }
+    }
+    let shares: f64 = from.iter().filter_map(|(_, share)| *share).sum();
+    let with_share = from.iter().filter(|(_, share)| share.is_some()).count();
+    if with_share != 0 && (with_share != from.len() || (shares - 100.0).abs() > 0.01) {
+        bail!("shares are said of all upstreams or of none, and their sum is 100 %");
+    }
+    Ok(from)
+}
+
+/// A header line belongs to the request before any expectation, and to the last expectation after it.
+fn header(exchange: &mut Exchange, text: &str) -> Result<()> {
+    let absent = text.strip_prefix("- ");
+    let (name, value) = match absent {
+        Some(name) => (name, None),
+        None => {
+            let (name, value) = text
+                .split_once(':')
+                .context("expected `name: value` or `- name`")?;
+            (name, Some(value.trim().to_owned()))
+        }
+    };
+    let name = name.trim().to_ascii_lowercase();
+    match exchange
+        .expectations
+        .last_mut()
+        .map(|expectation| &mut expectation.what)
+    {
+        None => match (&mut exchange.request, value) {
+            (Request::Http { headers, .. }, Some(value)) => headers.push((name, value)),
+            _ => bail!("only an HTTP request has headers, and a request names none that are absent"),
+        },
+        Some(Expected::Answer { headers, .. } | Expected::Upstream { headers, .. }) => {
+            headers.push(HeaderExpectation { name, value });
+        }
+        Some(_) => bail!("headers follow a status or `upstream`"),
+    }
+    Ok(())
+}
+
+fn quoted(text: &str) -> Result<String> {
+    serde_json::from_str(text).context("expected a text in double quotes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_reads_as_written() {
+        let text = "# remark\nGET http://reviews:9080/a?b=c x400\n  End-User: jason\n\n=> 200 from 75% v1 25% v2\n  x-a: b\n  - x-gone\n\
+                    => upstream GET /new reviews\n  x-c: *\n=> flag NC\n=> in 10ms..1s\nTCP db:3306 \"hi\"\n=> \"v1 hi\"\n";
+        let exchanges = parse(text, 10).expect("block");
+        assert_eq!(exchanges.len(), 2);
+        let first = &exchanges[0];
+        assert_eq!((first.line, first.times, first.inbound), (12, 400, false));
+        let Request::Http { path, headers, .. } = &first.request else {
+            panic!("HTTP")
+        };
+        assert_eq!(path, "/a?b=c");
+        assert_eq!(headers, &[("end-user".to_owned(), "jason".to_owned())]);
+        let Expected::Answer { from, headers, .. } = &first.expectations[0].what else {
+            panic!("answer")
+        };
+        assert_eq!(
+            from,
+            &[("v1".to_owned(), Some(75.0)), ("v2".to_owned(), Some(25.0))]
+        );
+        assert_eq!(
+            headers[1],
+            HeaderExpectation {
+                name: "x-gone".into(),
+                value: None
+            }
+        );
+        assert_eq!(first.expectations.len(), 4);
+        assert_eq!(exchanges[1].expectations[0].what, Expected::Text("v1 hi".into()));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_line() {
+        for text in [
+            "=> 200",
+            "GET reviews:9080/\n=> 200",
+            "GET http://a/ x0\n=> 200",
+            "GET http://a/\n=> 99",
+            "GET http://a/\n=> 200 from 10% a",
+            "GET http://a/\n=> on lateen 200",
+            "GET http://a/\n=> on nginx 200 because it is another one",
+            "GET http://a/\n=> flag NC\n  x: y",
+            "TCP a:1 hi\n=> closed",
+            "",
+        ] {
+            assert!(parse(text, 1).is_err(), "{text}");
+        }
+    }
+}

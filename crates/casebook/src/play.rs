@@ -1,0 +1,235 @@
+//! Plays one page on one data plane, on the stage.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::DataPlane;
+use crate::check::{self, Observed};
+use crate::client;
+use crate::control_plane::ControlPlane;
+use crate::data_plane::{self, Proxy};
+use crate::limits::{ACCESS_LOG_TIME, CHANGE_TIME, CONCURRENT_REQUESTS};
+use crate::page::traffic::{Exchange, Request};
+use crate::page::{Action, Page};
+use crate::world::{STRANGER, World};
+
+/// What came of a page.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Exchanges that were compared.
+    pub exchanges: u32,
+    /// Requests that were sent.
+    pub requests: u32,
+    /// What is not as promised; none is a success.
+    pub problems: Vec<String>,
+}
+
+/// Time between two tries while a change is on its way, and between two looks at the access log.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Plays a page. This process must have one thread; it ends up inside a namespace of its own.
+///
+/// # Errors
+/// The stage cannot be set up.
+pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report> {
+    let scratch = tempfile::tempdir()?;
+    crate::stage::enter(&page.world, scratch.path())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        crate::upstream::start(&page.world).await?;
+        crate::dns::start(page.world.dns.clone()).await?;
+        let access_log = scratch.path().join("access.log");
+        let log_name = access_log.to_string_lossy();
+        let first = page
+            .steps
+            .iter()
+            .take_while(|step| matches!(step.action, Action::Apply(_)))
+            .count();
+        let control_plane = ControlPlane::start(&page.world.objects(&log_name)).await?;
+        for step in &page.steps[..first] {
+            if let Action::Apply(objects) = &step.action {
+                control_plane
+                    .apply(objects)
+                    .with_context(|| format!("line {}", step.line))?;
+            }
+        }
+        let mut player = Player {
+            world: &page.world,
+            data_plane,
+            control_plane,
+            node: data_plane::node_id(&page.world),
+            access_log,
+            changed: Instant::now(),
+            marks: 0,
+            report: Report::default(),
+        };
+        let mut proxy = Proxy::start(program, &page.world, scratch.path())?;
+        let outcome = player.steps(page, first, &mut proxy).await;
+        if let Err(error) = outcome {
+            player.report.problems.push(format!("{error:#}"));
+        }
+        if !player.report.problems.is_empty() {
+            player
+                .report
+                .problems
+                .push(format!("the data plane's log ends:\n{}", proxy.log_tail()));
+        }
+        Ok(player.report)
+    })
+}
+
+struct Player<'a> {
+    world: &'a World,
+    data_plane: DataPlane,
+    control_plane: ControlPlane,
+    node: String,
+    access_log: PathBuf,
+    /// When objects were applied last; soon after, an exchange may be tried again.
+    changed: Instant,
+    marks: u32,
+    report: Report,
+}
+
+impl Player<'_> {
+    async fn steps(&mut self, page: &Page, first: usize, proxy: &mut Proxy) -> Result<()> {
+        self.control_plane
+            .converge(&self.node, crate::limits::READY_TIME)
+            .await?;
+        proxy.wait_until_ready().await?;
+        self.changed = Instant::now();
+        for step in &page.steps[first..] {
+            let at = || format!("line {}", step.line);
+            match &step.action {
+                Action::Apply(objects) => {
+                    self.control_plane.apply(objects).with_context(at)?;
+                    self.changed = Instant::now();
+                    self.control_plane
+                        .converge(&self.node, CHANGE_TIME)
+                        .await
+                        .with_context(at)?;
+                }
+                Action::Contains(fragments) => {
+                    for fragment in fragments {
+                        let resource = self
+                            .control_plane
+                            .resource(&self.node, fragment)
+                            .with_context(at)?;
+                        let missing = fragment.missing_in(resource.as_ref());
+                        self.problems(
+                            missing
+                                .into_iter()
+                                .map(|problem| format!("line {}: {problem}", step.line)),
+                        );
+                    }
+                }
+                Action::Diagnoses(expected) => self.diagnoses(step.line, expected),
+                Action::Traffic(exchanges) => {
+                    for exchange in exchanges {
+                        self.exchange(exchange).await?;
+                    }
+                }
+            }
+        }
+        self.control_plane.check_refusals(&self.node)
+    }
+
+    fn problems(&mut self, problems: impl Iterator<Item = String>) {
+        self.report.problems.extend(problems);
+    }
+
+    fn diagnoses(&mut self, line: usize, expected: &[String]) {
+        let found = self.control_plane.diagnostics(&self.node);
+        for expected in expected {
+            let says = |line: &String| expected.split_whitespace().all(|word| line.contains(word));
+            if !found.iter().any(says) {
+                self.report.problems.push(format!(
+                    "line {line}: no diagnostic says `{expected}`; there are {found:#?}"
+                ));
+            }
+        }
+    }
+
+    /// Sends an exchange and compares; while a change is on its way it is tried again.
+    async fn exchange(&mut self, exchange: &Exchange) -> Result<()> {
+        self.report.exchanges += 1;
+        loop {
+            let observed = self.send(exchange).await?;
+            let problems = check::problems(exchange, self.data_plane, &observed);
+            if problems.is_empty() || self.changed.elapsed() > CHANGE_TIME {
+                self.problems(problems.into_iter());
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn send(&mut self, exchange: &Exchange) -> Result<Vec<Observed>> {
+        let (source, target) = self.route(exchange)?;
+        let mut observed = Vec::new();
+        let mut under_way = JoinSet::new();
+        for _ in 0..exchange.times {
+            self.marks += 1;
+            self.report.requests += 1;
+            let (mark, request) = (self.marks.to_string(), exchange.request.clone());
+            let log = check::wants_flags(exchange).then(|| self.access_log.clone());
+            under_way.spawn(async move {
+                let outcome = client::send(source, target, &request, &mark).await;
+                let flags = match log {
+                    Some(log) => flags(&log, &mark).await,
+                    None => None,
+                };
+                Observed { outcome, flags }
+            });
+            if under_way.len() >= CONCURRENT_REQUESTS {
+                observed.extend(under_way.join_next().await.transpose()?);
+            }
+        }
+        while let Some(one) = under_way.join_next().await {
+            observed.push(one?);
+        }
+        Ok(observed)
+    }
+
+    /// Where an exchange starts from, and where it goes.
+    fn route(&self, exchange: &Exchange) -> Result<(Ipv4Addr, std::net::SocketAddr)> {
+        let (authority, default_port) = match &exchange.request {
+            Request::Http { authority, .. } => (authority, 80),
+            Request::Tcp { address, .. } => (address, 0),
+        };
+        let application = self.world.proxy_pod().address;
+        let at = || format!("line {}", exchange.line);
+        let target = self.world.resolve(authority, default_port).with_context(at)?;
+        if exchange.inbound {
+            return Ok((STRANGER, (application, target.port()).into()));
+        }
+        let source = if self.world.is_gateway() {
+            STRANGER
+        } else {
+            application
+        };
+        Ok((source, target))
+    }
+}
+
+/// The response flags that the access log has for a request.
+async fn flags(log: &Path, mark: &str) -> Option<String> {
+    let deadline = Instant::now() + ACCESS_LOG_TIME;
+    while Instant::now() < deadline {
+        let text = tokio::fs::read_to_string(log).await.unwrap_or_default();
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        if let Some((_, flags)) = lines.find(|(seen, _)| *seen == mark) {
+            return Some(flags.to_owned());
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    None
+}

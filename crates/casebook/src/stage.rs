@@ -1,0 +1,69 @@
+//! The network that a page plays in: one namespace, with the addresses of the world on its loopback interface.
+//!
+//! Connections from the application's address are captured on their way out and go to the sidecar's port 15001;
+//! connections of other pods to the application go to port 15006. The proxies' own connections start from other
+//! addresses and are left alone.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use net::namespace;
+use net::netlink::nftables::{Destinations, Redirect, Target, install_redirects};
+use net::netlink::route;
+
+use crate::world::{STRANGER, World};
+
+/// Istio's port for captured outbound connections.
+const OUTBOUND_PORT: u16 = 15001;
+
+/// Istio's port for captured inbound connections.
+const INBOUND_PORT: u16 = 15006;
+
+/// Moves this process, which must have one thread, onto the stage. `scratch` takes a resolver configuration.
+///
+/// # Errors
+/// The step that the kernel refused.
+pub fn enter(world: &World, scratch: &Path) -> Result<()> {
+    namespace::unshare()?;
+    route::set_loopback_up().context("bring the loopback interface up")?;
+    for address in world.addresses() {
+        route::add_loopback_address(address).with_context(|| format!("add {address} to loopback"))?;
+    }
+    let application = world.proxy_pod().address;
+    route::add_default_route(application).context("add a default route over loopback")?;
+    if !world.is_gateway() {
+        install_redirects(&redirects(application)).context("install the redirect rules (nf_tables)")?;
+    }
+    // An ordinary user may then listen on port 53 in here. Where sysctls are read-only the name server says so.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    let resolver = scratch.join("resolv.conf");
+    std::fs::write(&resolver, format!("nameserver {}\n", crate::dns::ADDRESS.ip()))?;
+    namespace::replace_files(&[(resolver, "/etc/resolv.conf".into())])?;
+    Ok(())
+}
+
+fn redirects(application: Ipv4Addr) -> [Redirect; 2] {
+    let outside = Destinations {
+        network: Ipv4Addr::new(127, 0, 0, 0),
+        prefix_bits: 8,
+        inverted: true,
+    };
+    let own = Destinations {
+        network: application,
+        prefix_bits: 32,
+        inverted: false,
+    };
+    [
+        Redirect {
+            destinations: outside,
+            source: Some(application),
+            target: Target::Port(OUTBOUND_PORT),
+        },
+        Redirect {
+            destinations: own,
+            source: Some(STRANGER),
+            target: Target::Port(INBOUND_PORT),
+        },
+    ]
+}

@@ -1,0 +1,105 @@
+//! The HTTP upstream, for HTTP/1.1 and HTTP/2 without TLS.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpListener;
+
+use super::{NAME_HEADER, Seen};
+use crate::limits::{MAX_BODY_BYTES, MAX_UPSTREAM_DELAY};
+
+/// Answers connections until the runtime ends.
+pub(super) async fn serve(listener: TcpListener, name: String) {
+    let name: Arc<str> = name.into();
+    while let Ok((connection, _)) = listener.accept().await {
+        let name = Arc::clone(&name);
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(request, Arc::clone(&name)));
+            // A connection that the proxy ends early is the proxy's business; the exchange shows what came of it.
+            let _ = Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(connection), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let _ = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let authority = head.uri.authority().map(ToString::to_string);
+    let seen = Seen {
+        upstream: name.to_string(),
+        method: head.method.to_string(),
+        path: head
+            .uri
+            .path_and_query()
+            .map_or("/", |path| path.as_str())
+            .to_owned(),
+        authority: authority
+            .or_else(|| head.headers.get("host").map(text))
+            .unwrap_or_default(),
+        headers: head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect(),
+    };
+    tokio::time::sleep(delay(&seen.path)).await;
+    let mut response = Response::new(Full::from(serde_json::to_vec(&seen).unwrap_or_default()));
+    *response.status_mut() = status(&seen.path);
+    let headers = response.headers_mut();
+    headers.insert(
+        "content-type",
+        hyper::header::HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        "x-powered-by",
+        hyper::header::HeaderValue::from_static("casebook"),
+    );
+    if let Ok(value) = name.parse() {
+        headers.insert(NAME_HEADER, value);
+    }
+    Ok(response)
+}
+
+/// What follows `/word/` at the beginning of a path.
+fn scripted<'a>(path: &'a str, word: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix('/')?.strip_prefix(word)?.strip_prefix('/')?;
+    rest.split(['/', '?']).next()
+}
+
+fn delay(path: &str) -> Duration {
+    let delay = scripted(path, "delay").and_then(|text| text.parse::<api_istio::Duration>().ok());
+    delay
+        .map_or(Duration::ZERO, Duration::from)
+        .min(MAX_UPSTREAM_DELAY)
+}
+
+fn status(path: &str) -> StatusCode {
+    scripted(path, "status")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_script_the_answer() {
+        assert_eq!(status("/status/418/x"), StatusCode::IM_A_TEAPOT);
+        assert_eq!(status("/statuses/418"), StatusCode::OK);
+        assert_eq!(delay("/delay/500ms?a"), Duration::from_millis(500));
+        assert_eq!(delay("/delay/9h"), MAX_UPSTREAM_DELAY);
+        assert_eq!(delay("/delay/soon"), Duration::ZERO);
+    }
+}
