@@ -3,12 +3,15 @@
 //! - [`client`] makes a client, either way; everything else cannot tell the difference.
 //! - [`watch`] lists and watches every kind the mesh reads and reports changes.
 //! - [`write`](mod@write) creates, patches and deletes objects.
+//! - [`pod_view`] and [`findings`] show workloads and mistakes to people, as Pods and Events.
 //! - [`registration`] turns proxies that announce a WorkloadGroup into WorkloadEntries, and tracks their health.
 //!
 //! No other crate of the control plane knows the `kube` crate.
 
 pub mod client;
+pub mod findings;
 pub mod limits;
+pub mod pod_view;
 pub mod registration;
 pub mod watch;
 pub mod write;

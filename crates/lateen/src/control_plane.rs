@@ -1,0 +1,188 @@
+//! The control plane's assembly: API server (embedded, or one given by a kubeconfig), watches, discovery, registration.
+
+mod embedded;
+mod feed;
+mod findings;
+mod workloads;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use control_discovery::debug::{Pages, router};
+use control_discovery::{Discovery, World};
+use control_snapshot::Settings;
+use control_sources::{Client, registration, watch};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::state::Home;
+
+/// Threads of the control plane's runtime: one to translate, one to answer meanwhile.
+const WORKER_THREADS: usize = 2;
+/// Ports tried, one after the other, when the wanted one is taken and may be moved.
+const PORT_TRIES: u16 = 50;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Use the Kubernetes API server of this kubeconfig instead of the embedded one.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Where the embedded API server keeps its objects, keys and kubeconfig.
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    state_dir: Option<PathBuf>,
+    /// The address all servers listen on.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// ADS for proxies, plaintext; 0 takes any free port.
+    #[arg(long, value_name = "PORT", default_value_t = 15010)]
+    xds_port: u16,
+    /// Debug pages and metrics; 0 takes any free port.
+    #[arg(long, value_name = "PORT", default_value_t = 15014)]
+    http_port: u16,
+    /// The embedded Kubernetes API; 0 takes any free port.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    api_port: u16,
+    /// Take the next free port where the wanted one is taken, instead of failing.
+    #[arg(long)]
+    move_ports: bool,
+    /// The namespace whose configuration applies everywhere, and where MeshConfig is.
+    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    root_namespace: String,
+    /// The name of this Kubernetes cluster, as proxies announce it.
+    #[arg(long, value_name = "NAME", default_value = "Kubernetes")]
+    cluster_id: String,
+    /// How long the entry of an auto-registered workload outlives the workload's last connection.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    registration_grace: u64,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve(args))?;
+    // Watches of a remote API server may hang in a connection attempt; nothing waits for them.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    // Ports first: a taken one must be reported before anything is written.
+    let xds = listen(&args, args.xds_port, "ADS").await?;
+    let http = listen(&args, args.http_port, "debug pages").await?;
+    let (client, embedded) = match &args.kubeconfig {
+        Some(path) => (control_sources::client::from_kubeconfig(path).await?, None),
+        None => {
+            let state = match &args.state_dir {
+                Some(folder) => folder.clone(),
+                None => Home::find()?.control_plane(),
+            };
+            let address = SocketAddr::new(args.bind, args.api_port);
+            let server = embedded::start(state, address, &args.root_namespace).await?;
+            (server.client.clone(), Some(server))
+        }
+    };
+    let settings = Settings {
+        root_namespace: args.root_namespace.as_str().into(),
+        cluster: args.cluster_id.as_str().into(),
+        ..Settings::default()
+    };
+    let stamp = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
+    let world = World::new(settings, &stamp);
+    let (events, heard) = mpsc::channel(control_discovery::limits::STREAM_EVENTS);
+    let discovery = Discovery::new(Arc::clone(&world), &identifier(), Some(events));
+    start_tasks(&args, &client, &discovery, heard, embedded.as_ref());
+    tracing::info!(
+        xds = %xds.local_addr()?,
+        http = %http.local_addr()?,
+        api = embedded.as_ref().map(|server| server.handle.url()),
+        "control plane started in {:?}",
+        started.elapsed()
+    );
+    let pages = Pages { discovery: discovery.clone(), version: env!("CARGO_PKG_VERSION"), started };
+    let stop = tokio::sync::watch::Sender::new(false);
+    let stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
+        let _ = stopping.wait_for(|stop| *stop).await.is_ok();
+    };
+    let http = axum::serve(http, router(pages)).with_graceful_shutdown(stopped(stop.subscribe()));
+    let signal = async {
+        let outcome = terminated().await;
+        stop.send_replace(true);
+        outcome
+    };
+    let (xds, http, signal) =
+        tokio::join!(discovery.serve(xds, stopped(stop.subscribe())), http.into_future(), signal);
+    if let Some(server) = embedded {
+        server.handle.shutdown().await;
+    }
+    xds.context("serve ADS")?;
+    http.context("serve the debug pages")?;
+    signal
+}
+
+/// Everything that runs beside the servers. The tasks end with the runtime.
+fn start_tasks(
+    args: &Args,
+    client: &Client,
+    discovery: &Discovery,
+    heard: mpsc::Receiver<control_discovery::StreamEvent>,
+    embedded: Option<&embedded::Embedded>,
+) {
+    let settings = registration::Settings {
+        controller: format!("lateen-{}", std::process::id()),
+        grace: Duration::from_secs(args.registration_grace),
+        ..registration::Settings::default()
+    };
+    let (registrar, _) = registration::Registrar::start(client.clone(), settings);
+    tokio::spawn(workloads::register(heard, registrar));
+    let (changes, watches) = watch::watch_all(client, &args.root_namespace);
+    let shown = embedded.map(|server| workloads::show(server.handle.store()));
+    let world = Arc::clone(discovery.world());
+    tokio::spawn(feed::feed(changes, watches, Arc::clone(&world), shown));
+    tokio::spawn(Arc::clone(&world).run());
+    tokio::spawn(findings::publish(world, client.clone()));
+}
+
+async fn listen(args: &Args, port: u16, what: &str) -> anyhow::Result<TcpListener> {
+    let tries = if args.move_ports && port != 0 { PORT_TRIES } else { 1 };
+    let mut last = None;
+    for candidate in (0..tries).filter_map(|step| port.checked_add(step)) {
+        match TcpListener::bind((args.bind, candidate)).await {
+            Ok(listener) => {
+                if candidate != port && port != 0 {
+                    tracing::info!(wanted = port, used = candidate, "port for {what} was taken");
+                }
+                return Ok(listener);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let error = last.map_or_else(|| anyhow::anyhow!("no port to try"), anyhow::Error::from);
+    let hint = "--move-ports takes the next free one";
+    Err(error.context(format!("listen on {}:{port} for {what} ({hint})", args.bind)))
+}
+
+/// What responses say about the server, in Istio's shape.
+fn identifier() -> String {
+    let info = serde_json::json!({"version": env!("CARGO_PKG_VERSION")});
+    serde_json::json!({"Component": "lateen", "ID": std::process::id().to_string(), "Info": info}).to_string()
+}
+
+async fn terminated() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        outcome = tokio::signal::ctrl_c() => outcome.context("wait for SIGINT")?,
+    }
+    Ok(())
+}
