@@ -116,21 +116,13 @@ fn of_length(tables: &mut Vec<(usize, ByName)>, length: usize) -> &mut ByName {
     &mut tables[at].1
 }
 
-/// The authority without its port; brackets of an IPv6 address stay.
+/// The authority without its port, which is all that follows the last colon outside brackets (Envoy,
+/// `HeaderUtility::getPortStart`).
 pub(crate) fn without_port(authority: &[u8]) -> &[u8] {
-    match memchr::memrchr(b':', authority) {
-        Some(colon) if authority[colon + 1..].iter().all(u8::is_ascii_digit) => {
-            // A colon inside brackets belongs to the address.
-            let inside = memchr::memrchr(b']', authority).is_some_and(|bracket| bracket > colon);
-            let bare_ipv6 =
-                authority.first() != Some(&b'[') && memchr::memchr(b':', authority) != Some(colon);
-            if inside || bare_ipv6 || colon + 1 == authority.len() {
-                authority
-            } else {
-                &authority[..colon]
-            }
-        }
-        _ => authority,
+    match (memchr::memrchr(b':', authority), memchr::memrchr(b']', authority)) {
+        (Some(colon), Some(bracket)) if bracket > colon => authority,
+        (Some(colon), _) => &authority[..colon],
+        (None, _) => authority,
     }
 }
 
@@ -182,6 +174,7 @@ mod tests {
         let hosts: &[&[&str]] = &[&["a.test"], &["*"]];
         assert_eq!(domains(hosts, false).unwrap().find(b"a.test:80"), Some(1));
         assert_eq!(domains(hosts, true).unwrap().find(b"a.test:80"), Some(0));
+        assert_eq!(domains(hosts, true).unwrap().find(b"a.test:"), Some(0));
         let ipv6: &[&[&str]] = &[&["[::1]"]];
         assert_eq!(domains(ipv6, true).unwrap().find(b"[::1]:80"), Some(0));
         assert_eq!(domains(ipv6, true).unwrap().find(b"[::1]"), Some(0));

@@ -163,7 +163,7 @@ impl Source {
                     "{}{destination}",
                     source.map(|ip| ip.to_string()).unwrap_or_default()
                 );
-                let value = format!("{:016x}", XxHash64::oneshot(0, seed.as_bytes()));
+                let value = format!("{:x}", XxHash64::oneshot(0, seed.as_bytes()));
                 set_cookies.push(template.cookie(name, &value));
                 Some(XxHash64::oneshot(0, value.as_bytes()))
             }

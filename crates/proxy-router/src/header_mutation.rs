@@ -80,10 +80,7 @@ impl HeaderMutations {
             if value.is_empty() && !addition.keep_empty {
                 continue;
             }
-            let present = message
-                .headers()
-                .get(&addition.name)
-                .is_some_and(|value| !value.is_empty());
+            let present = message.headers().contains(&addition.name);
             let overwrite = match addition.action {
                 HeaderAppendAction::AppendIfExistsOrAdd => false,
                 HeaderAppendAction::AddIfAbsent if present => continue,

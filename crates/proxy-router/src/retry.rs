@@ -442,6 +442,7 @@ impl Asked {
             HeaderId::XEnvoyHedgeOnPerTryTimeout,
             HeaderId::XEnvoyRetriableHeaderNames,
             HeaderId::XEnvoyRetriableStatusCodes,
+            HeaderId::XEnvoyUpstreamAltStatName,
         ] {
             request.headers.remove(&id);
         }

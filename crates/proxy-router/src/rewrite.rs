@@ -114,9 +114,7 @@ pub(crate) fn set_host(
     let before = request.authority().to_vec();
     if append_forwarded_host && !before.is_empty() {
         let forwarded = request.headers.get_id(HeaderId::XForwardedHost);
-        let last = forwarded
-            .and_then(|list| list.rsplit(|b| *b == b',').next())
-            .map(<[u8]>::trim_ascii);
+        let last = forwarded.and_then(|list| list.rsplit(|b| *b == b',').next());
         if last != Some(&before) {
             request
                 .headers

@@ -42,6 +42,8 @@ pub struct RequestTimeouts {
     pub per_try_idle: Duration,
     /// Longest time of the stream; `None` leaves it to the connection manager, zero is for ever.
     pub max_stream_duration: Option<Duration>,
+    /// Whether a timeout is answered with 204 and no body (`x-envoy-upstream-rq-timeout-alt-response`).
+    pub alt_response: bool,
 }
 
 impl RouteTimeouts {
@@ -60,6 +62,9 @@ impl RouteTimeouts {
             per_try,
             per_try_idle,
             max_stream_duration: self.stream_limit(request, is_grpc),
+            alt_response: request
+                .headers
+                .remove(&HeaderId::XEnvoyUpstreamRqTimeoutAltResponse),
         };
         let uses_grpc_timeout =
             is_grpc && self.max_stream_duration.is_none() && self.max_grpc_timeout.is_some();
