@@ -25,9 +25,14 @@ fn eds_cluster(name: &str) -> String {
 }
 
 fn endpoints(cluster: &str, addresses: &[std::net::SocketAddr]) -> String {
-    let hosts: Vec<_> =
-        addresses.iter().map(|a| format!("{{ endpoint: {{ address: {} }} }}", socket(*a))).collect();
-    format!("{{ cluster_name: {cluster}-eds, endpoints: [{{ lb_endpoints: [{}] }}] }}", hosts.join(","))
+    let hosts: Vec<_> = addresses
+        .iter()
+        .map(|a| format!("{{ endpoint: {{ address: {} }} }}", socket(*a)))
+        .collect();
+    format!(
+        "{{ cluster_name: {cluster}-eds, endpoints: [{{ lb_endpoints: [{}] }}] }}",
+        hosts.join(",")
+    )
 }
 
 fn routes(name: &str, cluster: &str) -> String {
@@ -40,7 +45,10 @@ fn routes(name: &str, cluster: &str) -> String {
 fn check_answer(proxy: &Proxy, listener: &str, expected: &str) {
     let address = proxy.listener(listener);
     eventually(&format!("{listener} answers {expected}"), || {
-        get(address, "GET", "any", "/")?.1.starts_with(expected).then_some(())
+        get(address, "GET", "any", "/")?
+            .1
+            .starts_with(expected)
+            .then_some(())
     });
 }
 
@@ -50,9 +58,15 @@ fn clusters_endpoints_listeners_and_routes_are_discovered_and_warmed() {
     discovery.put(CLUSTER, &eds_cluster("app"));
     discovery.put(LISTENER, &rds_listener("web", "r"));
     let proxy = Proxy::start(&discovery.bootstrap(), &[]);
-    assert_eq!(proxy.admin("GET", "/ready"), "PRE_INITIALIZING\n", "endpoints are missing");
+    assert_eq!(
+        proxy.admin("GET", "/ready"),
+        "PRE_INITIALIZING\n",
+        "endpoints are missing"
+    );
     discovery.put(ENDPOINT, &endpoints("app", &[harness::http_upstream("one")]));
-    eventually("routes are awaited", || (proxy.admin("GET", "/ready") == "INITIALIZING\n").then_some(()));
+    eventually("routes are awaited", || {
+        (proxy.admin("GET", "/ready") == "INITIALIZING\n").then_some(())
+    });
     discovery.put(ROUTE, &routes("r", "app"));
     proxy.wait_live();
     check_answer(&proxy, "web", "one /");
@@ -74,7 +88,9 @@ fn traffic_follows_changes_of_endpoints_routes_and_clusters() {
     discovery.put(ROUTE, &routes("r", "other"));
     check_answer(&proxy, "web", "three /");
     discovery.remove(CLUSTER, "app");
-    eventually("the cluster is gone", || (!proxy.admin("GET", "/clusters").contains("app::")).then_some(()));
+    eventually("the cluster is gone", || {
+        (!proxy.admin("GET", "/clusters").contains("app::")).then_some(())
+    });
     assert!(discovery.nacks().is_empty(), "{:?}", discovery.nacks());
 }
 
@@ -85,7 +101,8 @@ fn a_refused_resource_is_nacked_by_field_and_the_last_good_one_stays() {
     discovery.put(LISTENER, &listener("web", &http_filters("app")));
     let proxy = Proxy::start(&discovery.bootstrap(), &[]);
     check_answer(&proxy, "web", "app /");
-    let bad = listener("web", &http_filters("app")).replacen("name: web,", "name: web, enable_mptcp: true,", 1);
+    let bad =
+        listener("web", &http_filters("app")).replacen("name: web,", "name: web, enable_mptcp: true,", 1);
     discovery.put(LISTENER, &bad);
     let nack = eventually("a NACK", || discovery.nacks().first().cloned());
     assert!(nack.contains("web") && nack.contains("enable_mptcp"), "{nack}");
@@ -106,7 +123,11 @@ fn an_updated_listener_keeps_its_socket_and_its_connections() {
     discovery.put(LISTENER, &listener("web", &http_filters("two")));
     check_answer(&proxy, "web", "two /");
     assert_eq!(proxy.listener("web"), address, "port 0 was not bound again");
-    assert_eq!(open.request("GET", "any", "/").unwrap().1, "one /", "an open connection keeps its filter chain");
+    assert_eq!(
+        open.request("GET", "any", "/").unwrap().1,
+        "one /",
+        "an open connection keeps its filter chain"
+    );
     assert_eq!(proxy.stat("listener_manager.listener_modified"), 1);
 }
 
@@ -118,7 +139,9 @@ fn a_removed_listener_stops_listening() {
     let proxy = Proxy::start(&discovery.bootstrap(), &[]);
     let address = proxy.listener("web");
     discovery.remove(LISTENER, "web");
-    eventually("nobody listens", || std::net::TcpStream::connect(address).is_err().then_some(()));
+    eventually("nobody listens", || {
+        std::net::TcpStream::connect(address).is_err().then_some(())
+    });
     proxy.wait_live();
 }
 
@@ -130,11 +153,15 @@ fn traffic_goes_on_without_the_discovery_service_which_is_told_what_is_held() {
     let proxy = Proxy::start(&discovery.bootstrap(), &[]);
     check_answer(&proxy, "web", "app /");
     discovery.stop();
-    eventually("the stream is lost", || (proxy.stat("control_plane.connected_state") == 0).then_some(()));
+    eventually("the stream is lost", || {
+        (proxy.stat("control_plane.connected_state") == 0).then_some(())
+    });
     check_answer(&proxy, "web", "app /");
     discovery.restart();
     eventually("a new stream", || (discovery.streams() == 2).then_some(()));
-    eventually("what is held", || (discovery.initial_versions(CLUSTER) == ["app"]).then_some(()));
+    eventually("what is held", || {
+        (discovery.initial_versions(CLUSTER) == ["app"]).then_some(())
+    });
     discovery.put(CLUSTER, &cluster("app", harness::http_upstream("new")));
     check_answer(&proxy, "web", "new /");
 }

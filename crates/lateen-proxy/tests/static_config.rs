@@ -11,20 +11,34 @@ use harness::{Client, PATIENCE, Proxy, bootstrap, cluster, get, http_filters, li
 #[test]
 fn a_request_reaches_its_cluster_and_comes_back() {
     let app = cluster("app", harness::http_upstream("app"));
-    let proxy = Proxy::start(&bootstrap(&[listener("web", &http_filters("app"))], &[app]), &["--concurrency", "2"]);
+    let proxy = Proxy::start(
+        &bootstrap(&[listener("web", &http_filters("app"))], &[app]),
+        &["--concurrency", "2"],
+    );
     proxy.wait_live();
     let mut client = Client::connect(proxy.listener("web")).unwrap();
     for path in ["/one", "/two"] {
-        assert_eq!(client.request("GET", "any", path), Some((200, format!("app {path}"))));
+        assert_eq!(
+            client.request("GET", "any", path),
+            Some((200, format!("app {path}")))
+        );
     }
     assert_eq!(proxy.stat("http.http.downstream_rq_total"), 2);
-    assert_eq!(proxy.stat("cluster.app.upstream_rq_200").max(proxy.stat("cluster.app.upstream_rq_2xx")), 2);
+    assert_eq!(
+        proxy
+            .stat("cluster.app.upstream_rq_200")
+            .max(proxy.stat("cluster.app.upstream_rq_2xx")),
+        2
+    );
 }
 
 #[test]
 fn a_cluster_that_is_not_there_answers_503_for_its_route_alone() {
     let app = cluster("app", harness::http_upstream("app"));
-    let listeners = [listener("good", &http_filters("app")), listener("bad", &http_filters("nowhere"))];
+    let listeners = [
+        listener("good", &http_filters("app")),
+        listener("bad", &http_filters("nowhere")),
+    ];
     let proxy = Proxy::start(&bootstrap(&listeners, &[app]), &[]);
     assert_eq!(get(proxy.listener("bad"), "GET", "any", "/").unwrap().0, 503);
     assert_eq!(get(proxy.listener("good"), "GET", "any", "/").unwrap().0, 200);
@@ -55,8 +69,12 @@ fn tcp_is_relayed_with_its_half_close() {
 fn connections_are_spread_over_the_workers() {
     let app = cluster("app", harness::echo_upstream("app"));
     // One socket for all workers, so that the kernel does not spread connections for us.
-    let shared = listener("tcp", &tcp_filters("app")).replacen("name: tcp,", "name: tcp, enable_reuse_port: false, \
-        connection_balance_config: { exact_balance: {} },", 1);
+    let shared = listener("tcp", &tcp_filters("app")).replacen(
+        "name: tcp,",
+        "name: tcp, enable_reuse_port: false, \
+        connection_balance_config: { exact_balance: {} },",
+        1,
+    );
     let proxy = Proxy::start(&bootstrap(&[shared], &[app]), &["--concurrency", "3"]);
     let address = proxy.listener("tcp");
     let connections: Vec<_> = (0..9)
@@ -96,12 +114,17 @@ fn drained_listeners_take_no_more_connections_and_say_so() {
     assert_eq!(open.request("GET", "any", "/").unwrap().0, 200);
     proxy.admin("POST", "/drain_listeners");
     assert_eq!(proxy.admin("GET", "/ready"), "DRAINING\n");
-    harness::eventually("the listener is closed", || TcpStream::connect(address).is_err().then_some(()));
+    harness::eventually("the listener is closed", || {
+        TcpStream::connect(address).is_err().then_some(())
+    });
 }
 
 /// Runs the proxy to its end; whether it succeeded, and what it said.
 fn run(yaml: &str, flags: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_lateen-proxy")).args(["--config-yaml", yaml]).args(flags).output();
+    let output = Command::new(env!("CARGO_BIN_EXE_lateen-proxy"))
+        .args(["--config-yaml", yaml])
+        .args(flags)
+        .output();
     let output = output.unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(said).unwrap())
@@ -117,8 +140,12 @@ fn validation_accepts_without_listening() {
 
 #[test]
 fn a_refused_bootstrap_names_the_field() {
-    let bad = listener("web", &tcp_filters("app")).replacen("stat_prefix: tcp,", "stat_prefix: tcp, hash_policy: \
-        [{ source_ip: {} }],", 1);
+    let bad = listener("web", &tcp_filters("app")).replacen(
+        "stat_prefix: tcp,",
+        "stat_prefix: tcp, hash_policy: \
+        [{ source_ip: {} }],",
+        1,
+    );
     let (valid, said) = run(&bootstrap(&[bad], &[]), &["--mode", "validate"]);
     let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.hash_policy";
     assert!(!valid && said.contains(path), "{said}");
@@ -139,16 +166,25 @@ fn a_taken_port_is_an_error_that_names_it() {
     let address = taken.local_addr().unwrap();
     let text = listener("web", "[]").replacen("port_value: 0", &format!("port_value: {}", address.port()), 1);
     let (ok, said) = run(&bootstrap(&[text], &[]), &[]);
-    assert!(!ok && said.contains(&format!("cannot bind '{address}'")), "{said}");
+    assert!(
+        !ok && said.contains(&format!("cannot bind '{address}'")),
+        "{said}"
+    );
 }
 
 #[test]
 fn an_idle_proxy_is_small() {
     let app = cluster("app", harness::http_upstream("app"));
-    let proxy = Proxy::start(&bootstrap(&[listener("web", &http_filters("app"))], &[app]), &["--concurrency", "2"]);
+    let proxy = Proxy::start(
+        &bootstrap(&[listener("web", &http_filters("app"))], &[app]),
+        &["--concurrency", "2"],
+    );
     proxy.wait_live();
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let private = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let private = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .unwrap();
     let kib: u64 = private.trim().trim_end_matches(" kB").parse().unwrap();
     // The file part of a debug binary says nothing, so only anonymous memory is held to the target of 15 MiB.
     assert!(kib < 15 * 1024, "{kib} KiB of anonymous memory");

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_envoy::envoy::config::bootstrap::v3::Bootstrap;
 use net::broker::Broker;
 use proxy_config::address::BindAddress;
 use proxy_config::bootstrap::{self, BootstrapConfig};
@@ -49,9 +50,18 @@ fn prepare(args: &Args) -> Result<BootstrapConfig, String> {
         net::process::redirect_stderr(&file).map_err(|e| format!("cannot log to {}: {e}", path.display()))?;
     }
     logging::init(&args.log_filter()?, logging::Format::Text)?;
-    let proto = bootstrap::load(args.config_path.as_deref(), args.config_yaml.as_deref(), unknown_fields(args));
-    let proto = proto.map_err(|e| e.to_string())?;
-    BootstrapConfig::compile(proto, &args.node()).map_err(static_error)
+    BootstrapConfig::compile(load(args)?, &args.node()).map_err(static_error)
+}
+
+/// Reads the bootstrap on a thread of its own: the descriptors that this takes are tens of megabytes, and allocators
+/// give the memory of a thread that has ended back to the system.
+fn load(args: &Args) -> Result<Bootstrap, String> {
+    let (path, yaml) = (args.config_path.as_deref(), args.config_yaml.as_deref());
+    let loaded = std::thread::scope(|scope| {
+        let loading = scope.spawn(|| bootstrap::load(path, yaml, unknown_fields(args)).map_err(|e| e.to_string()));
+        loading.join()
+    });
+    loaded.unwrap_or_else(|_| Err("reading the bootstrap panicked".to_owned()))
 }
 
 fn unknown_fields(args: &Args) -> bootstrap::UnknownFields {
@@ -84,7 +94,14 @@ fn validate(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>) ->
         None => "--config-yaml".to_owned(),
     };
     let sockets = Sockets::that_bind_nothing();
-    let parts = Parts { args, bootstrap, registry: Registry::new(), sockets, workers: Vec::new(), log_files };
+    let parts = Parts {
+        args,
+        bootstrap,
+        registry: Registry::new(),
+        sockets,
+        workers: Vec::new(),
+        log_files,
+    };
     Server::new(parts).load_static().map_err(static_error)?;
     output::valid(&what);
     Ok(())
@@ -94,14 +111,23 @@ async fn serve(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>)
     let broker = match &args.socket_broker {
         Some(path) => {
             let broker = Broker::connect(path);
-            Some(Arc::new(broker.map_err(|e| format!("no socket broker at {}: {e}", path.display()))?))
+            Some(Arc::new(broker.map_err(|e| {
+                format!("no socket broker at {}: {e}", path.display())
+            })?))
         }
         None => None,
     };
     let registry = Registry::new();
     let (workers, threads) = start_workers(args.workers(), &registry, broker.as_ref())?;
     let sockets = Sockets::new(workers.len(), broker);
-    let server = Server::new(Parts { args, bootstrap, registry, sockets, workers, log_files });
+    let server = Server::new(Parts {
+        args,
+        bootstrap,
+        registry,
+        sockets,
+        workers,
+        log_files,
+    });
     let served = serve_until_stopped(&server).await;
     server.tell_all(|_| Command::Stop);
     join(threads);
@@ -116,7 +142,9 @@ async fn serve_until_stopped(server: &Rc<Server>) -> Result<(), String> {
             let (address, view) = (*address, Rc::new(View(Rc::clone(server))));
             tokio::task::spawn_local(async move {
                 if let Err(error) = admin::serve(address, view).await {
-                    let _ = admin_failed.send(format!("cannot bind the admin address {address}: {error}")).await;
+                    let _ = admin_failed
+                        .send(format!("cannot bind the admin address {address}: {error}"))
+                        .await;
                 }
             });
         }

@@ -39,9 +39,16 @@ struct Told {
 
 impl Discovery {
     pub(crate) fn start() -> Self {
-        let service = Service { resources: watch::Sender::new(Resources::new()), told: Arc::default() };
+        let service = Service {
+            resources: watch::Sender::new(Resources::new()),
+            told: Arc::default(),
+        };
         let (runtime, address) = serve(&service, "127.0.0.1:0".parse().unwrap());
-        Self { address, service, runtime: Some(runtime) }
+        Self {
+            address,
+            service,
+            runtime: Some(runtime),
+        }
     }
 
     /// Ends every stream and stops listening.
@@ -54,7 +61,9 @@ impl Discovery {
     /// Listens again on the same address.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        let again = eventually("the address is free", || net::socket::is_free(self.address).then_some(()));
+        let again = eventually("the address is free", || {
+            net::socket::is_free(self.address).then_some(())
+        });
         let () = again;
         self.runtime = Some(serve(&self.service, self.address).0);
     }
@@ -62,15 +71,23 @@ impl Discovery {
     /// Adds or replaces a resource, written as YAML without its type.
     pub(crate) fn put(&self, type_url: &str, yaml: &str) {
         let mut json = yaml_to_json(yaml).unwrap();
-        let name = json["name"].as_str().or(json["cluster_name"].as_str()).unwrap().to_owned();
+        let name = json["name"]
+            .as_str()
+            .or(json["cluster_name"].as_str())
+            .unwrap()
+            .to_owned();
         json["@type"] = type_url.into();
         let resource = Schema::get().parse_any(&json).unwrap();
-        self.service.resources.send_modify(|all| drop(all.insert((type_url.to_owned(), name), resource)));
+        self.service
+            .resources
+            .send_modify(|all| drop(all.insert((type_url.to_owned(), name), resource)));
     }
 
     /// Removes a resource.
     pub(crate) fn remove(&self, type_url: &str, name: &str) {
-        self.service.resources.send_modify(|all| drop(all.remove(&(type_url.to_owned(), name.to_owned()))));
+        self.service
+            .resources
+            .send_modify(|all| drop(all.remove(&(type_url.to_owned(), name.to_owned()))));
     }
 
     pub(crate) fn nacks(&self) -> Vec<String> {
@@ -83,7 +100,13 @@ impl Discovery {
 
     /// Names that the last stream said it holds, of a type.
     pub(crate) fn initial_versions(&self, type_url: &str) -> Vec<String> {
-        self.service.told.lock().initial_versions.get(type_url).cloned().unwrap_or_default()
+        self.service
+            .told
+            .lock()
+            .initial_versions
+            .get(type_url)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The bootstrap of a proxy that gets everything from here.
@@ -107,7 +130,11 @@ impl Drop for Discovery {
 }
 
 fn serve(service: &Service, address: SocketAddr) -> (tokio::runtime::Runtime, SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
     let address = listener.local_addr().unwrap();
     let service = service.clone();
@@ -132,9 +159,18 @@ impl Streams for Service {
                 changed = resources.changed() => if changed.is_err() { return },
             }
             let all = resources.borrow_and_update().clone();
-            for kind in [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE] {
-                let Some(watch) = watches.get_mut(kind) else { continue };
-                let Some(mut response) = watch.response(kind, &all) else { continue };
+            for kind in [
+                type_url::CLUSTER,
+                type_url::ENDPOINT,
+                type_url::LISTENER,
+                type_url::ROUTE,
+            ] {
+                let Some(watch) = watches.get_mut(kind) else {
+                    continue;
+                };
+                let Some(mut response) = watch.response(kind, &all) else {
+                    continue;
+                };
                 nonce += 1;
                 response.nonce = nonce.to_string();
                 if !connection.send(response).await {
@@ -145,7 +181,9 @@ impl Streams for Service {
     }
 
     async fn sotw(&self, connection: SotwConnection) {
-        connection.refuse(tonic::Status::unimplemented("these tests speak delta")).await;
+        connection
+            .refuse(tonic::Status::unimplemented("these tests speak delta"))
+            .await;
     }
 }
 
@@ -166,7 +204,9 @@ impl Watch {
             .filter(|((k, name), _)| k == kind && wanted(name))
             .map(|((_, name), resource)| (name.clone(), resource.clone()))
             .collect();
-        let changed = now.iter().filter(|(name, resource)| self.sent.get(*name) != Some(resource));
+        let changed = now
+            .iter()
+            .filter(|(name, resource)| self.sent.get(*name) != Some(resource));
         let resources: Vec<_> = changed
             .map(|(name, resource)| ads::Resource {
                 name: name.clone(),
@@ -175,7 +215,12 @@ impl Watch {
                 ..Default::default()
             })
             .collect();
-        let removed: Vec<_> = self.sent.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
+        let removed: Vec<_> = self
+            .sent
+            .keys()
+            .filter(|name| !now.contains_key(*name))
+            .cloned()
+            .collect();
         self.sent = now;
         // The first answer to a wildcard goes out even if it is empty: the client waits for it.
         if resources.is_empty() && removed.is_empty() && (self.answered || !self.wildcard) {
@@ -212,7 +257,15 @@ impl Service {
         if first && request.resource_names_subscribe.is_empty() {
             watch.wildcard = true;
         }
-        watch.names.extend(request.resource_names_subscribe.iter().filter(|name| *name != "*").cloned());
-        watch.names.retain(|name| !request.resource_names_unsubscribe.contains(name));
+        watch.names.extend(
+            request
+                .resource_names_subscribe
+                .iter()
+                .filter(|name| *name != "*")
+                .cloned(),
+        );
+        watch
+            .names
+            .retain(|name| !request.resource_names_unsubscribe.contains(name));
     }
 }

@@ -30,7 +30,10 @@ impl Proxy {
         std::fs::write(&config, bootstrap).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_lateen-proxy"))
             .args(["-c", config.to_str().unwrap(), "--file-flush-interval-msec", "10"])
-            .args(["--config-yaml", "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }"])
+            .args([
+                "--config-yaml",
+                "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }",
+            ])
             .args(["--admin-address-path", admin_path.to_str().unwrap()])
             .args(flags)
             .current_dir(dir.path())
@@ -40,7 +43,10 @@ impl Proxy {
             .unwrap();
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(admin) = std::fs::read_to_string(&admin_path).ok().and_then(|text| text.parse().ok()) {
+            if let Some(admin) = std::fs::read_to_string(&admin_path)
+                .ok()
+                .and_then(|text| text.parse().ok())
+            {
                 return Self { child, admin, dir };
             }
             let ended = child.try_wait().unwrap();
@@ -60,12 +66,16 @@ impl Proxy {
 
     /// A page of the admin interface.
     pub(crate) fn admin(&self, method: &str, path: &str) -> String {
-        get(self.admin, method, "admin", path).expect("the admin interface answers").1
+        get(self.admin, method, "admin", path)
+            .expect("the admin interface answers")
+            .1
     }
 
     /// Waits until the admin interface says LIVE.
     pub(crate) fn wait_live(&self) {
-        eventually("the proxy is live", || (self.admin("GET", "/ready") == "LIVE\n").then_some(()));
+        eventually("the proxy is live", || {
+            (self.admin("GET", "/ready") == "LIVE\n").then_some(())
+        });
     }
 
     /// Where a listener listens, once it does.
@@ -73,7 +83,9 @@ impl Proxy {
         let prefix = format!("{name}::");
         eventually(&format!("listener {name} is there"), || {
             let listeners = self.admin("GET", "/listeners");
-            listeners.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok())
+            listeners
+                .lines()
+                .find_map(|line| line.strip_prefix(&prefix)?.parse().ok())
         })
     }
 
@@ -81,7 +93,10 @@ impl Proxy {
     pub(crate) fn stat(&self, name: &str) -> u64 {
         let stats = self.admin("GET", "/stats");
         let prefix = format!("{name}: ");
-        stats.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok()).unwrap_or(0)
+        stats
+            .lines()
+            .find_map(|line| line.strip_prefix(&prefix)?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Sends a signal and waits for the end.
@@ -125,7 +140,9 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Option<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Some(Self { stream: BufReader::new(stream) })
+        Some(Self {
+            stream: BufReader::new(stream),
+        })
     }
 
     pub(crate) fn request(&mut self, method: &str, host: &str, path: &str) -> Option<(u16, String)> {
@@ -150,7 +167,11 @@ impl Client {
                 Some(_) => {}
             }
         }
-        let body = if chunked { self.chunks()? } else { self.exactly(length)? };
+        let body = if chunked {
+            self.chunks()?
+        } else {
+            self.exactly(length)?
+        };
         Some((status, String::from_utf8(body).ok()?))
     }
 
@@ -232,7 +253,11 @@ pub(crate) fn cluster(name: &str, address: SocketAddr) -> String {
 
 /// An address as flow text.
 pub(crate) fn socket(address: SocketAddr) -> String {
-    format!("{{ socket_address: {{ address: \"{}\", port_value: {} }} }}", address.ip(), address.port())
+    format!(
+        "{{ socket_address: {{ address: \"{}\", port_value: {} }} }}",
+        address.ip(),
+        address.port()
+    )
 }
 
 /// A filter list with an HTTP connection manager that sends everything to `cluster`.
@@ -265,5 +290,9 @@ pub(crate) fn listener(name: &str, filters: &str) -> String {
 
 /// A bootstrap with these static listeners and clusters.
 pub(crate) fn bootstrap(listeners: &[String], clusters: &[String]) -> String {
-    format!("static_resources: {{ listeners: [{}], clusters: [{}] }}", listeners.join(","), clusters.join(","))
+    format!(
+        "static_resources: {{ listeners: [{}], clusters: [{}] }}",
+        listeners.join(","),
+        clusters.join(",")
+    )
 }

@@ -7,9 +7,38 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Methods that a request may begin with. Others are taken for another protocol, as Envoy's inspector takes them.
 const METHODS: &[&str] = &[
-    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "ACL", "BIND", "CHECKOUT",
-    "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "PROPFIND",
-    "PROPPATCH", "PURGE", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK",
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "CONNECT",
+    "OPTIONS",
+    "TRACE",
+    "PATCH",
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "COPY",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "NOTIFY",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "SOURCE",
+    "SUBSCRIBE",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
     "UNSUBSCRIBE",
 ];
 
@@ -30,11 +59,11 @@ pub fn inspect(bytes: &[u8]) -> Inspected {
     if bytes.is_empty() {
         return Inspected::NeedMore;
     }
-    if HTTP2_PREFACE.starts_with(bytes) {
-        return Inspected::NeedMore;
-    }
     if bytes.starts_with(HTTP2_PREFACE) {
         return Inspected::Http("h2c");
+    }
+    if HTTP2_PREFACE.starts_with(bytes) {
+        return Inspected::NeedMore;
     }
     if !begins_with_method(bytes) {
         return Inspected::Other;
@@ -68,7 +97,10 @@ mod tests {
 
     #[test]
     fn a_request_is_recognised_by_its_first_line() {
-        assert_eq!(inspect(b"GET / HTTP/1.1\r\nhost: a\r\n"), Inspected::Http("http/1.1"));
+        assert_eq!(
+            inspect(b"GET / HTTP/1.1\r\nhost: a\r\n"),
+            Inspected::Http("http/1.1")
+        );
         assert_eq!(inspect(b"POST /x y HTTP/1.0\n"), Inspected::Http("http/1.0"));
         assert_eq!(inspect(HTTP2_PREFACE), Inspected::Http("h2c"));
     }
@@ -78,13 +110,23 @@ mod tests {
         let whole = b"OPTIONS * HTTP/1.1\r\n\r\n";
         for end in 1..whole.len() {
             let early = inspect(&whole[..end]);
-            assert!(matches!(early, Inspected::NeedMore | Inspected::Http("http/1.1")), "{end}: {early:?}");
+            assert!(
+                matches!(early, Inspected::NeedMore | Inspected::Http("http/1.1")),
+                "{end}: {early:?}"
+            );
         }
     }
 
     #[test]
     fn other_protocols_are_recognised_as_soon_as_possible() {
-        for bytes in [&b"\x16\x03"[..], b"SSH-2.0", b"get / HTTP/1.1", b"GET / HTTP/3.0\r\n", b"GET\n", b"\0"] {
+        for bytes in [
+            &b"\x16\x03"[..],
+            b"SSH-2.0",
+            b"get / HTTP/1.1",
+            b"GET / HTTP/3.0\r\n",
+            b"GET\n",
+            b"\0",
+        ] {
             assert_eq!(inspect(bytes), Inspected::Other, "{bytes:?}");
         }
     }

@@ -35,7 +35,9 @@ pub(crate) async fn run(worker: &Worker, active: &ActiveListener, pending: &mut 
         return true;
     }
     let filters = run_all(active, pending);
-    let Some(timeout) = config.listener_filters_timeout else { return filters.await.is_ok() };
+    let Some(timeout) = config.listener_filters_timeout else {
+        return filters.await.is_ok();
+    };
     match tokio::time::timeout(timeout, filters).await {
         Ok(result) => result.is_ok(),
         Err(_) => {
@@ -63,7 +65,9 @@ async fn run_all(active: &ActiveListener, pending: &mut Pending) -> io::Result<(
 
 /// `envoy.filters.listener.original_dst`.
 fn original_dst(pending: &mut Pending) {
-    let Stream::Tcp(stream) = &pending.stream else { return };
+    let Stream::Tcp(stream) = &pending.stream else {
+        return;
+    };
     let direct = pending.info.direct_local_address.socket_addr();
     let found = match pending.kind {
         ListenerKind::Direct => direct,
@@ -124,5 +128,9 @@ async fn read_more(pending: &mut Pending) -> io::Result<()> {
             stream.read_buf(&mut pending.read).await?
         }
     };
-    if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    if read == 0 {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(())
+    }
 }

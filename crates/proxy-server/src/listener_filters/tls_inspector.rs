@@ -54,7 +54,8 @@ fn handshake(mut bytes: &[u8]) -> Result<Option<Vec<u8>>, ()> {
     let mut message = Vec::new();
     loop {
         if message.len() >= 4 {
-            let length = usize::from(message[1]) << 16 | usize::from(message[2]) << 8 | usize::from(message[3]);
+            let length =
+                usize::from(message[1]) << 16 | usize::from(message[2]) << 8 | usize::from(message[3]);
             if message[0] != CLIENT_HELLO || length > CLIENT_HELLO_MAX_BYTES {
                 return Err(());
             }
@@ -170,7 +171,11 @@ mod tests {
         let alpn = [vector(1, b"h2"), vector(1, b"http/1.1")].concat();
         let extensions = [
             [&[0, 51][..], &vector(2, &[0; 38])].concat(),
-            [&EXTENSION_SERVER_NAME.to_be_bytes()[..], &vector(2, &vector(2, &name))].concat(),
+            [
+                &EXTENSION_SERVER_NAME.to_be_bytes()[..],
+                &vector(2, &vector(2, &name)),
+            ]
+            .concat(),
             [&EXTENSION_ALPN.to_be_bytes()[..], &vector(2, &vector(2, &alpn))].concat(),
         ]
         .concat();
@@ -184,11 +189,16 @@ mod tests {
         ]
         .concat();
         let message = [&[CLIENT_HELLO][..], &vector(3, &body)].concat();
-        message.chunks(record).flat_map(|part| [&[22, 3, 1][..], &vector(2, part)].concat()).collect()
+        message
+            .chunks(record)
+            .flat_map(|part| [&[22, 3, 1][..], &vector(2, part)].concat())
+            .collect()
     }
 
     fn check_hello(bytes: &[u8]) {
-        let Inspected::Tls(found) = inspect(bytes) else { panic!("not recognised: {:?}", inspect(bytes)) };
+        let Inspected::Tls(found) = inspect(bytes) else {
+            panic!("not recognised: {:?}", inspect(bytes))
+        };
         assert_eq!(found.server_name.as_deref(), Some("example.com"));
         assert_eq!(found.alpn, ["h2", "http/1.1"]);
     }
@@ -213,7 +223,12 @@ mod tests {
 
     #[test]
     fn other_protocols_are_recognised_by_their_first_bytes() {
-        for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"\x16\x04", b"\x15\x03\x01", &[22, 3, 1, 0, 4, 2, 0, 0, 0]] {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"\x16\x04",
+            b"\x15\x03\x01",
+            &[22, 3, 1, 0, 4, 2, 0, 0, 0],
+        ] {
             assert_eq!(inspect(bytes), Inspected::Other, "{bytes:?}");
         }
     }
