@@ -70,7 +70,10 @@ pub(crate) fn start(worker: &Worker, slot: &Rc<ListenerSlot>, socket: ListenSock
 
 /// Errors of accept(2) that concern the connection alone.
 fn is_of_the_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// Serves a connection here, or on the worker with fewest.
@@ -86,14 +89,24 @@ fn dispatch(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, kind: List
     };
     let Ok(fd) = fd else { return };
     let listener = active.config.name.clone();
-    if let Err(connection) = worker.hand_over(peer, HandedOver { listener, fd, kind, is_unix }) {
+    if let Err(connection) = worker.hand_over(
+        peer,
+        HandedOver {
+            listener,
+            fd,
+            kind,
+            is_unix,
+        },
+    ) {
         take_over(worker, connection);
     }
 }
 
 /// Serves a connection that another worker accepted.
 pub(crate) fn take_over(worker: &Worker, connection: HandedOver) {
-    let Some(slot) = worker.listeners().get(&connection.listener) else { return };
+    let Some(slot) = worker.listeners().get(&connection.listener) else {
+        return;
+    };
     let stream = match connection.is_unix {
         true => UnixStream::from_std(connection.fd.into()).map(Stream::Unix),
         false => TcpStream::from_std(connection.fd.into()).map(Stream::Tcp),

@@ -11,5 +11,7 @@ pub(crate) fn log(loggers: &[Rc<dyn AccessLogger>], info: &StreamInfo) {
         return;
     }
     let no_request = RequestHead::default();
-    loggers.iter().for_each(|logger| logger.log(info, &no_request, None, None));
+    loggers
+        .iter()
+        .for_each(|logger| logger.log(info, &no_request, None, None));
 }

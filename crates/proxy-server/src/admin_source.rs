@@ -19,8 +19,8 @@ use telemetry::stats::Registry;
 use tokio::sync::oneshot;
 
 use crate::admin::source::{
-    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, HostView, Phase,
-    Refusal, ServerState,
+    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, HostView,
+    Phase, Refusal, ServerState,
 };
 use crate::args::IpVersion;
 use crate::command::Command;
@@ -33,7 +33,9 @@ pub(crate) struct View(pub(crate) Rc<Server>);
 impl AdminSource for View {
     fn stats(&self) -> Registry {
         let server = &self.0;
-        server.shard.set_gauge(server.stats.uptime, server.started.elapsed().as_secs());
+        server
+            .shard
+            .set_gauge(server.stats.uptime, server.started.elapsed().as_secs());
         server.registry.clone()
     }
 
@@ -70,10 +72,17 @@ impl AdminSource for View {
         for (name, entry) in state.clusters() {
             let active = entry.active.iter().map(|v| (&v.source, phase(entry.is_static)));
             let warming = entry.warming.iter().map(|v| (&v.source, Phase::Warming));
-            snapshot.clusters.extend(active.chain(warming).map(|(source, phase)| dump(name, source, phase, None)));
+            snapshot.clusters.extend(
+                active
+                    .chain(warming)
+                    .map(|(source, phase)| dump(name, source, phase, None)),
+            );
         }
         for (name, entry) in state.listeners() {
-            let error = entry.error.as_ref().map(|(source, error)| refusal(source, &error.to_string()));
+            let error = entry
+                .error
+                .as_ref()
+                .map(|(source, error)| refusal(source, &error.to_string()));
             let active = entry.active.iter().map(|v| (&v.source, phase(entry.is_static)));
             let warming = entry.warming.iter().map(|v| (&v.source, Phase::Warming));
             for (source, phase) in active.chain(warming) {
@@ -81,22 +90,38 @@ impl AdminSource for View {
                 snapshot.routes.extend(inline_routes(source));
             }
         }
-        let routes = state.routes().iter().filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
-        snapshot.routes.extend(routes.map(|(name, source)| dump(name, source, Phase::Active, None)));
-        let endpoints = state.endpoints().iter().filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
-        snapshot.endpoints.extend(endpoints.map(|(name, source)| dump(name, source, Phase::Active, None)));
+        let routes = state
+            .routes()
+            .iter()
+            .filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
+        snapshot
+            .routes
+            .extend(routes.map(|(name, source)| dump(name, source, Phase::Active, None)));
+        let endpoints = state
+            .endpoints()
+            .iter()
+            .filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
+        snapshot
+            .endpoints
+            .extend(endpoints.map(|(name, source)| dump(name, source, Phase::Active, None)));
         snapshot
     }
 
     fn listeners(&self) -> Vec<BoundListener> {
         let (state, sockets) = (self.0.state.borrow(), self.0.sockets.borrow());
-        let active = state.listeners().iter().filter_map(|(name, entry)| Some((name, entry.active.as_ref()?)));
+        let active = state
+            .listeners()
+            .iter()
+            .filter_map(|(name, entry)| Some((name, entry.active.as_ref()?)));
         let mut bound = Vec::new();
         for (name, version) in active {
             // A listener without sockets still has an address, and Envoy lists it.
             let local = Some(sockets.local(name)).filter(|local| !local.is_empty());
             for address in local.unwrap_or(&version.config.addresses) {
-                bound.push(BoundListener { name: name.to_string(), address: address.to_string() });
+                bound.push(BoundListener {
+                    name: name.to_string(),
+                    address: address.to_string(),
+                });
             }
         }
         bound
@@ -112,12 +137,20 @@ impl AdminSource for View {
         let (drain, inbound_only) = (server.drain_plan(), request.inbound_only);
         let stop_now = !request.graceful;
         tracing::info!(?request, "draining listeners");
-        server.tell_all(|_| Command::DrainListeners { drain, inbound_only, stop_accepting: stop_now });
+        server.tell_all(|_| Command::DrainListeners {
+            drain,
+            inbound_only,
+            stop_accepting: stop_now,
+        });
         if request.graceful && !request.skip_exit {
             let server = Rc::clone(server);
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(drain.time).await;
-                server.tell_all(|_| Command::DrainListeners { drain, inbound_only, stop_accepting: true });
+                server.tell_all(|_| Command::DrainListeners {
+                    drain,
+                    inbound_only,
+                    stop_accepting: true,
+                });
             });
         }
         if !inbound_only {
@@ -139,7 +172,9 @@ impl AdminSource for View {
 
     fn admin_bound(&self, address: SocketAddr) {
         tracing::info!(%address, "admin address");
-        let Some(path) = &self.0.args.admin_address_path else { return };
+        let Some(path) = &self.0.args.admin_address_path else {
+            return;
+        };
         if let Err(error) = std::fs::write(path, address.to_string()) {
             tracing::error!(path = %path.display(), %error, "cannot write the admin address");
         }
@@ -172,12 +207,19 @@ fn refusal(source: &Source, details: &str) -> Refusal {
 
 /// The route configurations inside a listener.
 fn inline_routes(source: &Source) -> Vec<DumpEntry> {
-    let Ok(listener) = any::unpack::<Listener>(&source.resource) else { return Vec::new() };
-    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
-    let managers = chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config_type {
-        Some(ConfigType::TypedConfig(typed)) => any::unpack::<HttpConnectionManager>(typed).ok(),
-        _ => None,
-    });
+    let Ok(listener) = any::unpack::<Listener>(&source.resource) else {
+        return Vec::new();
+    };
+    let chains = listener
+        .filter_chains
+        .iter()
+        .chain(&listener.default_filter_chain);
+    let managers = chains
+        .flat_map(|chain| &chain.filters)
+        .filter_map(|filter| match &filter.config_type {
+            Some(ConfigType::TypedConfig(typed)) => any::unpack::<HttpConnectionManager>(typed).ok(),
+            _ => None,
+        });
     let routes = managers.filter_map(|manager| match manager.route_specifier {
         Some(RouteSpecifier::RouteConfig(routes)) => Some(routes),
         _ => None,
@@ -196,7 +238,9 @@ fn inline_routes(source: &Source) -> Vec<DumpEntry> {
 
 fn options(server: &Server) -> CommandLineOptions {
     let args = &server.args;
-    let text = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    let text = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(|p| p.display().to_string()).unwrap_or_default()
+    };
     CommandLineOptions {
         base_id: args.base_id.into(),
         use_dynamic_base_id: args.use_dynamic_base_id,
@@ -221,8 +265,12 @@ fn options(server: &Server) -> CommandLineOptions {
             crate::args::DrainStrategy::Immediate => command_line_options::DrainStrategy::Immediate as i32,
         },
         drain_time: Some(api_envoy::wkt::duration(Duration::from_secs(args.drain_time_s))),
-        parent_shutdown_time: Some(api_envoy::wkt::duration(Duration::from_secs(args.parent_shutdown_time_s))),
-        file_flush_interval: Some(api_envoy::wkt::duration(Duration::from_millis(args.file_flush_interval_msec))),
+        parent_shutdown_time: Some(api_envoy::wkt::duration(Duration::from_secs(
+            args.parent_shutdown_time_s,
+        ))),
+        file_flush_interval: Some(api_envoy::wkt::duration(Duration::from_millis(
+            args.file_flush_interval_msec,
+        ))),
         disable_hot_restart: true,
         ..CommandLineOptions::default()
     }
@@ -252,13 +300,21 @@ async fn clusters(server: &Server) -> Vec<ClusterView> {
     }
     let state = server.state.borrow();
     let is_static = |name: &str| state.clusters().get(name).is_some_and(|entry| entry.is_static);
-    merged.into_values().map(|cluster| cluster_view(&cluster, !is_static(&cluster.config.name))).collect()
+    merged
+        .into_values()
+        .map(|cluster| cluster_view(&cluster, !is_static(&cluster.config.name)))
+        .collect()
 }
 
 fn cluster_view(cluster: &ClusterSnapshot, added_via_api: bool) -> ClusterView {
     let thresholds = [RequestPriority::Default, RequestPriority::High].map(|priority| {
         let breaker = cluster.config.circuit_breakers.of(priority);
-        [breaker.connections.max(), breaker.pending_requests.max(), breaker.requests.max(), breaker.retries.max()]
+        [
+            breaker.connections.max(),
+            breaker.pending_requests.max(),
+            breaker.requests.max(),
+            breaker.retries.max(),
+        ]
     });
     ClusterView {
         name: cluster.config.name.to_string(),

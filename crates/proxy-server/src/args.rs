@@ -132,7 +132,9 @@ impl Args {
     #[must_use]
     pub fn workers(&self) -> usize {
         let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.concurrency.unwrap_or_else(available).clamp(1, proxy_config::limits::MAX_WORKERS)
+        self.concurrency
+            .unwrap_or_else(available)
+            .clamp(1, proxy_config::limits::MAX_WORKERS)
     }
 
     /// Flags that mean something this proxy does not do.
@@ -162,9 +164,15 @@ impl Args {
 pub const LOG_COMPONENTS: &[(&str, &[&str])] = &[
     ("admin", &["proxy_server::admin"]),
     ("config", &["proxy_config", "xds"]),
-    ("conn_handler", &["proxy_server::connection", "proxy_server::acceptor"]),
+    (
+        "conn_handler",
+        &["proxy_server::connection", "proxy_server::acceptor"],
+    ),
     ("connection", &["proxy_server::connection"]),
-    ("filter", &["proxy_server::tcp_proxy", "proxy_server::listener_filters"]),
+    (
+        "filter",
+        &["proxy_server::tcp_proxy", "proxy_server::listener_filters"],
+    ),
     ("grpc", &["xds"]),
     ("http", &["proxy_server::http", "proxy_http"]),
     ("main", &["proxy_server"]),
@@ -180,8 +188,9 @@ pub const LOG_COMPONENTS: &[(&str, &[&str])] = &[
 pub fn log_filter(level: &str, components: &str) -> Result<String, String> {
     let mut directives = vec![tracing_level(level)?.to_owned()];
     for pair in components.split(',').filter(|pair| !pair.is_empty()) {
-        let (component, level) =
-            pair.split_once(':').ok_or_else(|| format!("log level {pair:?}: write it as component:level"))?;
+        let (component, level) = pair
+            .split_once(':')
+            .ok_or_else(|| format!("log level {pair:?}: write it as component:level"))?;
         let level = tracing_level(level)?;
         let known = LOG_COMPONENTS.iter().find(|(name, _)| *name == component);
         let targets = known.map_or(&[][..], |(_, targets)| targets);
@@ -199,7 +208,11 @@ fn tracing_level(level: &str) -> Result<&'static str, String> {
         "warn" | "warning" => "warn",
         "error" | "critical" => "error",
         "off" => "off",
-        _ => return Err(format!("log level {level:?}: one of trace, debug, info, warning, error, critical, off")),
+        _ => {
+            return Err(format!(
+                "log level {level:?}: one of trace, debug, info, warning, error, critical, off"
+            ));
+        }
     })
 }
 
@@ -210,10 +223,25 @@ mod tests {
     #[test]
     fn envoys_usual_command_line_parses() {
         let args = Args::try_parse_from([
-            "lateen-proxy", "-c", "boot.yaml", "--drain-time-s", "45", "--drain-strategy", "immediate",
-            "--local-address-ip-version", "v4", "--file-flush-interval-msec", "1000", "--disable-hot-restart",
-            "--allow-unknown-static-fields", "-l", "warning", "--component-log-level", "misc:error,upstream:debug",
-            "--concurrency", "2",
+            "lateen-proxy",
+            "-c",
+            "boot.yaml",
+            "--drain-time-s",
+            "45",
+            "--drain-strategy",
+            "immediate",
+            "--local-address-ip-version",
+            "v4",
+            "--file-flush-interval-msec",
+            "1000",
+            "--disable-hot-restart",
+            "--allow-unknown-static-fields",
+            "-l",
+            "warning",
+            "--component-log-level",
+            "misc:error,upstream:debug",
+            "--concurrency",
+            "2",
         ])
         .unwrap();
         assert_eq!(args.workers(), 2);

@@ -39,10 +39,19 @@ pub(crate) fn spawn(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, ki
 }
 
 async fn serve(worker: &Worker, active: Rc<ActiveListener>, stream: Stream, kind: ListenerKind) {
-    let Some(info) = connection_info(worker, &active, &stream) else { return };
-    let mut pending = Pending { stream, read: BytesMut::new(), info, kind };
+    let Some(info) = connection_info(worker, &active, &stream) else {
+        return;
+    };
+    let mut pending = Pending {
+        stream,
+        read: BytesMut::new(),
+        info,
+        kind,
+    };
     set_options(&active, &pending.stream);
-    let Some(active) = before_chain(worker, active, &mut pending).await else { return };
+    let Some(active) = before_chain(worker, active, &mut pending).await else {
+        return;
+    };
     let stats = &active.config.stats;
     pending.info.listener_name = (&*active.config.name).into();
     pending.info.direction = active.config.direction;
@@ -73,8 +82,14 @@ async fn before_chain(
         return None;
     }
     drop(gauge);
-    let destination = pending.info.original_destination.filter(|_| active.config.use_original_dst);
-    let Some(next) = destination.and_then(|d| worker.listeners().for_destination(d)).map(|slot| slot.current()) else {
+    let destination = pending
+        .info
+        .original_destination
+        .filter(|_| active.config.use_original_dst);
+    let Some(next) = destination
+        .and_then(|d| worker.listeners().for_destination(d))
+        .map(|slot| slot.current())
+    else {
         return Some(active);
     };
     if Rc::ptr_eq(&next, &active) {
@@ -82,7 +97,9 @@ async fn before_chain(
     }
     // Once only: the listener that gets the connection keeps it, whatever its own `use_original_dst` says.
     let _gauge = GaugeGuard::new(worker.shard(), next.config.stats.downstream_pre_cx_active);
-    listener_filters::run(worker, &next, pending).await.then_some(next)
+    listener_filters::run(worker, &next, pending)
+        .await
+        .then_some(next)
 }
 
 async fn run_chain(worker: &Worker, active: &ActiveListener, chain: &Chain, pending: Pending) {
@@ -118,7 +135,12 @@ fn connection_info(worker: &Worker, active: &ActiveListener, stream: &Stream) ->
             (Address::Pipe("".into()), Address::Pipe(path.as_str().into()))
         }
     };
-    Some(ConnectionInfo::new(worker.connection_id(), remote, local, SystemTime::now()))
+    Some(ConnectionInfo::new(
+        worker.connection_id(),
+        remote,
+        local,
+        SystemTime::now(),
+    ))
 }
 
 fn set_options(active: &ActiveListener, stream: &Stream) {
@@ -159,7 +181,11 @@ impl<'a> Life<'a> {
     fn begin(shard: &'a Shard, stats: &'a ListenerStats) -> Self {
         shard.inc(stats.downstream_cx_total);
         shard.move_gauge(stats.downstream_cx_active, 1);
-        Self { shard, stats, began: Instant::now() }
+        Self {
+            shard,
+            stats,
+            began: Instant::now(),
+        }
     }
 }
 
@@ -169,7 +195,8 @@ impl Drop for Life<'_> {
         self.shard.inc(destroyed);
         self.shard.move_gauge(self.stats.downstream_cx_active, -1);
         let milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.shard.record(self.stats.downstream_cx_length_ms, milliseconds);
+        self.shard
+            .record(self.stats.downstream_cx_length_ms, milliseconds);
     }
 }
 

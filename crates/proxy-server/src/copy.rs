@@ -35,14 +35,25 @@ pub(crate) type Progress<'a> = &'a dyn Fn(Side, usize);
 ///
 /// # Errors
 /// The first error of either connection.
-pub(crate) async fn both_ways(downstream: &Stream, upstream: &Stream, read: &[u8], progress: Progress<'_>) -> io::Result<()> {
+pub(crate) async fn both_ways(
+    downstream: &Stream,
+    upstream: &Stream,
+    read: &[u8],
+    progress: Progress<'_>,
+) -> io::Result<()> {
     write_all(upstream, read).await?;
     if !read.is_empty() {
         progress(Side::Downstream, read.len());
     }
-    let pair = Pair { moved: Cell::new(0), can_splice: both_tcp(downstream, upstream).is_some(), switch: Notify::new() };
-    let (from_downstream, from_upstream) =
-        (|bytes| progress(Side::Downstream, bytes), |bytes| progress(Side::Upstream, bytes));
+    let pair = Pair {
+        moved: Cell::new(0),
+        can_splice: both_tcp(downstream, upstream).is_some(),
+        switch: Notify::new(),
+    };
+    let (from_downstream, from_upstream) = (
+        |bytes| progress(Side::Downstream, bytes),
+        |bytes| progress(Side::Upstream, bytes),
+    );
     tokio::try_join!(
         pair.one_way(downstream, upstream, &from_downstream),
         pair.one_way(upstream, downstream, &from_upstream),
@@ -62,7 +73,10 @@ pub(crate) async fn both_ways(downstream: &Stream, upstream: &Stream, read: &[u8
     }
 }
 
-fn both_tcp<'a>(a: &'a Stream, b: &'a Stream) -> Option<(&'a tokio::net::TcpStream, &'a tokio::net::TcpStream)> {
+fn both_tcp<'a>(
+    a: &'a Stream,
+    b: &'a Stream,
+) -> Option<(&'a tokio::net::TcpStream, &'a tokio::net::TcpStream)> {
     match (a, b) {
         (Stream::Tcp(a), Stream::Tcp(b)) => Some((a, b)),
         _ => None,
@@ -131,7 +145,10 @@ fn move_some(from: &Stream, to: &Stream) -> io::Result<Moved> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        Ok(Moved::Bytes { delivered, rest: scratch[delivered..read].to_vec() })
+        Ok(Moved::Bytes {
+            delivered,
+            rest: scratch[delivered..read].to_vec(),
+        })
     })
 }
 
@@ -191,12 +208,19 @@ mod tests {
 
     async fn tcp_pair() -> (TcpStream, Stream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (client, accepted) = tokio::join!(
+            TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
         (client.unwrap(), Stream::Tcp(accepted.unwrap().0))
     }
 
     /// Sends `request` through a copy to an echo with a final word; checks order, half-close and counts.
-    async fn check_copy(mut server: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, upstream: Stream, bytes: usize) {
+    async fn check_copy(
+        mut server: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        upstream: Stream,
+        bytes: usize,
+    ) {
         let (mut client, downstream) = tcp_pair().await;
         let request: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
         let counted = Cell::new((0, 0));

@@ -14,7 +14,11 @@ use crate::server::{Server, Subscription, source};
 
 /// Runs the stream for as long as the process lives. Without a connection the last good configuration stays in force.
 pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
-    let variant = if ads.delta { Variant::Delta } else { Variant::StateOfTheWorld };
+    let variant = if ads.delta {
+        Variant::Delta
+    } else {
+        Variant::StateOfTheWorld
+    };
     let mut client = Client::new(variant, server.bootstrap.node());
     // Subscriptions are announced in this order after each connect: clusters before what refers to them.
     if ads.clusters.is_some() {
@@ -43,7 +47,11 @@ pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
 }
 
 fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 fn on_event(server: &Rc<Server>, event: Event, client: &mut Client) {
@@ -69,7 +77,11 @@ fn on_update(server: &Rc<Server>, update: &Update, client: &mut Client) {
     };
     if let Some(stats) = stats {
         server.shard.inc(stats.attempt);
-        server.shard.inc(if rejections.is_empty() { stats.success } else { stats.rejected });
+        server.shard.inc(if rejections.is_empty() {
+            stats.success
+        } else {
+            stats.rejected
+        });
     }
     if rejections.is_empty() {
         client.accept(update);
@@ -93,29 +105,46 @@ fn apply(server: &Rc<Server>, update: &Update) -> Vec<Rejection> {
     // A listener that is gone may have had the address of one that is new; a cluster goes after what used it.
     let removed_first = update.type_url == type_url::LISTENER;
     if removed_first {
-        update.removed.iter().for_each(|name| remove(server, &update.type_url, name));
+        update
+            .removed
+            .iter()
+            .for_each(|name| remove(server, &update.type_url, name));
     }
     let mut rejections = Vec::new();
     for resource in update.resources.iter() {
         let put = put(server, &update.type_url, resource, &update.version);
         if let Err(error) = put {
-            rejections.push(Rejection { name: resource.name.clone(), reason: error.to_string() });
+            rejections.push(Rejection {
+                name: resource.name.clone(),
+                reason: error.to_string(),
+            });
         }
         server.pump_actions();
     }
     if !removed_first {
-        update.removed.iter().for_each(|name| remove(server, &update.type_url, name));
+        update
+            .removed
+            .iter()
+            .for_each(|name| remove(server, &update.type_url, name));
     }
     rejections
 }
 
 fn put(server: &Rc<Server>, kind: &str, resource: &xds::Resource, version: &str) -> ConfigResult<()> {
     // Delta responses of some servers version the response alone.
-    let version = if resource.version.is_empty() { version } else { &resource.version };
+    let version = if resource.version.is_empty() {
+        version
+    } else {
+        &resource.version
+    };
     let source = source(resource.body.clone(), version);
     match kind {
         type_url::CLUSTER => {
-            let known = server.state.borrow().clusters().contains_key(resource.name.as_str());
+            let known = server
+                .state
+                .borrow()
+                .clusters()
+                .contains_key(resource.name.as_str());
             let result = server.state.borrow_mut().update_cluster(source);
             let stats = server.stats.clusters;
             if result.is_ok() && !resource.unchanged {
@@ -125,7 +154,11 @@ fn put(server: &Rc<Server>, kind: &str, resource: &xds::Resource, version: &str)
         }
         type_url::ENDPOINT => server.state.borrow_mut().update_endpoints(source),
         type_url::LISTENER => {
-            let known = server.state.borrow().listeners().contains_key(resource.name.as_str());
+            let known = server
+                .state
+                .borrow()
+                .listeners()
+                .contains_key(resource.name.as_str());
             let result = server.put_listener(source, false);
             let stats = server.stats.listeners;
             match &result {

@@ -34,7 +34,11 @@ impl Drain {
     /// Starts draining, unless it has started already.
     pub fn start(&self, now: Instant, time: Duration, immediate: bool) {
         if self.inner.started.get().is_none() {
-            self.inner.started.set(Some(Started { at: now, time, immediate }));
+            self.inner.started.set(Some(Started {
+                at: now,
+                time,
+                immediate,
+            }));
         }
     }
 
@@ -53,12 +57,17 @@ impl Drain {
     /// Whether a connection should close when its request is done. `random` is uniform over all values.
     #[must_use]
     pub fn should_close(&self, now: Instant, random: u64) -> bool {
-        let Some(started) = self.inner.started.get() else { return false };
+        let Some(started) = self.inner.started.get() else {
+            return false;
+        };
         let elapsed = now.saturating_duration_since(started.at);
         if started.immediate || elapsed >= started.time {
             return true;
         }
-        let (elapsed, total) = (elapsed.as_millis() as u64, (started.time.as_millis() as u64).max(1));
+        let (elapsed, total) = (
+            elapsed.as_millis() as u64,
+            (started.time.as_millis() as u64).max(1),
+        );
         random % total < elapsed
     }
 
@@ -84,7 +93,9 @@ mod tests {
         drain.start(start, TIME, false);
         let closing = |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            (0..100).filter(|percent| drain.should_close(now, percent * 1000)).count()
+            (0..100)
+                .filter(|percent| drain.should_close(now, percent * 1000))
+                .count()
         };
         assert_eq!([closing(0), closing(25), closing(100)], [0, 25, 100]);
     }

@@ -61,14 +61,25 @@ pub(crate) enum Filter {
 }
 
 impl Chain {
-    fn new(config: &Arc<Listener>, chain: &FilterChain<Arc<HttpConfig>>, index: Option<usize>, worker: &Worker) -> Rc<Self> {
+    fn new(
+        config: &Arc<Listener>,
+        chain: &FilterChain<Arc<HttpConfig>>,
+        index: Option<usize>,
+        worker: &Worker,
+    ) -> Rc<Self> {
         let filter = match &chain.filter {
             NetworkFilter::Http(http) => Filter::Http(HttpConnectionManager::new(Arc::clone(http), worker)),
             NetworkFilter::Tcp(_) => Filter::Tcp(Rc::new(TcpProxy::new(Arc::clone(config), index, worker))),
             NetworkFilter::Close => Filter::Close,
         };
         let fingerprint = chain.fingerprint;
-        Rc::new(Self { name: (&*chain.name).into(), transport: chain.transport, filter, drain: Drain::default(), fingerprint })
+        Rc::new(Self {
+            name: (&*chain.name).into(),
+            transport: chain.transport,
+            filter,
+            drain: Drain::default(),
+            fingerprint,
+        })
     }
 }
 
@@ -78,12 +89,24 @@ impl ActiveListener {
         let same_listener = before.filter(|b| b.config.own_fingerprint == config.own_fingerprint);
         let kept = |chain: &FilterChain<Arc<HttpConfig>>| {
             let before = same_listener?;
-            before.all_chains().find(|old| old.fingerprint == chain.fingerprint && !old.drain.is_started()).cloned()
+            before
+                .all_chains()
+                .find(|old| old.fingerprint == chain.fingerprint && !old.drain.is_started())
+                .cloned()
         };
         let make = |chain, index| kept(chain).unwrap_or_else(|| Chain::new(&config, chain, index, worker));
-        let chains = config.chains.iter().enumerate().map(|(i, chain)| make(chain, Some(i))).collect();
+        let chains = config
+            .chains
+            .iter()
+            .enumerate()
+            .map(|(i, chain)| make(chain, Some(i)))
+            .collect();
         let default_chain = config.default_chain.as_ref().map(|chain| make(chain, None));
-        Self { chains, default_chain, config }
+        Self {
+            chains,
+            default_chain,
+            config,
+        }
     }
 
     fn all_chains(&self) -> impl Iterator<Item = &Rc<Chain>> {
@@ -107,7 +130,10 @@ impl ListenerSlot {
 
     fn stop(&self) {
         self.stopped.set(true);
-        self.acceptors.borrow_mut().drain(..).for_each(|task| task.abort());
+        self.acceptors
+            .borrow_mut()
+            .drain(..)
+            .for_each(|task| task.abort());
     }
 }
 
@@ -132,20 +158,26 @@ impl Listeners {
         if let Some(sockets) = put.sockets {
             slot.stop();
             slot.stopped.set(false);
-            let tasks = sockets.into_iter().filter_map(|socket| acceptor::start(worker, &slot, socket));
+            let tasks = sockets
+                .into_iter()
+                .filter_map(|socket| acceptor::start(worker, &slot, socket));
             slot.acceptors.borrow_mut().extend(tasks);
         }
         self.by_name.borrow_mut().insert(name, slot);
         self.index_addresses();
         if let Some(before) = before {
-            let gone = before.all_chains().filter(|old| !active.all_chains().any(|new| Rc::ptr_eq(old, new)));
+            let gone = before
+                .all_chains()
+                .filter(|old| !active.all_chains().any(|new| Rc::ptr_eq(old, new)));
             drain_chains(gone, put.drain);
         }
     }
 
     /// Removes a listener; its connections drain.
     pub(crate) fn remove(&self, name: &str, plan: DrainPlan) {
-        let Some(slot) = self.by_name.borrow_mut().remove(name) else { return };
+        let Some(slot) = self.by_name.borrow_mut().remove(name) else {
+            return;
+        };
         slot.stop();
         self.index_addresses();
         drain_chains(slot.current().all_chains(), plan);
@@ -168,7 +200,13 @@ impl Listeners {
     fn index_addresses(&self) {
         let mut index = HashMap::new();
         for slot in self.by_name.borrow().values() {
-            for address in slot.current().config.addresses.iter().filter_map(BindAddress::socket_addr) {
+            for address in slot
+                .current()
+                .config
+                .addresses
+                .iter()
+                .filter_map(BindAddress::socket_addr)
+            {
                 index.insert(address, Rc::clone(slot));
             }
         }
@@ -183,9 +221,18 @@ impl Listeners {
     /// The listener for a destination: of exactly that address, else of the wildcard address with that port.
     pub(crate) fn for_destination(&self, destination: SocketAddr) -> Option<Rc<ListenerSlot>> {
         let index = self.by_address.borrow();
-        let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        let wildcard = if destination.ip().to_canonical().is_ipv4() { v4 } else { v6 };
-        let found = index.get(&destination).or_else(|| index.get(&SocketAddr::new(wildcard, destination.port())));
+        let (v4, v6) = (
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        );
+        let wildcard = if destination.ip().to_canonical().is_ipv4() {
+            v4
+        } else {
+            v6
+        };
+        let found = index
+            .get(&destination)
+            .or_else(|| index.get(&SocketAddr::new(wildcard, destination.port())));
         found.filter(|slot| !slot.stopped.get()).cloned()
     }
 }
@@ -197,7 +244,9 @@ fn drain_chains<'a>(chains: impl Iterator<Item = &'a Rc<Chain>>, plan: DrainPlan
     if drains.is_empty() {
         return;
     }
-    drains.iter().for_each(|drain| drain.start(now, plan.time, plan.immediate));
+    drains
+        .iter()
+        .for_each(|drain| drain.start(now, plan.time, plan.immediate));
     tokio::task::spawn_local(async move {
         tokio::time::sleep(plan.time).await;
         drains.iter().for_each(Drain::end);

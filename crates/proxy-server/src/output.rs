@@ -1,6 +1,10 @@
 //! What the command prints outside its log: the verdict of `--mode validate`, and why it does not start.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the command speaks to its user")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where the command speaks to its user"
+)]
 
 /// The configuration is good.
 pub(crate) fn valid(what: &str) {

@@ -12,7 +12,9 @@ impl Random {
     /// A generator that begins at `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: Cell::new(seed) }
+        Self {
+            state: Cell::new(seed),
+        }
     }
 
     /// The next number, uniform over all values.

@@ -116,7 +116,9 @@ impl Server {
     /// Goes on to serve, once what the start waits for is there.
     pub(crate) fn start(self: &Rc<Self>) {
         if let Some(ads) = &self.bootstrap.ads {
-            self.state.borrow_mut().await_discovery(ads.clusters, ads.listeners);
+            self.state
+                .borrow_mut()
+                .await_discovery(ads.clusters, ads.listeners);
         }
         self.state.borrow_mut().start();
         self.pump();
@@ -162,15 +164,26 @@ impl Server {
 
     fn carry_out(self: &Rc<Self>, action: Action<Arc<HttpConfig>>) {
         match action {
-            Action::ApplyCluster { slot, config, endpoints } => {
+            Action::ApplyCluster {
+                slot,
+                config,
+                endpoints,
+            } => {
                 self.tell_all(|_| {
                     let (config, endpoints) = (Arc::clone(&config), Arc::clone(&endpoints));
-                    Command::Cluster(ClusterUpdate::Put { slot, config, endpoints })
+                    Command::Cluster(ClusterUpdate::Put {
+                        slot,
+                        config,
+                        endpoints,
+                    })
                 });
             }
             Action::ApplyEndpoints { slot, endpoints } => {
                 self.tell_all(|_| {
-                    Command::Cluster(ClusterUpdate::Endpoints { slot, endpoints: Arc::clone(&endpoints) })
+                    Command::Cluster(ClusterUpdate::Endpoints {
+                        slot,
+                        endpoints: Arc::clone(&endpoints),
+                    })
                 });
             }
             Action::RemoveCluster { slot } => {
@@ -179,23 +192,37 @@ impl Server {
             }
             Action::Resolve { slot, config } => self.resolve(slot, config),
             Action::ApplyRoutes { slot, table } => {
-                self.tell_all(|_| Command::Routes { slot, table: table.clone() });
+                self.tell_all(|_| Command::Routes {
+                    slot,
+                    table: table.clone(),
+                });
             }
             Action::ApplyListener { config } => {
                 let mut sockets = self.sockets.borrow_mut().deliver(&config);
                 let drain = self.drain_plan();
                 self.tell_all(|worker| {
                     let sockets = sockets.as_mut().map(|all| std::mem::take(&mut all[worker]));
-                    Command::PutListener(Box::new(PutListener { config: Arc::clone(&config), sockets, drain }))
+                    Command::PutListener(Box::new(PutListener {
+                        config: Arc::clone(&config),
+                        sockets,
+                        drain,
+                    }))
                 });
             }
             Action::RemoveListener { name } => {
                 self.sockets.borrow_mut().forget(&name);
                 let drain = self.drain_plan();
-                self.tell_all(|_| Command::RemoveListener { name: Arc::clone(&name), drain });
+                self.tell_all(|_| Command::RemoveListener {
+                    name: Arc::clone(&name),
+                    drain,
+                });
             }
-            Action::Subscribe { type_url, name } => self.subscriptions.borrow_mut().push((true, type_url, name)),
-            Action::Unsubscribe { type_url, name } => self.subscriptions.borrow_mut().push((false, type_url, name)),
+            Action::Subscribe { type_url, name } => {
+                self.subscriptions.borrow_mut().push((true, type_url, name))
+            }
+            Action::Unsubscribe { type_url, name } => {
+                self.subscriptions.borrow_mut().push((false, type_url, name))
+            }
             Action::Wait { waiting, timeout } => {
                 let this = Rc::clone(self);
                 tokio::task::spawn_local(async move {
@@ -259,7 +286,9 @@ impl Server {
         let task = tokio::task::spawn_local(async move {
             let follow = async {
                 while results.changed().await.is_ok() {
-                    let Some(endpoints) = results.borrow_and_update().clone() else { continue };
+                    let Some(endpoints) = results.borrow_and_update().clone() else {
+                        continue;
+                    };
                     this.state.borrow_mut().resolved(slot, &config, endpoints);
                     this.pump();
                 }
@@ -288,7 +317,9 @@ impl Server {
     /// Sends changes of subscription that did not come up while a discovery response was handled.
     fn send_subscriptions(&self) {
         let discovery = self.discovery.borrow();
-        let Some(discovery) = discovery.as_ref() else { return };
+        let Some(discovery) = discovery.as_ref() else {
+            return;
+        };
         let changes = self.subscriptions.take();
         if changes.is_empty() {
             return;
@@ -310,7 +341,11 @@ impl Server {
 
 /// A resource that came now.
 pub(crate) fn source(resource: Any, version: &str) -> Source {
-    Source { resource: Arc::new(resource), version: version.into(), last_updated: SystemTime::now() }
+    Source {
+        resource: Arc::new(resource),
+        version: version.into(),
+        last_updated: SystemTime::now(),
+    }
 }
 
 /// What a refused static resource is called.

@@ -57,7 +57,10 @@ impl ServerStats {
         let listeners = registry.scope("listener_manager.");
         let clusters = registry.scope("cluster_manager.");
         let control_plane = registry.scope("control_plane.");
-        let (lds, cds) = (registry.scope("listener_manager.lds."), registry.scope("cluster_manager.cds."));
+        let (lds, cds) = (
+            registry.scope("listener_manager.lds."),
+            registry.scope("cluster_manager.cds."),
+        );
         Self {
             live: server.gauge("live"),
             state: server.gauge("state"),
@@ -92,16 +95,31 @@ impl ServerStats {
     pub(crate) fn follow<H>(&self, shard: &Shard, state: &ConfigState<H>) {
         let clusters = state.clusters().values();
         let count = |n: usize| n as u64;
-        shard.set_gauge(self.clusters.active, count(clusters.clone().filter(|c| c.active.is_some()).count()));
-        shard.set_gauge(self.clusters.warming, count(clusters.filter(|c| c.warming.is_some()).count()));
+        shard.set_gauge(
+            self.clusters.active,
+            count(clusters.clone().filter(|c| c.active.is_some()).count()),
+        );
+        shard.set_gauge(
+            self.clusters.warming,
+            count(clusters.filter(|c| c.warming.is_some()).count()),
+        );
         let listeners = state.listeners().values();
-        shard.set_gauge(self.listeners.active, count(listeners.clone().filter(|l| l.active.is_some()).count()));
-        shard.set_gauge(self.listeners.warming, count(listeners.filter(|l| l.warming.is_some()).count()));
+        shard.set_gauge(
+            self.listeners.active,
+            count(listeners.clone().filter(|l| l.active.is_some()).count()),
+        );
+        shard.set_gauge(
+            self.listeners.warming,
+            count(listeners.filter(|l| l.warming.is_some()).count()),
+        );
         // The numbers of `envoy.admin.v3.ServerInfo.State`.
-        shard.set_gauge(self.state, match state.phase() {
-            StartPhase::Live => 0,
-            StartPhase::PreInitializing => 2,
-            StartPhase::Initializing => 3,
-        });
+        shard.set_gauge(
+            self.state,
+            match state.phase() {
+                StartPhase::Live => 0,
+                StartPhase::PreInitializing => 2,
+                StartPhase::Initializing => 3,
+            },
+        );
     }
 }

@@ -48,7 +48,11 @@ struct Pending {
 impl Sockets {
     /// No sockets yet. With a broker, its agent opens them.
     pub(crate) fn new(workers: usize, broker: Option<Arc<Broker>>) -> Self {
-        Self { workers, broker, listeners: HashMap::new() }
+        Self {
+            workers,
+            broker,
+            listeners: HashMap::new(),
+        }
     }
 
     /// For checking configuration: every listener counts as bound.
@@ -62,7 +66,11 @@ impl Sockets {
             return Ok(());
         }
         let bound = self.listeners.entry(Arc::clone(&config.name)).or_default();
-        if bound.pending.as_ref().is_some_and(|pending| pending.addresses == config.addresses) {
+        if bound
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.addresses == config.addresses)
+        {
             return Ok(());
         }
         bound.pending = None;
@@ -78,7 +86,10 @@ impl Sockets {
             let opened = open(address, config, &mut pending, self.broker.as_deref());
             opened.map_err(|e| ConfigError::at("address", format!("cannot bind '{address}': {e}")))?;
         }
-        self.listeners.entry(Arc::clone(&config.name)).or_default().pending = Some(pending);
+        self.listeners
+            .entry(Arc::clone(&config.name))
+            .or_default()
+            .pending = Some(pending);
         Ok(())
     }
 
@@ -86,7 +97,10 @@ impl Sockets {
     pub(crate) fn deliver(&mut self, config: &Listener) -> Option<Vec<Vec<ListenSocket>>> {
         if !config.bind_to_port {
             // An update may give up the sockets of the version before.
-            let had = self.listeners.remove(&config.name).is_some_and(|bound| bound.delivered.is_some());
+            let had = self
+                .listeners
+                .remove(&config.name)
+                .is_some_and(|bound| bound.delivered.is_some());
             return had.then(|| (0..self.workers).map(|_| Vec::new()).collect());
         }
         let bound = self.listeners.get_mut(&config.name)?;
@@ -127,17 +141,29 @@ fn open_ip(address: SocketAddr, reuse_port: bool, pending: &mut Pending) -> io::
     if address.port() != 0 && !net::socket::is_free(address) {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    let sharing = if reuse_port { PortSharing::Shared } else { PortSharing::Exclusive };
+    let sharing = if reuse_port {
+        PortSharing::Shared
+    } else {
+        PortSharing::Exclusive
+    };
     let first = net::socket::listen(address, sharing)?;
     let local = net::socket::local_address(&first)?;
     pending.local.push(BindAddress::Ip(local));
-    pending.sockets[0].push(ListenSocket { fd: first, kind: ListenerKind::Plain, is_unix: false });
+    pending.sockets[0].push(ListenSocket {
+        fd: first,
+        kind: ListenerKind::Plain,
+        is_unix: false,
+    });
     if !reuse_port {
         return share_first(pending);
     }
     for sockets in &mut pending.sockets[1..] {
         let fd = net::socket::listen(local, sharing)?;
-        sockets.push(ListenSocket { fd, kind: ListenerKind::Plain, is_unix: false });
+        sockets.push(ListenSocket {
+            fd,
+            kind: ListenerKind::Plain,
+            is_unix: false,
+        });
     }
     Ok(())
 }
@@ -148,7 +174,11 @@ fn share_first(pending: &mut Pending) -> io::Result<()> {
     let Some(socket) = first.last() else { return Ok(()) };
     for sockets in others {
         let fd = socket.fd.try_clone()?;
-        sockets.push(ListenSocket { fd, kind: socket.kind, is_unix: socket.is_unix });
+        sockets.push(ListenSocket {
+            fd,
+            kind: socket.kind,
+            is_unix: socket.is_unix,
+        });
     }
     Ok(())
 }
@@ -159,7 +189,11 @@ fn open_brokered(address: SocketAddr, broker: &Broker, pending: &mut Pending) ->
             if worker == 0 {
                 pending.local.push(BindAddress::Ip(brokered.local_addr));
             }
-            sockets.push(ListenSocket { fd: brokered.fd, kind: brokered.kind, is_unix: false });
+            sockets.push(ListenSocket {
+                fd: brokered.fd,
+                kind: brokered.kind,
+                is_unix: false,
+            });
         }
     }
     Ok(())
@@ -182,8 +216,15 @@ fn open_pipe(path: &str, mode: u32, pending: &mut Pending) -> io::Result<()> {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
     listener.set_nonblocking(true)?;
-    pending.local.push(BindAddress::Pipe { path: path.to_owned(), mode });
+    pending.local.push(BindAddress::Pipe {
+        path: path.to_owned(),
+        mode,
+    });
     let fd = OwnedFd::from(listener);
-    pending.sockets[0].push(ListenSocket { fd, kind: ListenerKind::Plain, is_unix: true });
+    pending.sockets[0].push(ListenSocket {
+        fd,
+        kind: ListenerKind::Plain,
+        is_unix: true,
+    });
     share_first(pending)
 }

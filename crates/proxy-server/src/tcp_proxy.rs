@@ -29,13 +29,20 @@ pub(crate) struct TcpProxy {
 
 impl std::fmt::Debug for TcpProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TcpProxy").field("listener", &self.listener.name).field("chain", &self.chain).finish()
+        f.debug_struct("TcpProxy")
+            .field("listener", &self.listener.name)
+            .field("chain", &self.chain)
+            .finish()
     }
 }
 
 impl TcpProxy {
     pub(crate) fn new(listener: Arc<Listener>, chain: Option<usize>, worker: &Worker) -> Self {
-        let mut this = Self { listener, chain, loggers: Vec::new() };
+        let mut this = Self {
+            listener,
+            chain,
+            loggers: Vec::new(),
+        };
         this.loggers = worker.access_loggers(&this.config().access_logs);
         this
     }
@@ -43,7 +50,11 @@ impl TcpProxy {
     fn config(&self) -> &Config {
         let chain = match self.chain {
             Some(index) => &self.listener.chains[index],
-            None => self.listener.default_chain.as_ref().expect("the chain that this filter was made for"),
+            None => self
+                .listener
+                .default_chain
+                .as_ref()
+                .expect("the chain that this filter was made for"),
         };
         match &chain.filter {
             NetworkFilter::Tcp(config) => config,
@@ -141,7 +152,13 @@ fn describe_upstream(info: &mut StreamInfo, stream: &Stream) {
 }
 
 /// Copies both ways until both sides have closed, or a timeout, or the end of a drain.
-async fn relay(config: &Config, downstream: Downstream, upstream: Stream, permit: &ConnectionPermit, info: &mut StreamInfo) {
+async fn relay(
+    config: &Config,
+    downstream: Downstream,
+    upstream: Stream,
+    permit: &ConnectionPermit,
+    info: &mut StreamInfo,
+) {
     let worker = &downstream.worker;
     let (tcp, cluster) = (&config.stats, &permit.cluster().config().stats);
     let (received, sent) = (Cell::new(0_u64), Cell::new(0_u64));
