@@ -5,7 +5,7 @@
 pub(crate) mod discovery;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -198,7 +198,7 @@ impl Client {
 
 /// An HTTP upstream that answers every request with its name and the request's path.
 pub(crate) fn http_upstream(name: &'static str) -> SocketAddr {
-    upstream(move |stream| {
+    upstream(Ipv4Addr::LOCALHOST, move |stream| {
         let mut reader = BufReader::new(stream);
         loop {
             let mut line = String::new();
@@ -223,15 +223,20 @@ pub(crate) fn http_upstream(name: &'static str) -> SocketAddr {
 
 /// A TCP upstream that greets with its name and then returns what it gets.
 pub(crate) fn echo_upstream(name: &'static str) -> SocketAddr {
-    upstream(move |mut stream| {
+    echo_upstream_at(Ipv4Addr::LOCALHOST, name)
+}
+
+/// The same on another loopback address.
+pub(crate) fn echo_upstream_at(ip: Ipv4Addr, name: &'static str) -> SocketAddr {
+    upstream(ip, move |mut stream| {
         let _ = stream.write_all(format!("{name}\n").as_bytes());
         let mut reading = stream.try_clone().unwrap();
         let _ = std::io::copy(&mut reading, &mut stream);
     })
 }
 
-fn upstream(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+fn upstream(ip: Ipv4Addr, serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
