@@ -33,6 +33,7 @@ impl RouteContext for NoFilters {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "what did not run must be seen")]
 fn root() -> Option<PathBuf> {
     let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
     let root = std::env::var_os("LATEEN_ORACLE")

@@ -73,10 +73,15 @@ pub(crate) struct Parts {
 impl Worker {
     pub(crate) fn new(parts: Parts, dialer: Option<Rc<dyn Dialer>>) -> Self {
         let shard = parts.registry.shard();
+        let mut clusters = ClusterManager::new(shard.clone(), parts.seed, dialer);
+        // The gauges of a cluster's hosts are the same on every worker.
+        if parts.index == 0 {
+            clusters.report_membership();
+        }
         let inner = Inner {
             index: parts.index,
             random: Random::new(parts.seed),
-            clusters: RefCell::new(ClusterManager::new(shard.clone(), parts.seed, dialer)),
+            clusters: RefCell::new(clusters),
             shard,
             routes: RefCell::default(),
             listeners: Listeners::default(),

@@ -11,7 +11,7 @@ use telemetry::stats::Shard;
 
 use crate::circuit_breaker::RequestPriority;
 use crate::config::{ClusterConfig, Discovery, HttpProtocol, OriginalDstConfig};
-use crate::endpoints::{Assignment, HostSpec};
+use crate::endpoints::{Assignment, Health, HostSpec};
 use crate::host::Host;
 use crate::host_set::{Builder, PrioritySet};
 use crate::load_balancer::PickInput;
@@ -29,6 +29,7 @@ pub struct Cluster {
     original_dst: OriginalDst,
     outlier_epoch: Cell<u64>,
     seed: Cell<u64>,
+    reports_membership: bool,
 }
 
 /// What will be spoken to the host.
@@ -80,6 +81,7 @@ impl Cluster {
         endpoints: Arc<Assignment>,
         shard: Shard,
         seed: u64,
+        reports_membership: bool,
     ) -> Rc<Self> {
         let this = Rc::new(Self {
             config,
@@ -90,6 +92,7 @@ impl Cluster {
             original_dst: OriginalDst::new(),
             outlier_epoch: Cell::new(0),
             seed: Cell::new(seed),
+            reports_membership,
         });
         this.update_endpoints(endpoints);
         this
@@ -123,8 +126,12 @@ impl Cluster {
     pub(crate) fn update_endpoints(&self, endpoints: Arc<Assignment>) {
         let mut before = self.hosts.replace(HashMap::new());
         let mut after = HashMap::with_capacity(endpoints.hosts().size_hint().0);
+        let mut added = 0_usize;
         for spec in endpoints.hosts() {
-            let host = before.remove(&spec.key).unwrap_or_else(|| self.new_host(spec));
+            let host = before.remove(&spec.key).unwrap_or_else(|| {
+                added += 1;
+                self.new_host(spec)
+            });
             host.update(spec);
             after.insert(spec.key.clone(), host);
         }
@@ -132,12 +139,32 @@ impl Cluster {
         let set = self.set.take();
         let rebuilt = self.with_builder(|builder| set.rebuild(&endpoints, builder));
         self.set.replace(rebuilt);
+        let changed = added > 0 || !before.is_empty();
         self.endpoints.replace(endpoints);
+        self.report_membership(changed);
         for (key, host) in before {
             host.remove();
             if let Some(detector) = &self.config.outlier_detector {
                 detector.forget(&key);
             }
+        }
+    }
+
+    /// Sets the gauges of the hosts, on the worker that does so for all.
+    fn report_membership(&self, changed: bool) {
+        if !self.reports_membership {
+            return;
+        }
+        let (stats, set) = (&self.config.stats, self.set.borrow());
+        let count = |health| set.hosts().filter(|host| host.health() == health).count() as u64;
+        self.shard
+            .set_gauge(stats.membership_total, set.hosts().count() as u64);
+        self.shard
+            .set_gauge(stats.membership_healthy, count(Health::Healthy));
+        self.shard
+            .set_gauge(stats.membership_degraded, count(Health::Degraded));
+        if changed {
+            self.shard.inc(stats.membership_change);
         }
     }
 
@@ -276,6 +303,7 @@ impl Cluster {
         let mut set = self.set.take();
         self.with_builder(|builder| set.refresh(&endpoints, builder));
         self.set.replace(set);
+        self.report_membership(true);
     }
 
     /// Counts a request to `host` as in flight until the returned value is dropped.

@@ -45,6 +45,7 @@ pub struct ClusterManager {
     shard: Shard,
     seed: u64,
     dialer: Option<Rc<dyn Dialer>>,
+    reports_membership: bool,
 }
 
 impl std::fmt::Debug for ClusterManager {
@@ -65,7 +66,13 @@ impl ClusterManager {
             shard,
             seed,
             dialer,
+            reports_membership: false,
         }
+    }
+
+    /// Makes this worker set the gauges `membership_total` and its like, which are the same on all. One worker must.
+    pub fn report_membership(&mut self) {
+        self.reports_membership = true;
     }
 
     /// The cluster in a slot.
@@ -95,7 +102,13 @@ impl ClusterManager {
                 endpoints,
             } => {
                 self.seed = self.seed.wrapping_add(1);
-                let cluster = Cluster::new(config, endpoints, self.shard.clone(), self.seed);
+                let cluster = Cluster::new(
+                    config,
+                    endpoints,
+                    self.shard.clone(),
+                    self.seed,
+                    self.reports_membership,
+                );
                 self.replace(slot, Some(cluster));
             }
             ClusterUpdate::Endpoints { slot, endpoints } => {

@@ -42,11 +42,9 @@ impl PriorityLoad {
     ) -> Self {
         let factor = u64::from(overprovisioning_percent);
         let share = |part: u64, total: u64| {
-            if total == 0 {
-                0
-            } else {
-                (factor * part / total).min(100)
-            }
+            (factor * part)
+                .checked_div(total)
+                .map_or(0, |percent| percent.min(100))
         };
         let health: Vec<u64> = census.iter().map(|c| share(c.healthy, c.total)).collect();
         let degraded: Vec<u64> = census.iter().map(|c| share(c.degraded, c.total)).collect();

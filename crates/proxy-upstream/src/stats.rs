@@ -71,8 +71,6 @@ cluster_stats! {
         upstream_rq_pending_failure_eject,
         /// Requests that were cancelled before they had a connection.
         upstream_rq_cancelled,
-        /// Requests for which the upstream was in maintenance mode.
-        upstream_rq_maintenance_mode,
         /// Requests that timed out.
         upstream_rq_timeout,
         /// Tries that timed out.
@@ -107,18 +105,6 @@ cluster_stats! {
         lb_healthy_panic,
         /// Changes of the set of hosts.
         membership_change,
-        /// Endpoint updates tried.
-        update_attempt,
-        /// Endpoint updates that succeeded.
-        update_success,
-        /// Endpoint updates that failed.
-        update_failure,
-        /// Endpoint updates that were empty.
-        update_empty,
-        /// Endpoint updates without a change.
-        update_no_rebuild,
-        /// Endpoint resources that were refused.
-        update_rejected,
         /// Connections bound to a source address that failed to bind.
         bind_errors,
         /// Hosts dropped from an `ORIGINAL_DST` cluster with a malformed override header.
@@ -131,14 +117,12 @@ cluster_stats! {
         upstream_rq_active,
         /// Requests waiting for a connection.
         upstream_rq_pending_active,
-        /// Hosts; kept by the main thread.
+        /// Hosts, as one worker reports for all.
         membership_total,
-        /// Healthy hosts; kept by the main thread.
+        /// Healthy hosts, as one worker reports for all.
         membership_healthy,
-        /// Degraded hosts; kept by the main thread.
+        /// Degraded hosts, as one worker reports for all.
         membership_degraded,
-        /// Version of the last endpoint update, hashed; kept by the main thread.
-        version,
     }
     Histogram histogram {
         /// Milliseconds to establish a connection.

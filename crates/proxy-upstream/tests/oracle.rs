@@ -29,6 +29,7 @@ const TLS_ONLY: &[&str] = &[
 ];
 
 /// The recordings called `file`, or `None` where there are none.
+#[allow(clippy::print_stderr, reason = "what did not run must be seen")]
 fn recordings(file: &str) -> Option<Vec<(PathBuf, Vec<serde_json::Value>)>> {
     let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
     let root = std::env::var_os("LATEEN_ORACLE")

@@ -46,6 +46,10 @@ fn a_host_that_fails_is_not_picked_until_its_time_is_over() {
     }
     assert!(bad.is_ejected());
     assert_eq!(used(&world, at(1)), [1, 3].into());
+    assert_eq!(
+        (world.stat("membership_total"), world.stat("membership_healthy")),
+        (3, 2)
+    );
     world.clusters.tick(at(40));
     assert_eq!(used(&world, at(40)), [1, 2, 3].into());
 }

@@ -47,6 +47,10 @@ fn give_back(connection: Connection, now: Instant) {
 #[test]
 fn an_endpoint_update_keeps_pools_and_counts_of_hosts_that_stay() {
     let mut world = World::new("type: EDS", TWO);
+    assert_eq!(
+        (world.stat("membership_total"), world.stat("membership_change")),
+        (2, 1)
+    );
     let now = Instant::now();
     give_back(open(&world, 1, 0), now);
     give_back(open(&world, 2, 0), now);
@@ -72,6 +76,10 @@ fn an_endpoint_update_keeps_pools_and_counts_of_hosts_that_stay() {
     assert_eq!(
         (idle(&world, 1), idle(&world, 2), idle(&world, 3)),
         (Some(1), None, Some(0))
+    );
+    assert_eq!(
+        (world.stat("membership_total"), world.stat("membership_change")),
+        (2, 2)
     );
     assert_eq!(staying.active_requests(), 1);
     assert_eq!(

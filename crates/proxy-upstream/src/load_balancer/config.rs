@@ -322,5 +322,5 @@ fn maglev(table_size: Option<u64>, use_hostname: bool) -> ConfigResult<LbPolicy>
 }
 
 fn is_prime(n: u64) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }

@@ -161,7 +161,7 @@ fn fewest_requests_of_all(hosts: &[Rc<Host>], random: &mut dyn FnMut() -> u64) -
             (best, equals) = (index, 1);
         } else if candidate == current {
             equals += 1;
-            if random() % equals == 0 {
+            if random().is_multiple_of(equals) {
                 best = index;
             }
         }

@@ -77,6 +77,7 @@ impl World {
         let config = Arc::new(config(yaml, &registry).unwrap());
         let endpoints = Arc::new(endpoints(localities, &config, None));
         let mut clusters = ClusterManager::new(registry.shard(), 7, None);
+        clusters.report_membership();
         let update = ClusterUpdate::Put {
             slot: SLOT,
             config: Arc::clone(&config),
@@ -97,6 +98,7 @@ impl World {
         let config = Arc::new(config(yaml, &registry).unwrap());
         let endpoints = config.initial_endpoints().expect("no discovery");
         let mut clusters = ClusterManager::new(registry.shard(), 7, None);
+        clusters.report_membership();
         let update = ClusterUpdate::Put {
             slot: SLOT,
             config: Arc::clone(&config),
@@ -131,7 +133,7 @@ impl World {
         let found = self.registry.snapshot().into_iter().find(|s| s.name == name);
         match found.map(|s| s.value) {
             Some(Value::Counter(n)) => n,
-            Some(Value::Gauge(n)) => n as u64,
+            Some(Value::Gauge(n)) => n,
             other => panic!("{name} is {other:?}"),
         }
     }
