@@ -23,7 +23,7 @@ use crate::role::Role;
 use crate::{access_log, names, tracing};
 
 /// The filter's name.
-pub const NAME: &str = "envoy.filters.network.http_connection_manager";
+pub(crate) const NAME: &str = "envoy.filters.network.http_connection_manager";
 /// The `server` header of proxies that answer for others.
 const SERVER_NAME: &str = "istio-envoy";
 
@@ -32,7 +32,7 @@ pub(crate) enum Routes {
     /// From RDS, by name.
     Discovered(String),
     /// With the listener.
-    Inline(RouteConfiguration),
+    Inline(Box<RouteConfiguration>),
 }
 
 /// A connection manager.
@@ -73,7 +73,7 @@ impl Manager<'_> {
                 Routes::Discovered(name) => {
                     RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name })
                 }
-                Routes::Inline(config) => RouteSpecifier::RouteConfig(config),
+                Routes::Inline(config) => RouteSpecifier::RouteConfig(*config),
             }),
             ..HttpConnectionManager::default()
         };

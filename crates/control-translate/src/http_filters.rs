@@ -21,9 +21,9 @@ use crate::extension::{http_filter, http_filter_any, typed_struct};
 use crate::role::Role;
 
 /// Fault injection; routes configure it under this name.
-pub const FAULT: &str = "envoy.filters.http.fault";
+pub(crate) const FAULT: &str = "envoy.filters.http.fault";
 /// Cross-origin requests; routes configure it under this name.
-pub const CORS: &str = "envoy.filters.http.cors";
+pub(crate) const CORS: &str = "envoy.filters.http.cors";
 
 /// What the list is made for.
 pub(crate) struct Chain<'a> {

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use crate::extension::{source, transport_socket};
 
 /// ALPN of mesh connections that carry HTTP.
-pub const HTTP_ALPN: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
+pub(crate) const HTTP_ALPN: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 /// ALPN of mesh connections that carry bytes.
-pub const TCP_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
+pub(crate) const TCP_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
 /// ALPN of every mesh connection.
-pub const ALL_ALPN: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+pub(crate) const ALL_ALPN: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 /// ALPN of HTTP without TLS, as the HTTP inspector reports it.
-pub const PLAINTEXT_HTTP_ALPN: [&str; 2] = ["http/1.1", "h2c"];
+pub(crate) const PLAINTEXT_HTTP_ALPN: [&str; 2] = ["http/1.1", "h2c"];
 
 /// Ciphers of TLS 1.2 that servers of the mesh accept.
 const CIPHER_SUITES: [&str; 6] = [

@@ -15,7 +15,7 @@ use crate::role::Role;
 use crate::{access_log, http_filters};
 
 /// The filter's name.
-pub const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
+pub(crate) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 
 /// Where a stream goes: clusters with weights, at least one.
 pub(crate) type Destinations = Vec<(String, u32)>;

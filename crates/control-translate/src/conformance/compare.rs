@@ -88,6 +88,13 @@ fn strip(value: &mut Value, without: &[Without]) {
             }
         }
         Value::Array(list) => list.iter_mut().for_each(|v| strip(v, without)),
+        // 100.0 and 100 are the same number.
+        #[allow(clippy::cast_possible_truncation)]
+        Value::Number(number) => {
+            if let Some(whole) = number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 1e15) {
+                *number = (whole as i64).into();
+            }
+        }
         _ => {}
     }
     if let Value::Object(map) = value {

@@ -97,7 +97,7 @@ fn common(policy: &TrafficPolicy, service: &Service, mesh: &Mesh) -> CommonLbCon
     CommonLbConfig {
         healthy_panic_threshold: Some(Percent { value: f64::from(minimum.max(0)) }),
         locality_config_specifier: by_locality
-            .then(|| LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
+            .then_some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
         ..CommonLbConfig::default()
     }
 }

@@ -183,7 +183,7 @@ impl<'a> Target<'a> {
             role: Role::SidecarInbound,
             protocol: self.protocol,
             stat_prefix: self.http_stat_prefix.clone(),
-            routes: Routes::Inline(routes),
+            routes: Routes::Inline(Box::new(routes)),
         };
         tcp::metadata_exchange(self.view).into_iter().chain([manager.filter()]).collect()
     }

@@ -67,7 +67,7 @@ fn dynamic_dns(view: &ProxyView) -> FilterChain {
         role: Role::SidecarOutbound,
         protocol: Protocol::Http,
         stat_prefix: format!("outbound_{}_{name}", names::VIRTUAL_OUTBOUND),
-        routes: Routes::Inline(routes::configuration(name, hosts)),
+        routes: Routes::Inline(Box::new(routes::configuration(name, hosts))),
     };
     FilterChain {
         name: "virtualOutbound-catchall-tcp-http".to_owned(),

@@ -44,12 +44,10 @@ impl<'a> Ports<'a> {
         };
         let Ok(number) = number else { return configuration(name, vec![self.unknown_hosts()]) };
         let mut hosts = self.virtual_hosts(number, diagnostics);
-        if sniffed {
-            if let Some(own) = hosts.iter().position(|h| h.name == name) {
-                // The listener is this service's alone, so whatever host is asked for means it.
-                let own = VirtualHost { domains: vec!["*".to_owned()], ..hosts.swap_remove(own) };
-                return configuration(name, vec![own]);
-            }
+        if sniffed && let Some(own) = hosts.iter().position(|h| h.name == name) {
+            // The listener is this service's alone, so whatever host is asked for means it.
+            let own = VirtualHost { domains: vec!["*".to_owned()], ..hosts.swap_remove(own) };
+            return configuration(name, vec![own]);
         }
         hosts.push(self.unknown_hosts());
         configuration(name, hosts)
@@ -72,8 +70,9 @@ impl<'a> Ports<'a> {
         let mut routed: BTreeSet<&str> = BTreeSet::new();
         for routing in &self.view.routing {
             let (services, others) = split_hosts(routing, on_port);
-            let routed_here = services.iter().any(|(_, port)| is_routed(port));
-            if !routed_here && !(number == HTTP_PORT && services.is_empty()) {
+            let known = services.iter().any(|(_, port)| is_routed(port));
+            let nowhere = services.is_empty() && number == HTTP_PORT;
+            if !known && !nowhere {
                 continue;
             }
             let lookup = |host: &str| on_port.get(host).map(|(service, port)| (*service, Some(port.port)));
