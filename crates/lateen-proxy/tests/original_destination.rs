@@ -49,7 +49,7 @@ fn broker(path: &Path, ip: Ipv4Addr, ports: &[u16]) {
             ports: ports.to_vec(),
         },
     );
-    let (ready, bound) = std::sync::mpsc::channel();
+    let (ready, bound) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -86,8 +86,12 @@ fn connections_are_spread_over_the_workers() {
             stream
         })
         .collect();
-    // Nine connections that all live: each worker has three upstream connections, so no worker's pool is empty.
-    assert_eq!(proxy.stat("cluster.app.upstream_cx_active"), 9);
+    let of = |worker: usize| {
+        proxy.stat(&format!(
+            "listener.127.0.0.1_0.worker_{worker}.downstream_cx_active"
+        ))
+    };
+    assert_eq!([of(0), of(1), of(2)], [3, 3, 3]);
     drop(connections);
     harness::eventually("all connections end", || {
         (proxy.stat("cluster.app.upstream_cx_active") == 0).then_some(())

@@ -12,10 +12,9 @@ use futures::FutureExt as _;
 use net::broker::ListenerKind;
 use net::socket::Keepalive;
 use proxy_config::listener::Transport;
-use proxy_config::listener_stats::ListenerStats;
 use proxy_core::{Address, ConnectionInfo, ResponseFlag, StreamInfo};
 use proxy_upstream::Stream;
-use telemetry::stats::{Counter, Gauge, Shard};
+use telemetry::stats::{Gauge, Shard};
 
 use crate::downstream::Downstream;
 use crate::listener_filters::{self, Pending};
@@ -65,7 +64,7 @@ async fn serve(worker: &Worker, active: Rc<ActiveListener>, stream: Stream, kind
         return;
     }
     pending.info.filter_chain_name = Rc::clone(&chain.name);
-    let life = Life::begin(worker.shard(), stats);
+    let life = Life::begin(worker.shard(), &active);
     run_chain(worker, &active, &chain, pending).await;
     drop(life);
 }
@@ -173,30 +172,29 @@ fn log_unmatched(worker: &Worker, active: &ActiveListener, info: ConnectionInfo)
 /// The statistics of one connection's life, from its filter chain to its end.
 struct Life<'a> {
     shard: &'a Shard,
-    stats: &'a ListenerStats,
+    active: &'a ActiveListener,
     began: Instant,
 }
 
 impl<'a> Life<'a> {
-    fn begin(shard: &'a Shard, stats: &'a ListenerStats) -> Self {
+    fn begin(shard: &'a Shard, active: &'a ActiveListener) -> Self {
+        let stats = &active.config.stats;
         shard.inc(stats.downstream_cx_total);
+        shard.inc(active.worker_cx_total);
         shard.move_gauge(stats.downstream_cx_active, 1);
-        Self {
-            shard,
-            stats,
-            began: Instant::now(),
-        }
+        shard.move_gauge(active.worker_cx_active, 1);
+        Self { shard, active, began: Instant::now() }
     }
 }
 
 impl Drop for Life<'_> {
     fn drop(&mut self) {
-        let destroyed: Counter = self.stats.downstream_cx_destroy;
-        self.shard.inc(destroyed);
-        self.shard.move_gauge(self.stats.downstream_cx_active, -1);
+        let stats = &self.active.config.stats;
+        self.shard.inc(stats.downstream_cx_destroy);
+        self.shard.move_gauge(stats.downstream_cx_active, -1);
+        self.shard.move_gauge(self.active.worker_cx_active, -1);
         let milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.shard
-            .record(self.stats.downstream_cx_length_ms, milliseconds);
+        self.shard.record(stats.downstream_cx_length_ms, milliseconds);
     }
 }
 

@@ -10,6 +10,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use proxy_config::address::BindAddress;
 use proxy_config::listener::{FilterChain, NetworkFilter, Transport};
 use proxy_core::TrafficDirection;
+use telemetry::stats::{Counter, Gauge};
 use tokio::task::AbortHandle;
 
 use crate::acceptor;
@@ -38,6 +39,9 @@ pub(crate) struct ListenerSlot {
 #[derive(Debug)]
 pub(crate) struct ActiveListener {
     pub(crate) config: Arc<Listener>,
+    /// `listener.<address>.worker_<n>.`: connections that this worker took, and has.
+    pub(crate) worker_cx_total: Counter,
+    pub(crate) worker_cx_active: Gauge,
     chains: Vec<Rc<Chain>>,
     default_chain: Option<Rc<Chain>>,
 }
@@ -102,7 +106,11 @@ impl ActiveListener {
             .map(|(i, chain)| make(chain, Some(i)))
             .collect();
         let default_chain = config.default_chain.as_ref().map(|chain| make(chain, None));
+        let scope = &config.stats.scope;
+        let worker = |leaf: &str| format!("worker_{}.{leaf}", worker.index());
         Self {
+            worker_cx_total: scope.counter(&worker("downstream_cx_total")),
+            worker_cx_active: scope.gauge(&worker("downstream_cx_active")),
             chains,
             default_chain,
             config,

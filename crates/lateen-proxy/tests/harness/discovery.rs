@@ -61,10 +61,9 @@ impl Discovery {
     /// Listens again on the same address.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        let again = eventually("the address is free", || {
+        eventually("the address is free", || {
             net::socket::is_free(self.address).then_some(())
         });
-        let () = again;
         self.runtime = Some(serve(&self.service, self.address).0);
     }
 
