@@ -136,6 +136,8 @@ struct Field {
     name_length: u16,
     /// The id, [`UNKNOWN`] or [`REMOVED`].
     id: u8,
+    /// The block holds this field as `name: value\r\n`, so that it can be sent as it stands.
+    is_canonical: bool,
 }
 
 /// Marks a field whose name is not a well-known one.
@@ -153,11 +155,6 @@ const ABSENT: Span = Span {
 impl Field {
     fn line_end(&self) -> u32 {
         self.value_offset + self.value_length + 2
-    }
-
-    /// True when the block holds this field as `name: value\r\n`, so that it can be sent as it stands.
-    fn is_canonical(&self) -> bool {
-        self.value_offset == self.name_offset + u32::from(self.name_length) + 2
     }
 }
 
@@ -341,6 +338,7 @@ impl Headers {
             name_offset,
             value_offset,
             value_length,
+            is_canonical: true,
             ..field
         };
     }
@@ -406,7 +404,7 @@ impl Headers {
             if field.id == REMOVED {
                 continue;
             }
-            if field.is_canonical() {
+            if field.is_canonical {
                 if field.name_offset != run.end {
                     out.extend_from_slice(&self.block[run.start as usize..run.end as usize]);
                     run.start = field.name_offset;
@@ -486,6 +484,7 @@ impl Headers {
             value_length: value.len() as u32,
             name_length: name.len() as u16,
             id: id.map_or(UNKNOWN, |id| id as u8),
+            is_canonical: true,
         });
     }
 
@@ -513,6 +512,7 @@ impl Headers {
             name_offset,
             value_offset,
             value_length: value.len() as u32,
+            is_canonical: true,
             ..field
         };
     }
@@ -552,13 +552,19 @@ impl Headers {
         name_length: usize,
         value: std::ops::Range<usize>,
     ) -> Option<HeaderId> {
-        let id = HeaderId::from_name(&self.block[name_offset..name_offset + name_length]);
+        let name_end = name_offset + name_length;
+        let id = HeaderId::from_name(&self.block[name_offset..name_end]);
+        // The line is the last thing in the block, with its CRLF.
+        let is_canonical = value.start == name_end + 2
+            && self.block[name_end + 1] == b' '
+            && value.end + 2 == self.block.len();
         self.push_field(Field {
             name_offset: name_offset as u32,
             value_offset: value.start as u32,
             value_length: value.len() as u32,
             name_length: name_length as u16,
             id: id.map_or(UNKNOWN, |id| id as u8),
+            is_canonical,
         });
         id
     }

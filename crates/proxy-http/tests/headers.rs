@@ -108,3 +108,23 @@ fn an_absolute_target_gives_authority_and_path_and_outranks_host() {
     );
     assert_eq!(written(&head), "GET /?q=1 HTTP/1.1\r\nhost: shop:81\r\n\r\n");
 }
+
+#[test]
+fn white_space_around_a_value_never_travels_on() {
+    for value in [
+        "\ta\tb\t",
+        " a\tb ",
+        "a\tb",
+        "  a\tb",
+        "\ta\tb",
+        " a\tb\t\t",
+        "a\tb ",
+    ] {
+        let mut head = parse(&format!(
+            "GET / HTTP/1.1\r\nhost: a\r\nx:{value}\r\ny: 1\r\nz:\t\r\n\r\n"
+        ));
+        head.headers.append("w", b"2");
+        let expected = "GET / HTTP/1.1\r\nhost: a\r\nx: a\tb\r\ny: 1\r\nz: \r\nw: 2\r\n\r\n";
+        assert_eq!(written(&head), expected, "{value:?}");
+    }
+}

@@ -13,7 +13,7 @@ use proxy_router::{
     ClusterRef, Forward as ForwardAction, Match, RequestTimeouts, RetryDecision, RetryState, TryFailure,
 };
 use proxy_upstream::outlier::Outcome as HostOutcome;
-use proxy_upstream::{ActiveRetry, Cluster, ConnectError, Host, PickContext, RequestPriority};
+use proxy_upstream::{ActiveRetry, Cluster, ConnectError, Host, PickContext, PickError, RequestPriority};
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -37,6 +37,8 @@ pub(crate) struct Routed<'m> {
     active_retry: Option<ActiveRetry>,
     pub(crate) deadlines: Deadlines,
     hash: Option<u64>,
+    /// `set-cookie` values by which later requests find the same host.
+    pub(crate) set_cookies: Vec<String>,
     pub(crate) suppress: bool,
 }
 
@@ -106,8 +108,8 @@ impl<S: Transport> Connection<S> {
         cluster: Rc<Cluster>,
     ) -> Routed<'m> {
         let config = &self.manager.config;
-        exchange.info.cluster_name = Some((&*cluster.config().name).into());
-        exchange.info.cluster_observability_name = Some((&*cluster.config().stat_name).into());
+        exchange.info.cluster_name = Some(Rc::clone(cluster.name()));
+        exchange.info.cluster_observability_name = Some(Rc::clone(cluster.observability_name()));
         let suppress = config.filters.router.suppress_envoy_headers;
         let request = &mut heads.request;
         let timeouts = matched.timeouts(request, suppress);
@@ -121,14 +123,13 @@ impl<S: Transport> Connection<S> {
                 .upload
                 .record(buffer_limit.unwrap_or(limits::RETRY_BODY_BYTES));
         }
-        let hash = (!action.hash_policies.is_empty())
-            .then(|| {
-                action
-                    .hash_policies
-                    .hash(request, self.info.remote_address.ip(), "")
-                    .hash
-            })
-            .flatten();
+        let hashed = if action.hash_policies.is_empty() {
+            proxy_router::RequestHash::default()
+        } else {
+            let (remote, local) = (&self.info.remote_address, &self.info.local_address);
+            let connection = || format!("{remote}{local}");
+            action.hash_policies.hash(request, remote.ip(), &connection)
+        };
         let idle = match action.timeouts.idle_timeout {
             Some(timeout) => Some(timeout).filter(|timeout| !timeout.is_zero()),
             None => config.timeouts.stream_idle,
@@ -159,7 +160,8 @@ impl<S: Transport> Connection<S> {
                 per_try_idle: Some(timeouts.per_try_idle).filter(|timeout| !timeout.is_zero()),
                 last_activity: exchange.began,
             },
-            hash,
+            hash: hashed.hash,
+            set_cookies: hashed.set_cookies,
             suppress,
         }
     }
@@ -180,11 +182,9 @@ impl<S: Transport> Connection<S> {
                 .headers
                 .set(&HeaderId::XEnvoyAttemptCount, count.as_bytes());
         }
-        let Some(host) = self.pick(heads, routed) else {
-            let reply = LocalReply::new(503, "no_healthy_upstream")
-                .body("no healthy upstream")
-                .flag(ResponseFlag::NoHealthyUpstream);
-            return TryEnd::Over(Box::new(reply));
+        let host = match self.pick(heads, routed) {
+            Ok(host) => host,
+            Err(error) => return no_host(error),
         };
         host.with_spec(|spec| {
             routed
@@ -209,7 +209,7 @@ impl<S: Transport> Connection<S> {
             .await
     }
 
-    fn pick(&self, heads: &Heads, routed: &Routed<'_>) -> Option<Rc<Host>> {
+    fn pick(&self, heads: &Heads, routed: &Routed<'_>) -> Result<Rc<Host>, PickError> {
         let policy = routed
             .matched
             .retry_policy()
@@ -226,7 +226,6 @@ impl<S: Transport> Connection<S> {
         routed
             .cluster
             .pick(&context, Instant::now().into_std(), &mut || self.worker.random())
-            .ok()
     }
 
     /// Gets a connection, and watches the client and the clock meanwhile.
@@ -608,6 +607,19 @@ fn reset_reply(status: u16, words: &str, name: &str, transport_failure: &str) ->
     reply.details =
         format!("upstream_reset_before_response_started{{{name}{separator}{transport_failure}}}").into();
     reply
+}
+
+/// What the lack of a host leads to.
+fn no_host(error: PickError) -> TryEnd {
+    let reply = match error {
+        PickError::NoHealthyUpstream => LocalReply::new(503, "no_healthy_upstream")
+            .body("no healthy upstream")
+            .flag(ResponseFlag::NoHealthyUpstream),
+        PickError::ProtocolUnsupported => LocalReply::new(503, "upstream_protocol_unsupported")
+            .body("the cluster wants HTTP/2, which this proxy does not speak upstream")
+            .flag(ResponseFlag::UpstreamConnectionFailure),
+    };
+    TryEnd::Over(Box::new(reply))
 }
 
 /// Says in the body that this was not the first try.

@@ -237,6 +237,7 @@ impl<S: Transport> Connection<S> {
             Action::Forward(forward) => {
                 self.worker.shard().inc(stats.rq_total);
                 if let Some(reply) = self.check_upgrade(&heads.request, exchange, forward) {
+                    exchange.operation = None;
                     return self.reply(heads, exchange, reply, Some(matched)).await;
                 }
                 self.forward(heads, exchange, matched, forward).await
@@ -332,9 +333,7 @@ impl<S: Transport> Connection<S> {
         }
         if !exchange.upload.is_complete() {
             shard.inc(stats.downstream_rq_response_before_rq_complete);
-            if !self.discard_rest(&mut exchange.upload) {
-                return Next::Linger;
-            }
+            return Next::Linger;
         }
         match (exchange.client_closes, exchange.we_close) {
             (_, true) => Next::Linger,
@@ -344,7 +343,7 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Reads over what has come of a body that nobody wanted; true when that was all of it.
-    fn discard_rest(&mut self, upload: &mut Upload) -> bool {
+    pub(crate) fn discard_rest(&mut self, upload: &mut Upload) -> bool {
         loop {
             match upload.discard(self.down.read.unread()) {
                 Ok(consumed) => {

@@ -65,6 +65,7 @@ impl ForwardedOptions {
         connection: &ConnectionInfo,
         own_address: Option<IpAddr>,
     ) -> Client {
+        join_forwarded_for(head);
         let (address, is_single) = if self.use_remote_address {
             self.use_peer_address(head, connection, own_address)
         } else {
@@ -138,6 +139,15 @@ impl ForwardedOptions {
                 .iter()
                 .any(|network| network.contains(&address.ip())),
         }
+    }
+}
+
+/// Joins several `x-forwarded-for` into one, so that whoever reads one field reads the whole path.
+fn join_forwarded_for(head: &mut RequestHead) {
+    if head.headers.count(&HeaderId::XForwardedFor) > 1 {
+        let all: Vec<&[u8]> = head.headers.get_all(&HeaderId::XForwardedFor).collect();
+        let joined = all.join(&b","[..]);
+        head.headers.set(&HeaderId::XForwardedFor, &joined);
     }
 }
 

@@ -38,6 +38,12 @@ impl<S: Transport> Connection<S> {
         routed
             .matched
             .finalize_response(&mut heads.response, &heads.request, &exchange.info, process);
+        for cookie in &routed.set_cookies {
+            heads
+                .response
+                .headers
+                .append(&HeaderId::SetCookie, cookie.as_bytes());
+        }
         // An upgrade that was refused leaves both sides in doubt about what comes next.
         exchange.we_close |= exchange.is_upgrade && status != 101;
         self.decide_closing(exchange);

@@ -43,6 +43,8 @@ impl<S: Transport> Connection<S> {
             let process = self.worker.process();
             matched.finalize_response(&mut heads.response, &heads.request, &exchange.info, process);
         }
+        // What is left of the request is read over when it is here already; nobody waits for more.
+        exchange.we_close |= !exchange.upload.is_complete() && !self.discard_rest(&mut exchange.upload);
         self.decide_closing(exchange);
         self.write_head(heads, exchange, true);
         if !exchange.to_head {
