@@ -1,3 +1,65 @@
-//! lateen
+//! `lateen`: a service mesh on one machine, in one binary. Argument parsing and assembly only.
 
-fn main() {}
+mod cli;
+mod commands;
+mod control_plane;
+mod http;
+mod limits;
+mod load;
+mod memory;
+mod objects;
+mod output;
+mod ports;
+mod state;
+mod supervisor;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The hidden subcommand of the process inside an application's namespace.
+const INSIDE: &str = "internal-inside";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    // Two commands bypass the parser: the process inside must not have started a thread, and the proxy has Envoy's flags.
+    match arguments.nth(1) {
+        Some(command) if command == INSIDE => return agent::capture::inside::main(arguments.collect()),
+        Some(command) if command == "proxy" => return proxy(arguments.collect()),
+        _ => {}
+    }
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => commands::demo::run(arguments),
+        Command::Up(arguments) => commands::up::run(arguments),
+        Command::Run(arguments) => commands::run::run(arguments),
+        Command::Down(arguments) => commands::down::run(&arguments),
+        Command::Ps(arguments) => commands::ps::run(&arguments),
+        Command::Logs(arguments) => commands::logs::run(&arguments),
+        Command::Kubeconfig => commands::kubeconfig::run(),
+        Command::Bookinfo(arguments) => commands::bookinfo::run(arguments),
+        Command::ControlPlane(arguments) => control_plane::run(arguments),
+        Command::Proxy { arguments } => Ok(proxy(arguments)),
+    }
+}
+
+/// The data plane, with Envoy's flags. `lateen-proxy` is the same without the rest.
+fn proxy(arguments: Vec<OsString>) -> ExitCode {
+    proxy_server::main(std::iter::once(OsString::from("lateen proxy")).chain(arguments))
+}

@@ -1,0 +1,224 @@
+//! The command line: every command with its flags and help.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::control_plane;
+
+/// A service mesh that speaks Istio's API, Envoy's xDS and the Kubernetes API, in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "lateen", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  lateen demo                                     a shop of six services, each with its sidecar
+  export KUBECONFIG=$(lateen kubeconfig)          then kubectl apply -f virtual-service.yaml
+  lateen run --service reviews --version v4 --port 9080 -- python3 app.py
+  lateen ps                                       what runs, and how much memory it takes
+
+Everything is kept under $LATEEN_HOME, else $XDG_STATE_HOME/lateen, else ~/.local/state/lateen.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the bookinfo shop: control plane, gateway, six services with sidecars, a little load
+    Demo(DemoArgs),
+    /// Start a mesh without applications: control plane and gateway
+    Up(UpArgs),
+    /// Join a process to the running mesh
+    Run(RunArgs),
+    /// Stop the running mesh and everything that joined it
+    Down(DownArgs),
+    /// List the workloads of the running mesh
+    Ps(PsArgs),
+    /// Print the logs of workloads
+    Logs(LogsArgs),
+    /// Print the path of the running mesh's kubeconfig
+    Kubeconfig,
+    /// Run one of the demo's four services
+    Bookinfo(BookinfoArgs),
+    /// Run the control plane
+    ControlPlane(control_plane::Args),
+    /// Run the data plane; takes Envoy's flags
+    #[command(disable_help_flag = true)]
+    Proxy {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Go to the background once the shop is open; `lateen down` stops it
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// What to print
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub(crate) output: OutputFormat,
+    /// Requests per second to the shop, 0 for none
+    #[arg(long, default_value_t = 5, value_name = "RPS")]
+    pub(crate) load: u32,
+    /// Keep the configuration of the last demo instead of starting fresh
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Go to the background once the mesh is ready; `lateen down` stops it
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// What to print
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub(crate) output: OutputFormat,
+    /// Start no ingress gateway
+    #[arg(long)]
+    pub(crate) no_gateway: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The process starts when its sidecar is ready. It can call every service of the mesh by name, \
+http://ratings:9080 for instance, without any change. When it ends, lateen ends with its exit code."
+)]
+pub(crate) struct RunArgs {
+    /// The service that the process belongs to; made when it does not exist
+    #[arg(long, short)]
+    pub(crate) service: String,
+    /// Its version; DestinationRule subsets select it
+    #[arg(long, short = 'V', default_value = "v1")]
+    pub(crate) version: String,
+    /// The port that the process listens on; repeat it for several
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Vec<u16>,
+    /// The namespace
+    #[arg(long, short, default_value = "default")]
+    pub(crate) namespace: String,
+    /// The service account that the process runs as
+    #[arg(long, default_value = "default")]
+    pub(crate) service_account: String,
+    /// Another label, key=value; repeat it for several
+    #[arg(long, short, value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// How long requests under way may take when the process is asked to end
+    #[arg(long, default_value = "1s", value_parser = seconds)]
+    pub(crate) drain: Duration,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    /// Also forget the mesh's configuration
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// What to print
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Only this workload, `reviews-v2` for instance, or `control-plane`
+    pub(crate) name: Option<String>,
+    /// Go on as lines are written
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The proxies' logs too
+    #[arg(long)]
+    pub(crate) sidecar: bool,
+    /// How many of the last lines of each log
+    #[arg(long, default_value_t = 20)]
+    pub(crate) tail: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BookinfoArgs {
+    /// productpage, details, reviews or ratings
+    pub(crate) service: bookinfo::ServiceName,
+    /// Its version: reviews v2 has black stars and v3 red ones; ratings has v-faulty, v-delayed, v-unavailable, v-unhealthy
+    #[arg(long, default_value = "v1")]
+    pub(crate) version: String,
+    /// The port that it listens on
+    #[arg(long, short, default_value_t = 9080)]
+    pub(crate) port: u16,
+    /// The address that it listens on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) bind: std::net::IpAddr,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "a label is KEY=VALUE".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "a duration is a number of seconds, 5s or 200ms".to_owned())?;
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_everything_after_the_dashes() {
+        let line = [
+            "lateen",
+            "run",
+            "--service",
+            "reviews",
+            "--version",
+            "v4",
+            "--port",
+            "9080",
+            "--",
+            "app",
+            "--port",
+            "1",
+        ];
+        let Command::Run(arguments) = Cli::parse_from(line).command else {
+            panic!("not run")
+        };
+        assert_eq!(arguments.command, ["app", "--port", "1"]);
+        assert_eq!(arguments.port, [9080]);
+    }
+
+    #[test]
+    fn durations_are_seconds_or_milliseconds() {
+        assert_eq!(seconds("200ms").unwrap(), Duration::from_millis(200));
+        assert_eq!(seconds("5s").unwrap(), Duration::from_secs(5));
+        assert!(seconds("soon").is_err());
+        assert!(seconds("-1s").is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! `--detach`: the command goes on in the background, in a session of its own, and this process ends when it is ready.
+
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::{demo, up};
+use crate::cli::OutputFormat;
+use crate::limits::{CONTROL_PLANE_POLL, DETACH_TIMEOUT};
+use crate::output::{self, Steps};
+use crate::state::{Home, MeshRecord};
+
+/// Starts this program again without the flag and waits until its mesh is ready.
+pub(super) fn run(home: &Home, command: &str, format: OutputFormat) -> anyhow::Result<ExitCode> {
+    if let Some(mesh) = home.mesh() {
+        anyhow::bail!(
+            "a mesh is running already ({}, process {}): use it, or end it with `lateen down`",
+            mesh.kind,
+            mesh.supervisor.pid
+        );
+    }
+    home.create()?;
+    let log = home.log(command);
+    let mut child = start(&log)?;
+    let mesh = wait(home, &mut child, &log)?;
+    if format == OutputFormat::Json {
+        output::line(&format!("{:#}", mesh.summary));
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Steps and summary are what the background process printed.
+    let text = std::fs::read_to_string(&log).unwrap_or_default();
+    text.lines().for_each(output::line);
+    if text.is_empty() {
+        let steps = Steps::new(false);
+        if command == "demo" {
+            demo::print_summary(&steps, &mesh.summary)
+        } else {
+            up::print_summary(&steps, &mesh.summary)
+        }
+    }
+    output::hint("  running in the background; `lateen down` ends it");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(log: &std::path::Path) -> anyhow::Result<Child> {
+    let output = std::fs::File::create(log).with_context(|| format!("write {}", log.display()))?;
+    let arguments = std::env::args_os()
+        .skip(1)
+        .filter(|argument| argument != "--detach" && argument != "-d");
+    let mut child = Command::new(std::env::current_exe()?);
+    child
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output);
+    net::process::new_session(&mut child);
+    child.spawn().context("start in the background")
+}
+
+fn wait(home: &Home, child: &mut Child, log: &std::path::Path) -> anyhow::Result<MeshRecord> {
+    let started = Instant::now();
+    loop {
+        if let Some(mesh) = home.mesh().filter(|mesh| mesh.ready) {
+            return Ok(mesh);
+        }
+        if let Some(status) = child.try_wait()? {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            anyhow::bail!("it ended before it was ready ({status}):\n{}", text.trim_end());
+        }
+        if started.elapsed() > DETACH_TIMEOUT {
+            anyhow::bail!(
+                "not ready after {DETACH_TIMEOUT:?}; see {}, and end it with `lateen down`",
+                log.display()
+            );
+        }
+        std::thread::sleep(CONTROL_PLANE_POLL);
+    }
+}

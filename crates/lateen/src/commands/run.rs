@@ -1,0 +1,173 @@
+//! `lateen run`: joins a process to the running mesh.
+
+use std::process::ExitCode;
+
+use agent::{Mesh, Spec, Workload, WorkloadEvent};
+use anyhow::Context as _;
+use control_sources::write::{self, ObjectRef, WriteError};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{Stop, on_this_thread};
+use crate::cli::RunArgs;
+use crate::objects;
+use crate::output;
+use crate::state::{Home, MeshRecord, WorkloadRecord};
+use crate::supervisor::programs;
+
+pub(crate) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
+    let home = Home::find()?;
+    let mesh = home.require_mesh()?;
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    on_this_thread(join(home, mesh, arguments))
+}
+
+async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Result<ExitCode> {
+    let mut stop = Stop::listen()?;
+    home.clear_remains();
+    let spec = spec(&home, &arguments)?;
+    let client = control_sources::client::from_kubeconfig(&mesh.kubeconfig).await?;
+    register(&client, &arguments, &spec).await?;
+    drop(client);
+    let agent = Mesh {
+        xds: mesh.xds,
+        folder: home.run(),
+        logs: home.logs(),
+        programs: programs()?,
+    };
+    let workload = tokio::select! {
+        started = Workload::start(&agent, spec) => started?,
+        signal = stop.wait() => return Ok(ExitCode::from(128 + u8::try_from(signal.as_raw()).unwrap_or_default())),
+    };
+    let record = WorkloadRecord::of(&workload, 0);
+    record.write(workload.folder())?;
+    output::hint(&format!(
+        "lateen: {} joined {} as {} (sidecar ready, admin http://{})",
+        record.name, record.namespace, record.address, record.admin
+    ));
+    let folder = workload.folder().to_owned();
+    let exit = supervise(workload, &mut stop, &arguments).await;
+    let _ = std::fs::remove_dir_all(folder);
+    exit
+}
+
+/// Waits for the end of the process, or for a signal that is passed on to it.
+async fn supervise(mut workload: Workload, stop: &mut Stop, arguments: &RunArgs) -> anyhow::Result<ExitCode> {
+    let signal = loop {
+        tokio::select! {
+            signal = stop.wait() => break signal,
+            event = workload.event() => match event? {
+                WorkloadEvent::ApplicationEnded(exit) => {
+                    workload.stop(Signal::TERM, arguments.drain).await;
+                    return Ok(ExitCode::from(exit.code()));
+                }
+                WorkloadEvent::SidecarRestarted => {
+                    let _ = WorkloadRecord::of(&workload, 0).write(workload.folder());
+                }
+            }
+        }
+    };
+    // A second signal does not wait for requests under way.
+    let stopping = workload.stop(signal, arguments.drain);
+    let exit = tokio::select! {
+        exit = stopping => exit,
+        _ = stop.wait() => None,
+    };
+    Ok(ExitCode::from(exit.map_or(128 + 9, agent::capture::Exit::code)))
+}
+
+/// The workload's spec. A second instance of the same version gets a number.
+fn spec(home: &Home, arguments: &RunArgs) -> anyhow::Result<Spec> {
+    let RunArgs {
+        service,
+        version,
+        namespace,
+        ..
+    } = arguments;
+    for (what, name) in [
+        ("service", service),
+        ("version", version),
+        ("namespace", namespace),
+    ] {
+        anyhow::ensure!(
+            is_dns_label(name),
+            "{what} \"{name}\" is not a name that Kubernetes accepts: at most 63 of a-z, 0-9 and -, with a letter or \
+             digit at both ends"
+        );
+    }
+    let mut spec = Spec::sidecar(namespace, service, version, arguments.port.clone());
+    let taken: Vec<String> = home
+        .workloads()
+        .into_iter()
+        .map(|workload| workload.name)
+        .collect();
+    let numbered = (2..).map(|number| format!("{}-{number}", spec.group));
+    let mut names = std::iter::once(spec.name.clone()).chain(numbered);
+    spec.name = names.find(|name| !taken.contains(name)).unwrap_or_default();
+    spec.service_account.clone_from(&arguments.service_account);
+    spec.labels.extend(arguments.label.iter().cloned());
+    spec.command.clone_from(&arguments.command);
+    spec.inherit_output = true;
+    Ok(spec)
+}
+
+/// RFC 1123's label, which Kubernetes wants of names.
+fn is_dns_label(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// Makes what the workload joins: its namespace, group and, unless there is one, its service.
+async fn register(client: &control_sources::Client, arguments: &RunArgs, spec: &Spec) -> anyhow::Result<()> {
+    let namespace = serde_json::json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": spec.namespace },
+    });
+    ensure(client, &namespace).await?;
+    if !arguments.port.is_empty() {
+        ensure(
+            client,
+            &objects::service(&spec.namespace, &arguments.service, &arguments.port),
+        )
+        .await?;
+    }
+    let group = objects::workload_group(spec);
+    control_sources::apply(client, &[group])
+        .await
+        .context("make the workload's group")?;
+    Ok(())
+}
+
+/// Creates an object unless it exists; what exists is the user's and stays as it is.
+async fn ensure(client: &control_sources::Client, object: &Value) -> anyhow::Result<()> {
+    match write::get(client, &ObjectRef::of(object)?).await {
+        Ok(_) => Ok(()),
+        Err(WriteError::NotFound(_)) => {
+            write::create(client, object).await?;
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["reviews", "v4", "a-b-3"] {
+            assert!(is_dns_label(good), "{good}");
+        }
+        for bad in ["", "Reviews", "a_b", "-a", "a-", "a.b"] {
+            assert!(!is_dns_label(bad), "{bad}");
+        }
+    }
+}

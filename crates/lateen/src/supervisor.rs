@@ -1,0 +1,301 @@
+//! Keeps the processes of a mesh running: the control plane, and workloads with their sidecars.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::Duration;
+
+use agent::{Mesh, Programs, Spec, Workload, WorkloadEvent};
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::INSIDE;
+use crate::limits::{CONTROL_PLANE_POLL, CONTROL_PLANE_TIMEOUT, DEMO_DRAIN, RESTART_BASE, RESTART_MAX};
+use crate::ports::{Ports, loopback};
+use crate::state::{Home, MeshRecord, Process, WorkloadRecord};
+
+/// How this program starts itself.
+pub(crate) fn programs() -> anyhow::Result<Programs> {
+    let program: OsString = std::env::current_exe()
+        .context("find this program's file")?
+        .into();
+    Ok(Programs {
+        proxy: vec![program.clone(), "proxy".into()],
+        inside: vec![program, INSIDE.into()],
+    })
+}
+
+/// The wait before the next start of something that ended `restarts` times already.
+fn backoff(restarts: u32) -> Duration {
+    RESTART_BASE
+        .saturating_mul(1 << restarts.min(16))
+        .min(RESTART_MAX)
+}
+
+/// The control plane's process.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    home: Home,
+    ports: Ports,
+    child: Child,
+}
+
+impl ControlPlane {
+    /// Starts it. Its output goes to `control-plane.log`.
+    pub(crate) fn start(home: &Home, ports: Ports) -> anyhow::Result<Self> {
+        let child = Self::spawn(home, ports).context("start the control plane")?;
+        Ok(Self {
+            home: home.clone(),
+            ports,
+            child,
+        })
+    }
+
+    fn spawn(home: &Home, ports: Ports) -> std::io::Result<Child> {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(home.log("control-plane"))?;
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command
+            .arg("control-plane")
+            .arg("--state-dir")
+            .arg(home.control_plane());
+        for (flag, port) in [
+            ("--xds-port", ports.xds),
+            ("--http-port", ports.debug),
+            ("--api-port", ports.api),
+        ] {
+            command.arg(flag).arg(port.to_string());
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        net::process::die_with_parent(&mut command, Signal::KILL);
+        Command::from(command).kill_on_drop(true).spawn()
+    }
+
+    pub(crate) fn process(&self) -> Option<Process> {
+        self.child.id().and_then(Process::of)
+    }
+
+    /// Waits until its API and its ADS port answer; returns a client of the API.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<control_sources::Client> {
+        let log = self.home.log("control-plane");
+        let (home, ports) = (self.home.clone(), self.ports);
+        tokio::select! {
+            client = tokio::time::timeout(CONTROL_PLANE_TIMEOUT, answer(&home, ports)) => client.with_context(|| {
+                format!("the control plane does not answer after {CONTROL_PLANE_TIMEOUT:?}; see {}", log.display())
+            }),
+            ended = self.child.wait() => {
+                anyhow::bail!("the control plane ended ({}); see {}", ended?, log.display())
+            }
+        }
+    }
+
+    /// Starts it again whenever it ends, until `stop`; then ends it.
+    pub(crate) async fn keep(mut self, record: Rc<RefCell<MeshRecord>>, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = stopping(&mut stop) => return end(&mut self.child).await,
+                ended = self.child.wait() => {
+                    let restarts = record.borrow().control_plane_restarts;
+                    tracing::warn!(status = ?ended, "the control plane ended, starting it again");
+                    tokio::time::sleep(backoff(restarts)).await;
+                    match Self::spawn(&self.home, self.ports) {
+                        Ok(child) => self.child = child,
+                        Err(error) => tracing::error!(%error, "the control plane cannot be started"),
+                    }
+                    let mut record = record.borrow_mut();
+                    record.control_plane_restarts += 1;
+                    record.control_plane = self.process();
+                    let _ = record.write(&self.home);
+                }
+            }
+        }
+    }
+}
+
+/// A client of the API, as soon as both servers answer.
+async fn answer(home: &Home, ports: Ports) -> control_sources::Client {
+    loop {
+        if let Ok(client) = try_answer(home, ports).await {
+            return client;
+        }
+        tokio::time::sleep(CONTROL_PLANE_POLL).await;
+    }
+}
+
+async fn try_answer(home: &Home, ports: Ports) -> anyhow::Result<control_sources::Client> {
+    tokio::net::TcpStream::connect(loopback(ports.xds)).await?;
+    tokio::net::TcpStream::connect(loopback(ports.api)).await?;
+    Ok(control_sources::client::from_kubeconfig(&home.kubeconfig()).await?)
+}
+
+/// Asks a process to end, and makes it after a while.
+async fn end(child: &mut Child) {
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+    }
+    if tokio::time::timeout(Duration::from_secs(5), child.wait())
+        .await
+        .is_err()
+    {
+        let _ = child.kill().await;
+    }
+}
+
+/// Supervised workloads and the switch that stops them.
+#[derive(Debug)]
+pub(crate) struct Workloads {
+    mesh: Mesh,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Workloads {
+    pub(crate) fn new(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            stop: watch::Sender::new(false),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Tells a task outside to stop together with the workloads.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Adds a task that ends when [`Workloads::stopped`] says so.
+    pub(crate) fn add_task(&mut self, task: JoinHandle<()>) {
+        self.tasks.push(task);
+    }
+
+    /// Starts workloads, all at the same time, and keeps them running. The records are in the order of the specs.
+    pub(crate) async fn start(&mut self, specs: Vec<Spec>) -> anyhow::Result<Vec<WorkloadRecord>> {
+        let starting: Vec<_> = specs
+            .into_iter()
+            .map(|spec| {
+                let mesh = self.mesh.clone();
+                tokio::task::spawn_local(async move { Workload::start(&mesh, spec).await })
+            })
+            .collect();
+        let mut records = Vec::new();
+        for started in starting {
+            let workload = started.await??;
+            let record = WorkloadRecord::of(&workload, 0);
+            record.write(workload.folder())?;
+            records.push(record);
+            let keep = keep(self.mesh.clone(), workload, self.stop.subscribe());
+            self.tasks.push(tokio::task::spawn_local(keep));
+        }
+        Ok(records)
+    }
+
+    /// Starts the gateway; the answer also tells where it listens, once it has a listener for `port`.
+    pub(crate) async fn start_gateway(&mut self, spec: Spec, port: u16) -> anyhow::Result<Gateway> {
+        let workload = Workload::start(&self.mesh, spec).await?;
+        WorkloadRecord::of(&workload, 0).write(workload.folder())?;
+        let ports = workload.gateway_ports_handle();
+        let keep = keep(self.mesh.clone(), workload, self.stop.subscribe());
+        self.tasks.push(tokio::task::spawn_local(keep));
+        Ok(Gateway { ports, port })
+    }
+
+    /// Stops everything and waits for it.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    ports: agent::policy::Ports,
+    port: u16,
+}
+
+impl Gateway {
+    /// Where it listens for its port; `None` until the configuration has a listener.
+    pub(crate) fn address(&self) -> Option<std::net::SocketAddr> {
+        self.ports.borrow().get(&self.port).copied()
+    }
+}
+
+/// Waits until everything is told to stop, or nobody is left to tell.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Keeps one workload running until `stop`.
+async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool>) {
+    let mut restarts = 0;
+    loop {
+        tokio::select! {
+            () = stopping(&mut stop) => {
+                let folder = workload.folder().to_owned();
+                workload.stop(Signal::TERM, DEMO_DRAIN).await;
+                let _ = std::fs::remove_dir_all(folder);
+                return;
+            }
+            event = workload.event() => match event {
+                Ok(WorkloadEvent::ApplicationEnded(exit)) => {
+                    tracing::warn!(workload = workload.spec().name, %exit, "the application ended, starting it again");
+                    note(&workload, restarts);
+                    tokio::time::sleep(backoff(restarts)).await;
+                    restarts += 1;
+                    if workload.run_application().is_err() {
+                        match replace(&mesh, workload, restarts, &mut stop).await {
+                            Some(next) => workload = next,
+                            None => return,
+                        }
+                    }
+                }
+                Ok(WorkloadEvent::SidecarRestarted) => {}
+                Err(error) => {
+                    tracing::error!(workload = workload.spec().name, %error, "the sidecar cannot be started");
+                    tokio::time::sleep(backoff(restarts)).await;
+                    restarts += 1;
+                }
+            }
+        }
+        note(&workload, restarts);
+    }
+}
+
+fn note(workload: &Workload, restarts: u32) {
+    let _ = WorkloadRecord::of(workload, restarts).write(workload.folder());
+}
+
+/// Starts a workload anew whose namespace is gone. `None` when it was told to stop in between.
+async fn replace(
+    mesh: &Mesh,
+    workload: Workload,
+    mut restarts: u32,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<Workload> {
+    let spec = workload.spec().clone();
+    drop(workload);
+    loop {
+        tokio::select! {
+            () = stopping(stop) => return None,
+            started = Workload::start(mesh, spec.clone()) => match started {
+                Ok(workload) => return Some(workload),
+                Err(error) => tracing::error!(workload = spec.name, %error, "the workload cannot be started"),
+            }
+        }
+        restarts += 1;
+        tokio::time::sleep(backoff(restarts)).await;
+    }
+}
