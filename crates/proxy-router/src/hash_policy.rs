@@ -79,14 +79,20 @@ impl HashPolicies {
         self.policies.is_empty()
     }
 
-    /// The hash of a request. `source` is the client's address, `destination` ours; they make the value of a new cookie.
+    /// The hash of a request. `source` is the client's address; `connection` names the connection, its two addresses with
+    /// their ports, and makes the value of a new cookie.
     #[must_use]
-    pub fn hash(&self, request: &RequestHead, source: Option<IpAddr>, destination: &str) -> RequestHash {
+    pub fn hash(
+        &self,
+        request: &RequestHead,
+        source: Option<IpAddr>,
+        connection: &dyn Fn() -> String,
+    ) -> RequestHash {
         let mut result = RequestHash::default();
         for policy in &self.policies {
             if let Some(new) = policy
                 .source
-                .hash(request, source, destination, &mut result.set_cookies)
+                .hash(request, source, connection, &mut result.set_cookies)
             {
                 // Rotating the old value keeps equal hashes from cancelling each other.
                 result.hash = Some(result.hash.map_or(0, |old| old.rotate_left(1)) ^ new);
@@ -144,7 +150,7 @@ impl Source {
         &self,
         request: &RequestHead,
         source: Option<IpAddr>,
-        destination: &str,
+        connection: &dyn Fn() -> String,
         set_cookies: &mut Vec<String>,
     ) -> Option<u64> {
         match self {
@@ -159,11 +165,7 @@ impl Source {
                     return Some(XxHash64::oneshot(0, value));
                 }
                 let template = make.as_ref()?;
-                let seed = format!(
-                    "{}{destination}",
-                    source.map(|ip| ip.to_string()).unwrap_or_default()
-                );
-                let value = format!("{:x}", XxHash64::oneshot(0, seed.as_bytes()));
+                let value = format!("{:x}", XxHash64::oneshot(0, connection().as_bytes()));
                 set_cookies.push(template.cookie(name, &value));
                 Some(XxHash64::oneshot(0, value.as_bytes()))
             }
@@ -287,13 +289,17 @@ mod tests {
         XxHash64::oneshot(0, text.as_bytes())
     }
 
+    fn name() -> String {
+        "127.0.0.1:5000127.0.0.1:80".into()
+    }
+
     const CLIENT: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     #[test]
     fn each_source_is_hashed_as_text() {
         let of = |specifier| {
             policies(vec![(specifier, false)])
-                .hash(&request(&[("x-a", "1")]), CLIENT, "")
+                .hash(&request(&[("x-a", "1")]), CLIENT, &name)
                 .hash
         };
         assert_eq!(of(header("x-a")), Some(xxh("1")));
@@ -308,11 +314,11 @@ mod tests {
         let request = request(&[("x-a", "1"), ("x-b", "2")]);
         let both = policies(vec![(header("x-a"), false), (header("x-b"), false)]);
         assert_eq!(
-            both.hash(&request, None, "").hash,
+            both.hash(&request, None, &name).hash,
             Some(xxh("1").rotate_left(1) ^ xxh("2"))
         );
         let first = policies(vec![(header("x-a"), true), (header("x-b"), false)]);
-        assert_eq!(first.hash(&request, None, "").hash, Some(xxh("1")));
+        assert_eq!(first.hash(&request, None, &name).hash, Some(xxh("1")));
     }
 
     #[test]
@@ -324,13 +330,17 @@ mod tests {
             ..Default::default()
         });
         let policies = policies(vec![(specifier, false)]);
-        let first = policies.hash(&request(&[]), CLIENT, "10.0.0.1:80");
+        let first = policies.hash(&request(&[]), CLIENT, &name);
         let [cookie] = &*first.set_cookies else {
             panic!("{first:?}")
         };
         assert!(cookie.ends_with("; Max-Age=60; Path=/; HttpOnly"), "{cookie}");
         let sent_back = cookie.split(';').next().unwrap();
-        let second = policies.hash(&request(&[("cookie", &format!("x=y; {sent_back}"))]), CLIENT, "");
+        let second = policies.hash(
+            &request(&[("cookie", &format!("x=y; {sent_back}"))]),
+            CLIENT,
+            &name,
+        );
         assert_eq!((second.hash, second.set_cookies.len()), (first.hash, 0));
     }
 }

@@ -22,6 +22,8 @@ use crate::outlier::Outcome;
 #[derive(Debug)]
 pub struct Cluster {
     config: Arc<ClusterConfig>,
+    name: Rc<str>,
+    observability_name: Rc<str>,
     shard: Shard,
     endpoints: RefCell<Arc<Assignment>>,
     hosts: RefCell<HashMap<Box<str>, Rc<Host>>>,
@@ -84,6 +86,8 @@ impl Cluster {
         reports_membership: bool,
     ) -> Rc<Self> {
         let this = Rc::new(Self {
+            name: Rc::from(&*config.name),
+            observability_name: Rc::from(&*config.stat_name),
             config,
             shard,
             endpoints: RefCell::default(),
@@ -102,6 +106,18 @@ impl Cluster {
     #[must_use]
     pub fn config(&self) -> &ClusterConfig {
         &self.config
+    }
+
+    /// Its name, to keep without allocating.
+    #[must_use]
+    pub fn name(&self) -> &Rc<str> {
+        &self.name
+    }
+
+    /// Its name in statistics, to keep without allocating.
+    #[must_use]
+    pub fn observability_name(&self) -> &Rc<str> {
+        &self.observability_name
     }
 
     /// The configuration, to keep.
