@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::HashMap;
 use proxy_config::address::BindAddress;
 use proxy_config::listener::{FilterChain, NetworkFilter, Transport};
 use proxy_core::TrafficDirection;
@@ -171,8 +171,11 @@ impl Listeners {
                 .filter_map(|socket| acceptor::start(worker, &slot, socket));
             slot.acceptors.borrow_mut().extend(tasks);
         }
+        if let Some(before) = &before {
+            self.forget_addresses(before, &slot);
+        }
+        self.index_addresses(&active, &slot);
         self.by_name.borrow_mut().insert(name, slot);
-        self.index_addresses();
         if let Some(before) = before {
             let gone = before
                 .all_chains()
@@ -187,7 +190,7 @@ impl Listeners {
             return;
         };
         slot.stop();
-        self.index_addresses();
+        self.forget_addresses(&slot.current(), &slot);
         drain_chains(slot.current().all_chains(), plan);
     }
 
@@ -205,20 +208,30 @@ impl Listeners {
         }
     }
 
-    fn index_addresses(&self) {
-        let mut index = HashMap::new();
-        for slot in self.by_name.borrow().values() {
-            for address in slot
-                .current()
-                .config
-                .addresses
-                .iter()
-                .filter_map(BindAddress::socket_addr)
-            {
-                index.insert(address, Rc::clone(slot));
+    fn forget_addresses(&self, active: &ActiveListener, slot: &Rc<ListenerSlot>) {
+        let mut index = self.by_address.borrow_mut();
+        for address in active
+            .config
+            .addresses
+            .iter()
+            .filter_map(BindAddress::socket_addr)
+        {
+            // The address may belong to another listener by now.
+            if index.get(&address).is_some_and(|owner| Rc::ptr_eq(owner, slot)) {
+                index.remove(&address);
             }
         }
-        self.by_address.replace(index);
+    }
+
+    fn index_addresses(&self, active: &ActiveListener, slot: &Rc<ListenerSlot>) {
+        let addresses = active
+            .config
+            .addresses
+            .iter()
+            .filter_map(BindAddress::socket_addr);
+        self.by_address
+            .borrow_mut()
+            .extend(addresses.map(|address| (address, Rc::clone(slot))));
     }
 
     /// The listener called `name`.

@@ -58,7 +58,8 @@ fn prepare(args: &Args) -> Result<BootstrapConfig, String> {
 fn load(args: &Args) -> Result<Bootstrap, String> {
     let (path, yaml) = (args.config_path.as_deref(), args.config_yaml.as_deref());
     let loaded = std::thread::scope(|scope| {
-        let loading = scope.spawn(|| bootstrap::load(path, yaml, unknown_fields(args)).map_err(|e| e.to_string()));
+        let loading =
+            scope.spawn(|| bootstrap::load(path, yaml, unknown_fields(args)).map_err(|e| e.to_string()));
         loading.join()
     });
     loaded.unwrap_or_else(|_| Err("reading the bootstrap panicked".to_owned()))
@@ -208,10 +209,19 @@ fn worker_main(parts: worker::Parts, broker: Option<Arc<Broker>>, commands: mpsc
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(async move {
-            let dialer = broker.map(|broker| Rc::new(BrokerDialer::new(broker)) as Rc<dyn Dialer>);
-            Worker::new(parts, dialer).run(commands).await;
-        }),
+        Ok(runtime) => {
+            let work = async move {
+                let dialer = broker.map(|broker| Rc::new(BrokerDialer::new(broker)) as Rc<dyn Dialer>);
+                Worker::new(parts, dialer).run(commands).await;
+            };
+            let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(work)));
+            if worked.is_err() {
+                // Connections are caught one by one, so this is a worker's own state. Half a proxy that goes on would
+                // leave its share of the connections unanswered; a new process answers them.
+                tracing::error!("a worker panicked outside of any connection");
+                std::process::exit(1);
+            }
+        }
         Err(error) => tracing::error!(%error, "cannot start a worker's runtime"),
     }
 }

@@ -46,6 +46,7 @@ pub struct Server {
     pub(crate) log_files: Arc<LogFiles>,
     pub(crate) started_at: SystemTime,
     pub(crate) started: Instant,
+    pub(crate) live: Cell<bool>,
     pub(crate) draining: Cell<bool>,
     pub(crate) health_check_failed: Cell<bool>,
     pub(crate) exit: Notify,
@@ -84,6 +85,7 @@ impl Server {
             log_files: parts.log_files,
             started_at: SystemTime::now(),
             started: Instant::now(),
+            live: Cell::new(false),
             draining: Cell::new(false),
             health_check_failed: Cell::new(false),
             exit: Notify::new(),
@@ -231,16 +233,31 @@ impl Server {
                     this.pump();
                 });
             }
-            Action::Live => self.live(),
+            Action::Live => self.go_live(),
         }
     }
 
-    fn live(&self) {
-        let took = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.shard.record(self.stats.initialization_time_ms, took);
-        self.shard.set_gauge(self.stats.live, 1);
-        self.shard.set_gauge(self.stats.workers_started, 1);
-        tracing::info!("all dependencies initialized. starting workers");
+    /// The start is complete once every worker has carried out what it was told before.
+    fn go_live(self: &Rc<Self>) {
+        let (sender, mut arrived) = mpsc::channel(self.workers.len().max(1));
+        self.tell_all(|_| {
+            let sender = sender.clone();
+            Command::Inspect(Box::new(move |_| {
+                // There is room for every worker, and the main thread waits for all.
+                let _ = sender.try_send(());
+            }))
+        });
+        drop(sender);
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            while arrived.recv().await.is_some() {}
+            this.live.set(true);
+            let took = u64::try_from(this.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            this.shard.record(this.stats.initialization_time_ms, took);
+            this.shard.set_gauge(this.stats.live, 1);
+            this.shard.set_gauge(this.stats.workers_started, 1);
+            tracing::info!(took_ms = took, "all dependencies initialized, listening");
+        });
     }
 
     /// How connections of replaced and removed listeners end.
@@ -335,7 +352,10 @@ impl Server {
     /// How far the start has come.
     #[must_use]
     pub fn phase(&self) -> StartPhase {
-        self.state.borrow().phase()
+        match self.state.borrow().phase() {
+            StartPhase::Live if !self.live.get() => StartPhase::Initializing,
+            phase => phase,
+        }
     }
 }
 
