@@ -168,7 +168,7 @@ impl ResourceType {
             .filter(|(_, version)| version["served"] == true)
             .map(|(index, version)| custom_version(version, index, definition, &group, &text(&names["kind"])))
             .collect();
-        versions.sort_by(|a, b| version_rank(&b.name).cmp(&version_rank(&a.name)));
+        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(&version.name)));
         Some(Self {
             prefix: ResourcePrefix::new(&group, &plural),
             group,
@@ -318,7 +318,7 @@ impl Catalog {
             }
         }
         for (_, versions) in &mut groups {
-            versions.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+            versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
         }
         groups
     }

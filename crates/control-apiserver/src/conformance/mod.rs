@@ -163,6 +163,9 @@ fn recorded_crds(dir: &Path) -> Result<Vec<Value>, String> {
 fn read(file: &Path) -> Result<Vec<Value>, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let mut values = Vec::new();
+    // In a flow list YAML 1.2 takes `001:db8::]` for a key without a value, and go-yaml, which kubectl uses, for text.
+    let address = regex::Regex::new(r"([0-9a-fA-F:]+::)([\],])").map_err(|error| error.to_string())?;
+    let text = address.replace_all(&text, "\"$1\"$2");
     // Documents are parsed one by one, so that a broken one is named.
     for part in format!("\n{text}").split("\n---") {
         let part = part.split_once('\n').map_or("", |(_, rest)| rest);

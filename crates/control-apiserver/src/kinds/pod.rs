@@ -59,13 +59,13 @@ fn status(object: &Value, containers: &[Value]) -> Value {
     if object["metadata"]["deletionTimestamp"].is_string() {
         return json!("Terminating");
     }
-    let reasons = containers.iter().flat_map(|container| {
+    let mut reasons = containers.iter().flat_map(|container| {
         [
             &container["state"]["waiting"]["reason"],
             &container["state"]["terminated"]["reason"],
         ]
     });
-    let reason = reasons.filter(|reason| reason.is_string()).next_back();
+    let reason = reasons.rfind(|reason| reason.is_string());
     reason
         .or(Some(&object["status"]["reason"]).filter(|reason| reason.is_string()))
         .unwrap_or(&object["status"]["phase"])

@@ -54,7 +54,7 @@ fn merge_object(
         if let Some(list) = name.strip_prefix(DELETE_FROM_LIST) {
             delete_from_list(object, list, value);
         } else if !name.starts_with('$') {
-            merge_field(schema, object, name, value, patch)?;
+            merge_field(schema, object, name, value)?;
         }
     }
     for (name, order) in patch {
@@ -85,7 +85,6 @@ fn merge_field(
     object: &mut Map<String, Value>,
     name: &str,
     value: &Value,
-    patch: &Map<String, Value>,
 ) -> Result<(), Status> {
     let below = below(schema, name);
     match value {
@@ -124,7 +123,9 @@ fn merge_field(
             } else {
                 items.clone()
             };
-            if !(merged.is_empty() && merges && !object.contains_key(name) && !patch.is_empty()) {
+            // Deleting items of a list that is not there does not make it.
+            let adds_nothing = merges && merged.is_empty() && !object.contains_key(name);
+            if !adds_nothing {
                 object.insert(name.to_owned(), Value::Array(merged));
             }
         }
