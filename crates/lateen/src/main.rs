@@ -21,9 +21,6 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The hidden subcommand of the process inside an application's namespace.
 const INSIDE: &str = "internal-inside";
 
