@@ -120,6 +120,18 @@ pub async fn readable(descriptor: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Allows this process as many open descriptors as an administrator may (`RLIMIT_NOFILE`): a proxy needs two for each
+/// connection, and the usual soft limit of 1024 is meant for programs that use select(2). The new limit.
+///
+/// # Errors
+/// What `setrlimit` reports.
+pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?;
+    Ok(hard)
+}
+
 /// Sends what this process writes to standard error to `file` from now on.
 ///
 /// # Errors

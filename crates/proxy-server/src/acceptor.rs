@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 use net::broker::ListenerKind;
 use proxy_upstream::Stream;
@@ -12,11 +11,9 @@ use tokio::task::AbortHandle;
 
 use crate::command::{HandedOver, ListenSocket};
 use crate::connection;
+use crate::limits;
 use crate::listeners::ListenerSlot;
 use crate::worker::Worker;
-
-/// How long accepting rests after an error that will not go away at once, such as too many open files.
-const REST_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 enum Acceptor {
     Tcp(TcpListener),
@@ -60,7 +57,7 @@ pub(crate) fn start(worker: &Worker, slot: &Rc<ListenerSlot>, socket: ListenSock
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(listener = %slot.current().config.name, %error, "cannot accept");
-                    tokio::time::sleep(REST_AFTER_ERROR).await;
+                    tokio::time::sleep(limits::REST_AFTER_ACCEPT_ERROR).await;
                 }
             }
         }

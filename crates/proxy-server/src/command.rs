@@ -12,9 +12,6 @@ use proxy_upstream::ClusterUpdate;
 use crate::http::HttpConfig;
 use crate::worker::Worker;
 
-/// Commands that may wait for one worker; whoever sends more has to wait.
-pub const QUEUE: usize = 1024;
-
 /// A listener with its HTTP connection managers.
 pub type Listener = ListenerConfig<Arc<HttpConfig>>;
 

@@ -183,7 +183,11 @@ impl<'a> Life<'a> {
         shard.inc(active.worker_cx_total);
         shard.move_gauge(stats.downstream_cx_active, 1);
         shard.move_gauge(active.worker_cx_active, 1);
-        Self { shard, active, began: Instant::now() }
+        Self {
+            shard,
+            active,
+            began: Instant::now(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copying bytes between two connections, both ways.
 //!
 //! An idle connection holds no buffer: bytes are read into a buffer of the thread when they have arrived, and what
-//! cannot be written at once is kept. Two TCP connections that have moved [`SPLICE_AFTER_BYTES`] go on in the kernel
+//! cannot be written at once is kept. Two TCP connections that have moved [`limits::SPLICE_AFTER_BYTES`] go on in the kernel
 //! with splice(2).
 
 use std::cell::{Cell, RefCell};
@@ -12,10 +12,7 @@ use proxy_upstream::Stream;
 use socket2::SockRef;
 use tokio::sync::Notify;
 
-/// Bytes that a pair of connections moves before it is worth four descriptors and two pipes.
-pub(crate) const SPLICE_AFTER_BYTES: u64 = 128 * 1024;
-/// The thread's buffer, bytes.
-const SCRATCH_BYTES: usize = 64 * 1024;
+use crate::limits;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -92,7 +89,7 @@ struct Pair {
 
 impl Pair {
     fn is_over_threshold(&self) -> bool {
-        self.can_splice && self.moved.get() >= SPLICE_AFTER_BYTES
+        self.can_splice && self.moved.get() >= limits::SPLICE_AFTER_BYTES
     }
 
     /// Copies one way until the end of the stream, or until it is time to splice: then nothing is held back.
@@ -133,7 +130,7 @@ enum Moved {
 /// Reads what has arrived into the thread's buffer and writes it at once; what does not fit comes back.
 fn move_some(from: &Stream, to: &Stream) -> io::Result<Moved> {
     SCRATCH.with_borrow_mut(|scratch| {
-        scratch.resize(SCRATCH_BYTES, 0);
+        scratch.resize(limits::COPY_BUFFER_BYTES, 0);
         let read = match try_read(from, scratch) {
             Ok(0) => return Ok(Moved::End),
             Ok(read) => read,

@@ -20,6 +20,7 @@ mod discovery;
 pub mod downstream;
 pub mod drain;
 pub mod http;
+pub mod limits;
 pub mod listener_filters;
 mod listeners;
 mod output;

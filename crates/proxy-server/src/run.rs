@@ -18,18 +18,13 @@ use tokio::sync::mpsc;
 
 use crate::admin_source::View;
 use crate::args::{Args, Mode};
-use crate::command::{self, Command};
+use crate::command::Command;
 use crate::dialer::BrokerDialer;
 use crate::random::seed;
 use crate::server::{Parts, Server, static_error};
 use crate::sockets::Sockets;
 use crate::worker::{self, Load, Worker};
-use crate::{admin, discovery, output};
-
-/// Threads of the main thread's own for calls that block: name lookups.
-const BLOCKING_THREADS: usize = 4;
-/// How long workers may take to end.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+use crate::{admin, discovery, limits, output};
 
 /// Runs a proxy until it is told to stop.
 pub(crate) fn run(args: Args) -> ExitCode {
@@ -78,7 +73,7 @@ fn serve_or_validate(args: Args, bootstrap: BootstrapConfig) -> Result<(), Strin
     let log_files = Arc::new(log_files);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(limits::BLOCKING_THREADS)
         .thread_name("main-blocking")
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|e| format!("cannot start the main thread's runtime: {e}"))?;
@@ -108,7 +103,15 @@ fn validate(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>) ->
     Ok(())
 }
 
+/// Lets connections have the descriptors that the system would grant anyway.
+fn raise_descriptor_limit() {
+    if let Err(error) = net::process::raise_descriptor_limit() {
+        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+    }
+}
+
 async fn serve(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>) -> Result<(), String> {
+    raise_descriptor_limit();
     let broker = match &args.socket_broker {
         Some(path) => {
             let broker = Broker::connect(path);
@@ -184,7 +187,8 @@ fn start_workers(
     broker: Option<&Arc<Broker>>,
 ) -> Result<(Vec<mpsc::Sender<Command>>, Threads), String> {
     let load: Load = (0..count).map(|_| std::sync::atomic::AtomicU32::new(0)).collect();
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(command::QUEUE)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| mpsc::channel(limits::WORKER_QUEUE)).unzip();
     let hostname: Arc<str> = hostname().into();
     let mut threads = Vec::with_capacity(count);
     for (index, commands) in receivers.into_iter().enumerate() {
@@ -228,7 +232,7 @@ fn worker_main(parts: worker::Parts, broker: Option<Arc<Broker>>, commands: mpsc
 
 /// Waits for the workers, but not for ever: a connection must not hold up the end of the process.
 fn join(threads: Threads) {
-    let deadline = std::time::Instant::now() + STOP_PATIENCE;
+    let deadline = std::time::Instant::now() + limits::STOP_PATIENCE;
     while threads.iter().any(|thread| !thread.is_finished()) && std::time::Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }

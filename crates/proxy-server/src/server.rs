@@ -22,12 +22,10 @@ use tokio::task::AbortHandle;
 use crate::args::{Args, DrainStrategy};
 use crate::command::{Command, DrainPlan, PutListener};
 use crate::http::HttpConfig;
+use crate::limits;
 use crate::random::{Random, seed};
 use crate::server_stats::ServerStats;
 use crate::sockets::Sockets;
-
-/// How long the main thread waits for a worker that does not take its commands.
-const WORKER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A change of subscription: wanted or not, type, name.
 pub(crate) type Subscription = (bool, &'static str, Arc<str>);
@@ -271,7 +269,7 @@ impl Server {
     /// Sends a command to every worker. A worker whose queue is full is waited for: configuration is never dropped.
     pub(crate) fn tell_all(&self, mut command: impl FnMut(usize) -> Command) {
         for (index, worker) in self.workers.iter().enumerate() {
-            let deadline = Instant::now() + WORKER_PATIENCE;
+            let deadline = Instant::now() + limits::WORKER_PATIENCE;
             let mut waiting = command(index);
             loop {
                 waiting = match worker.try_send(waiting) {

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proxy_config::RouteSlot;
 use proxy_config::access_log::AccessLogConfig;
@@ -20,11 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::command::{Command, HandedOver};
 use crate::http::HttpLocal;
+use crate::limits;
 use crate::listeners::Listeners;
 use crate::random::Random;
-
-/// How often idle connections and the like are looked after.
-const TICK: Duration = Duration::from_secs(1);
 
 /// Active connections per worker.
 pub(crate) type Load = Arc<[AtomicU32]>;
@@ -209,7 +207,7 @@ impl Worker {
 
     /// Carries out commands until there are no more senders or a stop comes.
     pub(crate) async fn run(self, mut commands: mpsc::Receiver<Command>) {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(limits::TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -12,11 +12,9 @@ use proxy_config::listener_filter::ListenerFilterKind;
 use proxy_core::{Address, ConnectionInfo, TransportProtocol};
 use proxy_upstream::Stream;
 
+use crate::limits;
 use crate::listeners::ActiveListener;
 use crate::worker::Worker;
-
-/// How much is read at once while inspecting, bytes.
-const READ_BYTES: usize = 4 * 1024;
 
 /// A connection before its filter chain.
 #[derive(Debug)]
@@ -119,12 +117,12 @@ async fn read_more(pending: &mut Pending) -> io::Result<()> {
     let read = match &mut pending.stream {
         Stream::Tcp(stream) => {
             stream.readable().await?;
-            pending.read.reserve(READ_BYTES);
+            pending.read.reserve(limits::INSPECTOR_READ_BYTES);
             stream.read_buf(&mut pending.read).await?
         }
         Stream::Unix(stream) => {
             stream.readable().await?;
-            pending.read.reserve(READ_BYTES);
+            pending.read.reserve(limits::INSPECTOR_READ_BYTES);
             stream.read_buf(&mut pending.read).await?
         }
     };

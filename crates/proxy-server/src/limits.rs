@@ -1,0 +1,22 @@
+//! Limits of the threads and of connections that carry no HTTP; those of HTTP are in [`crate::http::limits`].
+
+use std::time::Duration;
+
+/// Commands that may wait for one worker; whoever sends more has to wait.
+pub const WORKER_QUEUE: usize = 1024;
+/// How long the main thread waits for a worker that does not take its commands; then the process ends.
+pub const WORKER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long workers may take to end.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Threads of the main thread's own for calls that block: name lookups.
+pub const BLOCKING_THREADS: usize = 4;
+/// How often idle connections and the like are looked after.
+pub const TICK: Duration = Duration::from_secs(1);
+/// How long accepting rests after an error that will not go away at once, such as too many open files.
+pub const REST_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(100);
+/// How much a listener filter reads at once, bytes.
+pub const INSPECTOR_READ_BYTES: usize = 4 * 1024;
+/// The buffer that all TCP connections of a worker share, bytes.
+pub const COPY_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes that a pair of TCP connections moves before it is worth four descriptors and two pipes for splice(2).
+pub const SPLICE_AFTER_BYTES: u64 = 128 * 1024;
