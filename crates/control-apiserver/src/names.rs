@@ -113,6 +113,12 @@ pub(crate) fn check_metadata(metadata: &Value, namespaced: bool, label_name: boo
     if namespaced && metadata["namespace"].as_str().is_none_or(str::is_empty) {
         causes.push(Cause::required("metadata.namespace", ""));
     }
+    check_labels(metadata, causes);
+    check_annotations(metadata, causes);
+    check_references(metadata, causes);
+}
+
+fn check_labels(metadata: &Value, causes: &mut Vec<Cause>) {
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
         if let Err(detail) = qualified_name(key) {
             causes.push(Cause::invalid("metadata.labels", &key.as_str().into(), detail));
@@ -128,6 +134,9 @@ pub(crate) fn check_metadata(metadata: &Value, namespaced: bool, label_name: boo
             causes.push(Cause::invalid("metadata.labels", value, VALUE_MESSAGE));
         }
     }
+}
+
+fn check_annotations(metadata: &Value, causes: &mut Vec<Cause>) {
     let mut annotation_bytes = 0;
     for (key, value) in metadata["annotations"].as_object().into_iter().flatten() {
         if let Err(detail) = qualified_name(&key.to_ascii_lowercase()) {
@@ -146,6 +155,10 @@ pub(crate) fn check_metadata(metadata: &Value, namespaced: bool, label_name: boo
         );
         causes.push(Cause::new("FieldValueTooLong", "metadata.annotations", message));
     }
+}
+
+/// Finalizers and owner references.
+fn check_references(metadata: &Value, causes: &mut Vec<Cause>) {
     for (index, finalizer) in metadata["finalizers"]
         .as_array()
         .into_iter()

@@ -99,6 +99,7 @@ where
             .authenticator
             .authenticate(&head.headers, &api.store, api.now())?,
     };
+    let caller = caller.impersonating(&head.headers)?;
     if head.method == Method::GET
         && let Some(response) = documents(&api, &head)
     {
@@ -231,5 +232,90 @@ fn documents(api: &Api, head: &http::request::Parts) -> Option<Response<Body>> {
             }),
         )),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::sync::atomic::Ordering;
+    use std::time::SystemTime;
+
+    use arc_swap::ArcSwap;
+    use http_body_util::Full;
+    use serde_json::Value;
+    use tokio_util::sync::CancellationToken;
+    use tower::Service;
+
+    use super::*;
+    use crate::auth::Authenticator;
+    use crate::catalog::Catalog;
+    use crate::store::breakable::breakable;
+
+    async fn send(service: &ApiService, method: Method, uri: &str, body: &Value) -> (u16, Value) {
+        let body = Full::new(Bytes::from(body.to_string()));
+        let request = Request::builder().method(method).uri(uri).body(body).unwrap();
+        let response = service.clone().call(request).await.unwrap();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    /// Writes while the disk fails with `kind`: the answer to the write, and to reads before it is mended.
+    async fn write_to_a_failing_disk(kind: ErrorKind) -> (u16, Value) {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, broken) = breakable(kind);
+        let api = Arc::new(Api {
+            catalog: ArcSwap::from_pointee(Catalog::build(&store)),
+            store,
+            authenticator: Authenticator::open(directory.path()).unwrap(),
+            clock: Arc::new(SystemTime::now),
+            exclusive: tokio::sync::Mutex::default(),
+            stopping: CancellationToken::new(),
+        });
+        crate::seed::seed(&api, &[]).await.unwrap();
+        let service = ApiService::new(api, Access::InProcess);
+        let maps = "/api/v1/namespaces/default/configmaps";
+        let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+        assert_eq!(send(&service, Method::POST, maps, &map("a")).await.0, 201);
+        broken.store(true, Ordering::SeqCst);
+        let refused = send(&service, Method::POST, maps, &map("b")).await;
+        assert_eq!(
+            send(&service, Method::GET, &format!("{maps}/a"), &Value::Null)
+                .await
+                .0,
+            200
+        );
+        assert_eq!(
+            send(&service, Method::GET, &format!("{maps}/b"), &Value::Null)
+                .await
+                .0,
+            404
+        );
+        broken.store(false, Ordering::SeqCst);
+        assert_eq!(
+            send(&service, Method::POST, maps, &map("b")).await.0,
+            201,
+            "the disk is mended"
+        );
+        refused
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_507_for_writes_and_nothing_for_reads() {
+        let (code, status) = write_to_a_failing_disk(ErrorKind::StorageFull).await;
+        assert_eq!((code, &status["reason"]), (507, &json!("InsufficientStorage")));
+        assert!(
+            status["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("the change was not stored, the disk takes no more data")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_broken_disk_is_500_for_writes_and_nothing_for_reads() {
+        let (code, status) = write_to_a_failing_disk(ErrorKind::Other).await;
+        assert_eq!((code, &status["reason"]), (500, &json!("InternalError")));
     }
 }

@@ -142,6 +142,17 @@ async fn a_namespace_takes_its_content_with_it() {
 }
 
 #[tokio::test]
+async fn the_default_namespace_stays() {
+    let server = start().await;
+    let refused = server
+        .delete("/api/v1/namespaces/default", &json!({}))
+        .await
+        .refusal();
+    let message = "namespaces \"default\" is forbidden: this namespace may not be deleted";
+    assert_eq!(refused, (403, message.to_owned()));
+}
+
+#[tokio::test]
 async fn a_crd_serves_its_kind_while_it_exists() {
     let server = start().await;
     assert_eq!(server.get(WIDGETS).await.code, 404);

@@ -499,3 +499,27 @@ async fn events_are_the_same_in_both_groups() {
         (&json!("hello"), &json!("p"))
     );
 }
+
+#[tokio::test]
+async fn an_impersonated_user_may_no_more_than_himself() {
+    let server = start().await;
+    let headers = [("impersonate-user", "jane")];
+    let response = server.open(Method::GET, CONFIG_MAPS, &headers, Vec::new()).await;
+    assert_eq!(response.status(), 403);
+    let review = br#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#.to_vec();
+    let headers = [("impersonate-user", "jane"), ("content-type", "application/json")];
+    let response = server
+        .open(
+            Method::POST,
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+            &headers,
+            review,
+        )
+        .await;
+    let bytes = http_body_util::BodyExt::collect(response.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
+    let answer: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(answer["status"]["userInfo"]["username"], "jane");
+}

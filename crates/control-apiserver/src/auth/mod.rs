@@ -74,6 +74,40 @@ impl Caller {
         info
     }
 
+    /// The user that the `Impersonate-*` headers name, which only an administrator may ask for (`kubectl --as`).
+    pub(crate) fn impersonating(self, headers: &HeaderMap) -> Result<Self, Status> {
+        let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        let Some(user) = headers
+            .get("impersonate-user")
+            .map(text)
+            .filter(|user| !user.is_empty())
+        else {
+            return Ok(self);
+        };
+        if !self.is_administrator() {
+            let why = format!(
+                "User {} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+                crate::status::quoted(&self.user)
+            );
+            return Err(Status::forbidden("", "users", &user, &why));
+        }
+        let mut groups: Vec<String> = headers.get_all("impersonate-group").iter().map(text).collect();
+        if let Some((namespace, _)) = user
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|account| account.split_once(':'))
+        {
+            groups.push("system:serviceaccounts".to_owned());
+            groups.push(format!("system:serviceaccounts:{namespace}"));
+        }
+        groups.push(AUTHENTICATED.to_owned());
+        Ok(Self {
+            user,
+            uid: String::new(),
+            groups,
+            trusted: false,
+        })
+    }
+
     fn service_account(claims: &Claims) -> Self {
         Self {
             user: format!("system:serviceaccount:{}:{}", claims.namespace, claims.account),

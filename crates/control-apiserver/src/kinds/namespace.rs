@@ -11,6 +11,9 @@ pub(crate) const FINALIZER: &str = "kubernetes";
 /// Namespaces that every server has.
 pub(crate) const INITIAL: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
+/// Namespaces that nobody may delete.
+pub(crate) const PERMANENT: &[&str] = &["default", "kube-public", "kube-system"];
+
 pub(super) const KIND: BuiltInKind = BuiltInKind {
     short_names: &["ns"],
     namespaced: false,

@@ -44,11 +44,7 @@ pub(super) async fn insert(call: &Call, mut object: Value) -> Result<Arc<Object>
         }
         map.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
         map.insert("creationTimestamp".to_owned(), now.into());
-        let counted = call
-            .target
-            .resource
-            .built_in
-            .is_none_or(|kind| kind.namespaced && kind.has_status);
+        let counted = call.target.resource.built_in.is_none_or(|kind| kind.read_only);
         if counted {
             map.insert("generation".to_owned(), 1.into());
         }

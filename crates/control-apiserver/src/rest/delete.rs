@@ -9,7 +9,7 @@ use super::{Call, render};
 use crate::api::{Api, write_failure};
 use crate::catalog::Target;
 use crate::decode;
-use crate::kinds::custom_resource_definition as crd;
+use crate::kinds::{custom_resource_definition as crd, namespace};
 use crate::request::{Query, dry_run};
 use crate::response::{Body, json_value};
 use crate::status::{Cause, Status, deleted};
@@ -99,16 +99,24 @@ pub(crate) enum Outcome {
 /// Deletes the object the call names.
 pub(super) async fn delete(call: &Call) -> Result<Response<Body>, Status> {
     let deletion = Deletion::of(call)?;
+    let resource = &call.target.resource;
+    let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
+    if is_namespace && namespace::PERMANENT.contains(&call.path.name.as_str()) {
+        let why = "this namespace may not be deleted";
+        return Err(Status::forbidden(
+            &resource.group,
+            &resource.plural,
+            &call.path.name,
+            why,
+        ));
+    }
     let outcome = delete_object(&call.api, &call.target, &call.key(&call.path.name), &deletion).await?;
     match outcome {
         Outcome::Waiting(object) => render::object(call, StatusCode::OK, &object),
-        Outcome::Gone(object) => {
-            let resource = &call.target.resource;
-            Ok(json_value(
-                StatusCode::OK,
-                &deleted(&resource.group, &resource.plural, object.name(), object.uid()),
-            ))
-        }
+        Outcome::Gone(object) => Ok(json_value(
+            StatusCode::OK,
+            &deleted(&resource.group, &resource.plural, object.name(), object.uid()),
+        )),
     }
 }
 

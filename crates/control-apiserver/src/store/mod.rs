@@ -3,6 +3,8 @@
 //! It plays etcd's role behind the API: one revision counter for everything, compare-and-swap writes, and a bounded
 //! history from which watches are served. Reads never touch the disk, so they go on when it is full or broken.
 
+#[cfg(test)]
+pub(crate) mod breakable;
 mod disk;
 mod history;
 mod object;

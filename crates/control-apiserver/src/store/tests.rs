@@ -1,13 +1,11 @@
 //! The store's promises: durability, one order of revisions, a bounded past, and reads that outlive the disk.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use redb::backends::InMemoryBackend;
-use redb::{Builder, StorageBackend};
 use serde_json::json;
 
+use super::breakable::breakable;
 use super::*;
 
 fn things() -> ResourcePrefix {
@@ -27,55 +25,6 @@ async fn put(store: &Store, name: &str, expected: Expected, size: u64) -> Result
         .write(key(name), expected, Change::Put(thing(name, size)))
         .await?;
     Ok(object.revision())
-}
-
-/// A backend in memory that refuses writes while its switch is on.
-#[derive(Debug)]
-struct Breakable {
-    memory: Arc<InMemoryBackend>,
-    broken: Arc<AtomicBool>,
-    kind: io::ErrorKind,
-}
-
-impl Breakable {
-    fn check(&self) -> io::Result<()> {
-        if self.broken.load(Ordering::SeqCst) {
-            Err(self.kind.into())
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl StorageBackend for Breakable {
-    fn len(&self) -> io::Result<u64> {
-        self.memory.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.memory.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check()?;
-        self.memory.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.check()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check()?;
-        self.memory.write(offset, data)
-    }
-}
-
-fn breakable(kind: io::ErrorKind) -> (Store, Arc<AtomicBool>) {
-    let broken = Arc::new(AtomicBool::new(false));
-    let memory = Arc::new(InMemoryBackend::new());
-    let switch = Arc::clone(&broken);
-    let open: OpenDatabase = Box::new(move || {
-        let (memory, broken) = (Arc::clone(&memory), Arc::clone(&switch));
-        Builder::new().create_with_backend(Breakable { memory, broken, kind })
-    });
-    (Store::open_database(open).unwrap(), broken)
 }
 
 #[tokio::test]
