@@ -1,1 +1,0 @@
-//! Conformance with recorded CRDs and objects.
