@@ -163,7 +163,9 @@ impl Snapshot {
                 .map(|s| s.labels.clone())
                 .next()
         };
-        let Some(labels) = labels else { return empty() };
+        // A subset that no rule declares selects everything, as istiod answers: the client still holds a cluster that
+        // is being withdrawn, and must not lose its endpoints before the cluster.
+        let labels = labels.unwrap_or_default();
         let all = self.registry.endpoints_of(service);
         let endpoints = all
             .and_then(|e| e.ports.get(&port))
