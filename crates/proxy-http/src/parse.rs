@@ -218,22 +218,7 @@ impl HeadParser {
         }
         let base = headers.take_block(line);
         let copy = &mut headers.block_mut()[base..];
-        let mut colon = 0;
-        loop {
-            let byte = copy[colon];
-            let lower = TOKEN_LOWER[byte as usize];
-            if lower == 0 {
-                if byte == b':' && colon > 0 {
-                    break;
-                }
-                return Err(ParseError::HeaderName);
-            }
-            copy[colon] = lower;
-            colon += 1;
-        }
-        if colon > usize::from(u16::MAX) {
-            return Err(ParseError::HeaderName);
-        }
+        let colon = lower_name(copy)?;
         let content = &copy[..copy.len() - 2];
         let (start, end) = trim_white_space(content, colon + 1);
         if !is_field_value(&content[start..end]) {
@@ -274,6 +259,24 @@ impl HeadParser {
             _ => Ok(()),
         }
     }
+}
+
+/// Folds a field name to lower case where it stands, and gives the place of the colon behind it.
+#[inline]
+fn lower_name(line: &mut [u8]) -> Result<usize, ParseError> {
+    for (at, byte) in line.iter_mut().enumerate() {
+        let lower = TOKEN_LOWER[usize::from(*byte)];
+        if lower == 0 {
+            let is_name = *byte == b':' && at > 0 && at <= usize::from(u16::MAX);
+            return if is_name {
+                Ok(at)
+            } else {
+                Err(ParseError::HeaderName)
+            };
+        }
+        *byte = lower;
+    }
+    Err(ParseError::HeaderName)
 }
 
 /// The bounds of a value without the white space around it.

@@ -174,6 +174,8 @@ impl<S: Transport> Connection<S> {
         routed: &mut Routed<'_>,
     ) -> TryEnd {
         exchange.info.attempt_count += 1;
+        // The time of the try before must not end this one while it gets its connection.
+        routed.deadlines.per_try = None;
         if routed.matched.virtual_host().include_request_attempt_count {
             let mut digits = itoa::Buffer::new();
             let count = digits.format(exchange.info.attempt_count);
@@ -182,7 +184,13 @@ impl<S: Transport> Connection<S> {
                 .headers
                 .set(&HeaderId::XEnvoyAttemptCount, count.as_bytes());
         }
-        let host = match self.pick(heads, routed) {
+        // The first try comes right after the request's beginning; the clock need not be read again.
+        let now = if exchange.info.attempt_count == 1 {
+            exchange.began
+        } else {
+            Instant::now()
+        };
+        let host = match self.pick(heads, routed, now) {
             Ok(host) => host,
             Err(error) => return no_host(error),
         };
@@ -197,19 +205,19 @@ impl<S: Transport> Connection<S> {
         if routed.retry.is_some() {
             routed.previous_hosts.push(Rc::clone(&host));
         }
-        let connection = match self.connection_to(exchange, routed, &host).await {
+        let (connection, now) = match self.connection_to(exchange, routed, &host, now).await {
             Ok(connection) => connection,
             Err(end) => return end,
         };
         let Ok(active) = routed.cluster.begin_request(&host, routed.priority) else {
-            connection.give_back(Instant::now(), &self.worker.http().buffers);
+            connection.give_back(now, &self.worker.http().buffers);
             return overflow();
         };
-        self.exchange_heads(heads, exchange, routed, connection, active)
+        self.exchange_heads(heads, exchange, routed, (connection, active), now)
             .await
     }
 
-    fn pick(&self, heads: &Heads, routed: &Routed<'_>) -> Result<Rc<Host>, PickError> {
+    fn pick(&self, heads: &Heads, routed: &Routed<'_>, now: Instant) -> Result<Rc<Host>, PickError> {
         let policy = routed
             .matched
             .retry_policy()
@@ -225,7 +233,7 @@ impl<S: Transport> Connection<S> {
         };
         routed
             .cluster
-            .pick(&context, Instant::now().into_std(), &mut || self.worker.random())
+            .pick(&context, now.into_std(), &mut || self.worker.random())
     }
 
     /// Gets a connection, and watches the client and the clock meanwhile.
@@ -234,10 +242,11 @@ impl<S: Transport> Connection<S> {
         exchange: &mut Exchange,
         routed: &mut Routed<'_>,
         host: &Rc<Host>,
-    ) -> Result<Box<UpstreamConnection>, TryEnd> {
+        now: Instant,
+    ) -> Result<(Box<UpstreamConnection>, Instant), TryEnd> {
         let pool = &self.worker.http().buffers;
-        if let Some(connection) = take_idle(&routed.cluster, host, Instant::now(), pool) {
-            return Ok(connection);
+        if let Some(connection) = take_idle(&routed.cluster, host, now, pool) {
+            return Ok((connection, now));
         }
         // Boxed: connecting is rare, and its future would make every request's future larger.
         let worker = self.worker.clone();
@@ -257,9 +266,10 @@ impl<S: Transport> Connection<S> {
         .await;
         drop(connecting);
         match result? {
-            Ok(connection) => Ok(connection),
+            Ok(connection) => Ok((connection, Instant::now())),
             Err(CheckoutError::Overflow) => Err(overflow()),
             Err(CheckoutError::Connect(error)) => {
+                host.record_failure();
                 self.note(routed, host, HostOutcome::ConnectFailed);
                 routed
                     .cluster
@@ -276,8 +286,8 @@ impl<S: Transport> Connection<S> {
         heads: &mut Heads,
         exchange: &mut Exchange,
         routed: &mut Routed<'_>,
-        mut connection: Box<UpstreamConnection>,
-        request: proxy_upstream::ActiveRequest,
+        (mut connection, request): (Box<UpstreamConnection>, proxy_upstream::ActiveRequest),
+        sent_at: Instant,
     ) -> TryEnd {
         connection.begin_request();
         let upstream = &mut exchange.info.upstream;
@@ -293,11 +303,16 @@ impl<S: Transport> Connection<S> {
         if exchange.info.attempt_count > 1 {
             exchange.upload.replay(out);
         }
-        let sent_at = Instant::now();
         exchange.info.timing.first_upstream_tx_byte = Some(sent_at.saturating_duration_since(exchange.began));
         routed.deadlines.last_activity = sent_at;
-        routed.deadlines.per_try = None;
         let limit = |timeout: Duration| Some(timeout).filter(|timeout| !timeout.is_zero());
+        let (global, per_try) = (limit(routed.timeouts.global), limit(routed.timeouts.per_try));
+        if exchange.upload.is_complete() {
+            // The request is all there: its time runs from now.
+            routed.deadlines.request = None;
+            routed.deadlines.route = routed.deadlines.route.or(global.map(|limit| sent_at + limit));
+            routed.deadlines.per_try = per_try.map(|limit| sent_at + limit);
+        }
         let mut reception = Reception {
             head: &mut heads.response,
             to_head: exchange.to_head,
@@ -313,8 +328,8 @@ impl<S: Transport> Connection<S> {
             deadlines: &mut routed.deadlines,
             pool,
             upload_broken: false,
-            route_timeout: limit(routed.timeouts.global),
-            per_try_timeout: limit(routed.timeouts.per_try),
+            route_timeout: global,
+            per_try_timeout: per_try,
         };
         let end = poll_fn(|context| forward.poll_head(&mut reception, context)).await;
         let (framing, upload_broken) = (reception.framing, forward.upload_broken);
@@ -367,10 +382,10 @@ impl<S: Transport> Connection<S> {
         routed: &Routed<'_>,
         host: &Rc<Host>,
     ) {
-        let elapsed = exchange.began.elapsed();
+        exchange.responded = Instant::now();
+        let elapsed = exchange.responded.saturating_duration_since(exchange.began);
         exchange.info.timing.first_upstream_rx_byte = Some(elapsed);
         let status = heads.response.status();
-        host.record_status(status);
         self.note(routed, host, HostOutcome::Status(status));
         if !routed.suppress {
             let sent = exchange.info.timing.first_upstream_tx_byte.unwrap_or_default();
@@ -450,10 +465,17 @@ impl<S: Transport> Connection<S> {
                     Ok(active) => {
                         shard.inc(stats.upstream_rq_retry_backoff_exponential);
                         routed.active_retry = Some(active);
+                        // An answer that is not good enough counts as a failure of its host.
+                        if let TryEnd::Response(answer) = &end {
+                            answer.request.host().record_failure();
+                        }
                         drop(end);
                         return (decision, None);
                     }
-                    Err(_) => return (RetryDecision::No, Some(end)),
+                    Err(_) => {
+                        exchange.info.flag(ResponseFlag::UpstreamOverflow);
+                        return (RetryDecision::No, Some(end));
+                    }
                 }
             }
         }
@@ -484,7 +506,10 @@ impl<S: Transport> Connection<S> {
     ) -> Outcome {
         self.start_mirrors(heads, exchange, routed);
         match end {
-            Some(TryEnd::Response(answer)) => self.relay(heads, exchange, routed, answer).await,
+            Some(TryEnd::Response(answer)) => {
+                answer.request.host().record_status(heads.response.status());
+                self.relay(heads, exchange, routed, answer).await
+            }
             Some(TryEnd::Failed(_, mut reply)) => {
                 if exchange.info.attempt_count > 1 {
                     mention_retries(&mut reply);
@@ -502,11 +527,7 @@ impl<S: Transport> Connection<S> {
     }
 
     fn count_local_status(&self, routed: &Routed<'_>, status: u16) {
-        let (shard, stats) = (routed.cluster.shard(), &routed.cluster.config().stats);
-        shard.inc(stats.upstream_rq_completed);
-        if let Some(class) = stats.status_class(status) {
-            shard.inc(class);
-        }
+        routed.cluster.count_status(status);
     }
 
     /// Ends an exchange because of the client.

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use proxy_core::ConnectionInfo;
@@ -47,6 +48,8 @@ pub(crate) struct Connection<S> {
     pub(crate) requests: u32,
     /// A request is in flight.
     pub(crate) busy: bool,
+    /// When the last request ended, or the connection began.
+    pub(crate) idle_since: Instant,
     parser: HeadParser,
     counted: (u64, u64),
     ended_by_client: bool,
@@ -77,6 +80,7 @@ impl Connection<SocketStream> {
         }
         shard.move_gauge(stats.downstream_cx_active, 1);
         shard.move_gauge(stats.downstream_cx_http1_active, 1);
+        let now = Instant::now();
         let read = ReadBuffer::with(&downstream.read, &worker.http().buffers);
         Connection {
             down: Downlink {
@@ -90,7 +94,8 @@ impl Connection<SocketStream> {
             parser: HeadParser::new(manager.config.head_limits),
             info: downstream.connection,
             drain: downstream.drain,
-            opened: Instant::now(),
+            opened: now,
+            idle_since: now,
             requests: 0,
             busy: false,
             counted: (0, 0),
@@ -136,7 +141,7 @@ impl<S: Transport> Connection<S> {
     /// Waits, without a buffer, until a request begins or the connection is over.
     async fn wait(&mut self) -> Waited {
         let timeouts = self.manager.config.timeouts;
-        let idle = timeouts.connection_idle.map(|timeout| Instant::now() + timeout);
+        let idle = timeouts.connection_idle.map(|timeout| self.idle_since + timeout);
         let oldest = timeouts.max_connection_duration.map(|limit| self.opened + limit);
         let drain = self.drain.clone();
         let mut drained = pin!(drain.ended());
@@ -166,14 +171,16 @@ impl<S: Transport> Connection<S> {
 
     async fn read_head(&mut self, head: &mut RequestHead) -> HeadRead {
         let timeouts = self.manager.config.timeouts;
-        let began = Instant::now();
-        let deadline = |timeout: Option<std::time::Duration>| timeout.map(|timeout| began + timeout);
-        let headers = deadline(timeouts.request_headers);
-        let request = deadline(timeouts.request);
-        let idle = deadline(timeouts.stream_idle);
+        // The clock is read only when the head does not come at once.
+        let mut began = None;
         poll_fn(|context| match self.poll_head(head, context) {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => {
+                let began = *began.get_or_insert_with(Instant::now);
+                let deadline = |timeout: Option<Duration>| timeout.map(|timeout| began + timeout);
+                let headers = deadline(timeouts.request_headers);
+                let request = deadline(timeouts.request);
+                let idle = deadline(timeouts.stream_idle);
                 ready!(self.timer.poll(earlier(earlier(headers, request), idle), context));
                 let over =
                     |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= Instant::now());

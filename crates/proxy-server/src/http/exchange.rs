@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use proxy_core::{ConnectionInfo, StreamInfo};
+use proxy_core::{ConnectionInfo, ResponseFlag, StreamInfo};
 use proxy_http::{BodyFraming, HeaderId, Headers, RequestHead, Version, connection_lists, request_framing};
 use proxy_router::{Action, Match, Redirect, RouteResult, RouteTable};
 use tokio::time::Instant;
@@ -45,6 +45,10 @@ pub(crate) struct Exchange {
     pub(crate) info: StreamInfo,
     pub(crate) upload: Upload,
     pub(crate) began: Instant,
+    /// When the response head had come, or was made.
+    pub(crate) responded: Instant,
+    /// When the response had gone out.
+    pub(crate) ended: Option<Instant>,
     /// The client wants the connection closed after this.
     pub(crate) client_closes: bool,
     /// We do.
@@ -67,6 +71,8 @@ impl Exchange {
             info: StreamInfo::new(Rc::clone(connection), SystemTime::now(), began.into_std()),
             upload,
             began,
+            responded: began,
+            ended: None,
             client_closes: false,
             we_close: false,
             is_upgrade: false,
@@ -113,7 +119,13 @@ impl<S: Transport> Connection<S> {
         };
         let outcome = match self.prepare(&mut heads.request, &mut exchange) {
             Ok(()) => self.route(heads, &mut exchange, table).await,
-            Err(reply) => self.reply(heads, &mut exchange, *reply, None).await,
+            Err(reply) => {
+                if reply.flag == Some(ResponseFlag::DownstreamProtocolError) {
+                    // What the codec refuses is no request, and is not recorded as one.
+                    heads.request.clear();
+                }
+                self.reply(heads, &mut exchange, *reply, None).await
+            }
         };
         self.finish(heads, exchange, outcome)
     }
@@ -208,8 +220,7 @@ impl<S: Transport> Connection<S> {
         match found {
             RouteResult::NotFound => {
                 self.worker.shard().inc(stats.no_route);
-                let mut reply =
-                    LocalReply::new(404, "route_not_found").flag(proxy_core::ResponseFlag::NoRouteFound);
+                let mut reply = LocalReply::new(404, "route_not_found").flag(ResponseFlag::NoRouteFound);
                 reply.close = heads.request.is_connect();
                 self.reply(heads, exchange, reply, None).await
             }
@@ -308,7 +319,8 @@ impl<S: Transport> Connection<S> {
 
     /// Counts and records the end of an exchange; says what the connection does next.
     fn finish(&mut self, heads: &mut Heads, mut exchange: Exchange, outcome: Outcome) -> Next {
-        let now = Instant::now();
+        let now = exchange.ended.unwrap_or_else(Instant::now);
+        self.idle_since = now;
         let info = &mut exchange.info;
         info.finish(now.into_std());
         info.bytes.received = exchange.upload.received;

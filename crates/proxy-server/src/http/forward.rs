@@ -241,7 +241,11 @@ impl<S: Transport> Forward<'_, S> {
     /// The request has gone out completely: the route's time begins to run.
     fn request_is_complete(&mut self) {
         self.deadlines.request = None;
-        if self.route_timeout.is_none() && self.per_try_timeout.is_none() {
+        let starts =
+            |deadline: Option<Instant>, timeout: Option<Duration>| deadline.is_none() && timeout.is_some();
+        if !starts(self.deadlines.route, self.route_timeout)
+            && !starts(self.deadlines.per_try, self.per_try_timeout)
+        {
             return;
         }
         let now = Instant::now();

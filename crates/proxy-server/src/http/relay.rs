@@ -55,10 +55,12 @@ impl<S: Transport> Connection<S> {
         let end = self.move_body(exchange, routed, &mut answer, &mut download).await;
         exchange.info.bytes.sent = download.received;
         exchange.trailers = download.trailers.take();
-        self.count_response(exchange, routed, status);
+        let now = Instant::now();
+        exchange.ended = Some(now);
+        self.count_response(exchange, routed, status, now);
         answer.connection.count_bytes();
         if end == PhaseEnd::Done {
-            self.give_back(exchange, answer, persists);
+            self.give_back(exchange, answer, persists, now);
             return Outcome::Complete;
         }
         self.explain_end(heads, exchange, routed, end).await
@@ -89,18 +91,16 @@ impl<S: Transport> Connection<S> {
         poll_fn(|context| forward.poll_body(download, context)).await
     }
 
-    fn count_response(&self, exchange: &Exchange, routed: &Routed<'_>, status: u16) {
+    fn count_response(&self, exchange: &Exchange, routed: &Routed<'_>, status: u16, now: Instant) {
         let (shard, stats) = (routed.cluster.shard(), &routed.cluster.config().stats);
-        shard.inc(stats.upstream_rq_completed);
-        if let Some(class) = stats.status_class(status) {
-            shard.inc(class);
-        }
-        let elapsed = u64::try_from(exchange.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        routed.cluster.count_status(status);
+        let elapsed =
+            u64::try_from(now.saturating_duration_since(exchange.began).as_millis()).unwrap_or(u64::MAX);
         shard.record(stats.upstream_rq_time, elapsed);
     }
 
     /// The connection serves the next request if nothing is left over on it.
-    fn give_back(&self, exchange: &Exchange, answer: Answer, persists: bool) {
+    fn give_back(&self, exchange: &Exchange, answer: Answer, persists: bool, now: Instant) {
         let connection = answer.connection;
         let cluster = answer.request.cluster();
         let stats = &cluster.config().stats;
@@ -109,7 +109,7 @@ impl<S: Transport> Connection<S> {
         }
         let clean = exchange.upload.is_complete() && !answer.upload_broken && connection.read.is_empty();
         if persists && clean {
-            connection.give_back(Instant::now(), &self.worker.http().buffers);
+            connection.give_back(now, &self.worker.http().buffers);
         } else {
             cluster.shard().inc(stats.upstream_cx_destroy_local);
         }

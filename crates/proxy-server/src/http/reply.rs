@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::SystemTime;
 
 use proxy_core::ResponseFlag;
 use proxy_http::{BodyFraming, HeaderId, Version, write_response_head};
@@ -27,6 +26,7 @@ impl<S: Transport> Connection<S> {
         reply: LocalReply,
         matched: Option<&Match<'_>>,
     ) -> Outcome {
+        exchange.responded = Instant::now();
         if let Some(flag) = reply.flag {
             exchange.info.flag(flag);
         }
@@ -94,7 +94,8 @@ impl<S: Transport> Connection<S> {
         let local = self.worker.http();
         let facts = ResponseFacts {
             request: &heads.request,
-            now: SystemTime::now(),
+            // One clock for both: the response's date is the request's plus what has gone by.
+            now: exchange.info.start_time + exchange.responded.saturating_duration_since(exchange.began),
             date: &local.date,
             operation: exchange.operation.as_deref(),
             is_upgrade: heads.response.status() == 101,

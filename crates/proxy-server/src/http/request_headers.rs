@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use proxy_core::{ConnectionInfo, ResponseFlag, TrafficDirection};
-use proxy_http::{HeaderId, ParseError, RequestHead, Version, connection_lists};
+use proxy_http::{HeaderId, RequestHead, Version, connection_lists};
 
 use super::config::{HttpConfig, StripPort, Underscores};
 use super::forwarded::{Client, set_scheme};
@@ -136,7 +136,12 @@ impl HttpConfig {
         head: &mut RequestHead,
         surroundings: &Surroundings<'_>,
     ) -> Result<Prepared, Box<LocalReply>> {
-        remove_hop_by_hop(head).map_err(|error| Box::new(LocalReply::protocol_error(error)))?;
+        if remove_hop_by_hop(head).is_err() {
+            return Err(Box::new(LocalReply::bad_request(
+                400,
+                "http1.connection_header_rejected",
+            )));
+        }
         if !self.always_forward_client_cert {
             // On a connection without client certificate the field can only be forged.
             head.headers.remove(&HeaderId::XForwardedClientCert);
@@ -217,8 +222,11 @@ fn port_colon(authority: &[u8]) -> Option<usize> {
     (is_port && outside).then_some(colon)
 }
 
+/// `connection` names a field that must not be removed on the way.
+struct Nominated;
+
 /// Removes fields that are meant for this hop only (RFC 9110 section 7.6.1), those that `connection` names included.
-fn remove_hop_by_hop(head: &mut RequestHead) -> Result<(), ParseError> {
+fn remove_hop_by_hop(head: &mut RequestHead) -> Result<(), Nominated> {
     let headers = &mut head.headers;
     if headers.get_id(HeaderId::Connection).is_some() {
         remove_nominated(head)?;
@@ -238,7 +246,7 @@ fn remove_hop_by_hop(head: &mut RequestHead) -> Result<(), ParseError> {
 }
 
 /// Removes `connection` and the fields that it names; keeps it for an upgrade.
-fn remove_nominated(head: &mut RequestHead) -> Result<(), ParseError> {
+fn remove_nominated(head: &mut RequestHead) -> Result<(), Nominated> {
     let mut nominated: Vec<Vec<u8>> = Vec::new();
     for value in head.headers.get_all(&HeaderId::Connection) {
         for token in value
@@ -249,9 +257,9 @@ fn remove_nominated(head: &mut RequestHead) -> Result<(), ParseError> {
                 b"" | b"close" | b"keep-alive" | b"upgrade" | b"te" => {}
                 // Nobody has an honest reason to have these removed on the way.
                 b"x-forwarded-for" | b"x-forwarded-host" | b"x-forwarded-proto" => {
-                    return Err(ParseError::HeaderName);
+                    return Err(Nominated);
                 }
-                token if token.starts_with(b":") => return Err(ParseError::HeaderName),
+                token if token.starts_with(b":") => return Err(Nominated),
                 _ => nominated.push(token),
             }
         }

@@ -31,18 +31,18 @@ impl TraceReason {
     }
 }
 
+/// Where each byte of a UUID stands in its text.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
 /// A random (version 4) UUID out of 128 random bits.
 pub(crate) fn uuid(high: u64, low: u64) -> [u8; UUID_LENGTH] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bits = (u128::from(high) << 64) | u128::from(low);
-    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let high = ((high & !0xf000) | 0x4000).to_be_bytes();
+    let low = ((low & !(0x3 << 62)) | (0x2 << 62)).to_be_bytes();
     let mut text = [b'-'; UUID_LENGTH];
-    let mut shift = 128;
-    for (at, byte) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = DIGITS[((bits >> shift) & 0xf) as usize];
-        }
+    for (byte, place) in high.into_iter().chain(low).zip(PLACES) {
+        text[place] = DIGITS[usize::from(byte >> 4)];
+        text[place + 1] = DIGITS[usize::from(byte & 0xf)];
     }
     text
 }
