@@ -12,6 +12,64 @@ use anyhow::Result;
 use crate::find::collect;
 use crate::process::root;
 
+/// Cycles that exist and are to be untied (docs/plan.md): a crate and the modules in them. The list may only shrink; a
+/// cycle with any other module in it fails.
+const KNOWN: &[(&str, &[&str])] = &[
+    ("agent", &["bootstrap", "discovery", "sidecar", "workload"]),
+    ("api-istio", &["proto", "schema"]),
+    ("casebook", &["client", "page", "world"]),
+    (
+        "control-apiserver",
+        &[
+            "api",
+            "auth",
+            "controllers",
+            "discovery",
+            "files",
+            "openapi",
+            "rest",
+            "seed",
+            "server",
+            "service",
+            "trusted",
+        ],
+    ),
+    ("control-apiserver", &["catalog", "kinds", "table"]),
+    ("control-apiserver", &["rules", "schema"]),
+    ("control-snapshot", &["gateways", "view"]),
+    ("control-translate", &["clusters", "http_filters", "tcp"]),
+    ("proxy-http", &["chunked", "framing", "parse"]),
+    ("proxy-router", &["forward", "mirror", "weighted_cluster"]),
+    (
+        "proxy-server",
+        &[
+            "acceptor",
+            "command",
+            "connection",
+            "downstream",
+            "http",
+            "listener_filters",
+            "listeners",
+            "tcp_proxy",
+            "worker",
+        ],
+    ),
+    ("proxy-server", &["discovery", "server"]),
+    (
+        "proxy-upstream",
+        &[
+            "cluster",
+            "config",
+            "endpoints",
+            "host",
+            "host_set",
+            "load_balancer",
+            "original_dst",
+            "pool",
+        ],
+    ),
+];
+
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// Cycles found in any crate.
@@ -34,6 +92,13 @@ pub(crate) fn check() -> Result<Vec<String>> {
     Ok(findings)
 }
 
+fn is_known(krate: &str, cycle: &[String]) -> bool {
+    let lists = KNOWN.iter().filter(|(name, _)| *name == krate);
+    lists
+        .into_iter()
+        .any(|(_, modules)| cycle.iter().all(|m| modules.contains(&m.as_str())))
+}
+
 fn graph(src: &Path) -> Result<Graph> {
     let mut files: Vec<PathBuf> = Vec::new();
     collect(src, &mut files)?;
@@ -43,9 +108,9 @@ fn graph(src: &Path) -> Result<Graph> {
     for file in &files {
         let Some(from) = module(src, file) else { continue };
         let text = std::fs::read_to_string(file)?;
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code = code(&text);
         let edges = graph.entry(from.clone()).or_default();
-        for to in mentions(code) {
+        for to in mentions(&code) {
             if to != from && modules.contains(&to) {
                 edges.insert(to);
             }
@@ -65,6 +130,13 @@ fn module(src: &Path, file: &Path) -> Option<String> {
         .into_owned();
     let name = first.trim_end_matches(".rs").to_owned();
     (!["lib", "main", "bin", "tests"].contains(&name.as_str())).then_some(name)
+}
+
+/// The code of a file without its comments, which may link anywhere, and without its test module.
+fn code(text: &str) -> String {
+    let lines = text.split("#[cfg(test)]").next().unwrap_or_default().lines();
+    let code: Vec<&str> = lines.filter(|l| !l.trim_start().starts_with("//")).collect();
+    code.join("\n")
 }
 
 /// The names after `crate::` in code, groups such as `crate::{a, b::c}` included.
