@@ -109,7 +109,7 @@ fn sigterm_ends_the_process_at_once() {
 }
 
 #[test]
-fn drained_listeners_take_no_more_connections_and_say_so() {
+fn drained_listeners_take_no_more_connections_and_close_those_they_have() {
     let app = cluster("app", harness::http_upstream("app"));
     let config = bootstrap(&[listener("web", &http_filters("app"))], &[app]);
     let proxy = Proxy::start(&config, &["--drain-time-s", "1", "--drain-strategy", "immediate"]);
@@ -117,10 +117,18 @@ fn drained_listeners_take_no_more_connections_and_say_so() {
     let mut open = Client::connect(address).unwrap();
     assert_eq!(open.request("GET", "any", "/").unwrap().0, 200);
     proxy.admin("POST", "/drain_listeners");
-    assert_eq!(proxy.admin("GET", "/ready"), "DRAINING\n");
+    assert_eq!(
+        proxy.admin("GET", "/ready"),
+        "LIVE\n",
+        "as Envoy: only /healthcheck/fail changes it"
+    );
     harness::eventually("the listener is closed", || {
         TcpStream::connect(address).is_err().then_some(())
     });
+    // The request that is answered last says so, and then the connection ends.
+    let last = open.request("GET", "any", "/");
+    assert!(last.is_none_or(|answer| answer.0 == 200));
+    assert_eq!(open.request("GET", "any", "/"), None);
 }
 
 /// Runs the proxy to its end; whether it succeeded, and what it said.

@@ -40,7 +40,8 @@ impl AdminSource for View {
     }
 
     fn state(&self) -> ServerState {
-        if self.0.draining.get() || self.0.health_check_failed.get() {
+        // Draining listeners alone does not count, as in Envoy: whoever drains tells the health check too.
+        if self.0.health_check_failed.get() {
             return ServerState::Draining;
         }
         match self.0.phase() {
@@ -136,6 +137,9 @@ impl AdminSource for View {
         let server = &self.0;
         let (drain, inbound_only) = (server.drain_plan(), request.inbound_only);
         let stop_now = !request.graceful;
+        if stop_now {
+            server.shard.inc(server.stats.listener_stopped);
+        }
         tracing::info!(?request, "draining listeners");
         server.tell_all(|_| Command::DrainListeners {
             drain,
@@ -152,9 +156,6 @@ impl AdminSource for View {
                     stop_accepting: true,
                 });
             });
-        }
-        if !inbound_only {
-            server.draining.set(true);
         }
     }
 

@@ -45,7 +45,6 @@ pub struct Server {
     pub(crate) started_at: SystemTime,
     pub(crate) started: Instant,
     pub(crate) live: Cell<bool>,
-    pub(crate) draining: Cell<bool>,
     pub(crate) health_check_failed: Cell<bool>,
     pub(crate) exit: Notify,
     resolvers: RefCell<HashMap<ClusterSlot, AbortHandle>>,
@@ -84,7 +83,6 @@ impl Server {
             started_at: SystemTime::now(),
             started: Instant::now(),
             live: Cell::new(false),
-            draining: Cell::new(false),
             health_check_failed: Cell::new(false),
             exit: Notify::new(),
             resolvers: RefCell::default(),
@@ -104,11 +102,14 @@ impl Server {
             let source = source(api_envoy::any::pack(cluster), "");
             let added = self.state.borrow_mut().add_static_cluster(source);
             added.map_err(|e| e.index(i).within("clusters").within("static_resources"))?;
+            self.shard.inc(self.stats.clusters.added);
         }
         for (i, listener) in resources.listeners.iter().enumerate() {
             let source = source(api_envoy::any::pack(listener), "");
             let added = self.put_listener(source, true);
             added.map_err(|e| e.index(i).within("listeners").within("static_resources"))?;
+            self.shard.inc(self.stats.listener_create_success);
+            self.shard.inc(self.stats.listeners.added);
         }
         Ok(())
     }
