@@ -146,15 +146,10 @@ impl Redirect {
         } else {
             tail
         };
+        let begin = out.len();
         match &self.path {
             PathChange::None => out.extend_from_slice(path),
-            PathChange::Whole { path, has_query } => {
-                out.extend_from_slice(path);
-                if *has_query {
-                    // The query of the configuration takes the place of the request's.
-                    return;
-                }
-            }
+            PathChange::Whole { path, .. } => out.extend_from_slice(path),
             PathChange::Prefix(prefix) => {
                 let length = route_match.map_or(path.len(), |m| m.rewritten_length(path));
                 out.extend_from_slice(prefix);
@@ -162,7 +157,13 @@ impl Redirect {
             }
             PathChange::Regex(rewrite) => out.extend_from_slice(&rewrite.apply(path)),
         }
-        out.extend_from_slice(tail);
+        if out.get(begin) != Some(&b'/') {
+            out.insert(begin, b'/');
+        }
+        // A query in the configuration takes the place of the request's.
+        if !matches!(self.path, PathChange::Whole { has_query: true, .. }) {
+            out.extend_from_slice(tail);
+        }
     }
 }
 
@@ -237,6 +238,10 @@ mod tests {
         assert_eq!(location(whole, "a.test", "/old/x?q"), "http://a.test/new?q");
         let with_query = set(PathRewriteSpecifier::PathRedirect("/new?r".into()));
         assert_eq!(location(with_query, "a.test", "/old/x?q"), "http://a.test/new?r");
+        let relative = set(PathRewriteSpecifier::PathRedirect("new".into()));
+        assert_eq!(location(relative, "a.test", "/old"), "http://a.test/new");
+        let bare_prefix = set(PathRewriteSpecifier::PrefixRewrite("np".into()));
+        assert_eq!(location(bare_prefix, "a.test", "/old/x"), "http://a.test/np/x");
         let prefix = set(PathRewriteSpecifier::PrefixRewrite("/new".into()));
         assert_eq!(location(prefix, "a.test", "/old/x?q"), "http://a.test/new/x?q");
         assert_eq!(

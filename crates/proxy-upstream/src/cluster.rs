@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::{HashMap, HashMapExt as _};
-use telemetry::stats::Shard;
+use telemetry::stats::{Counter, Shard};
 
 use crate::circuit_breaker::RequestPriority;
 use crate::config::{ClusterConfig, Discovery, HttpProtocol, OriginalDstConfig};
@@ -32,6 +32,8 @@ pub struct Cluster {
     outlier_epoch: Cell<u64>,
     seed: Cell<u64>,
     reports_membership: bool,
+    /// Counters of single status codes, made when a code first comes.
+    codes: RefCell<Vec<(u16, Counter)>>,
 }
 
 /// What will be spoken to the host.
@@ -97,6 +99,7 @@ impl Cluster {
             outlier_epoch: Cell::new(0),
             seed: Cell::new(seed),
             reports_membership,
+            codes: RefCell::default(),
         });
         this.update_endpoints(endpoints);
         this
@@ -250,13 +253,13 @@ impl Cluster {
                     attempt,
                 },
                 random,
-            )?;
-            let wanted = !context.previous_hosts.iter().any(|h| Rc::ptr_eq(h, pick.host));
-            if wanted || attempt >= context.more_attempts {
+            );
+            let wanted = |host| !context.previous_hosts.iter().any(|h| Rc::ptr_eq(h, host));
+            if attempt >= context.more_attempts || pick.host.is_none_or(wanted) {
                 if pick.panic {
                     self.shard.inc(self.config.stats.lb_healthy_panic);
                 }
-                return Some(Rc::clone(pick.host));
+                return pick.host.cloned();
             }
             attempt += 1;
         }
@@ -322,6 +325,27 @@ impl Cluster {
         self.report_membership(true);
     }
 
+    /// Counts an answer: `upstream_rq_completed`, its class (`upstream_rq_5xx`) and its code (`upstream_rq_503`).
+    pub fn count_status(&self, status: u16) {
+        let stats = &self.config.stats;
+        self.shard.inc(stats.upstream_rq_completed);
+        let Some(class) = stats.status_class(status) else {
+            return;
+        };
+        self.shard.inc(class);
+        let mut codes = self.codes.borrow_mut();
+        let known = codes
+            .iter()
+            .find(|(code, _)| *code == status)
+            .map(|(_, counter)| *counter);
+        let counter = known.unwrap_or_else(|| {
+            let counter = stats.scope().counter(&format!("upstream_rq_{status}"));
+            codes.push((status, counter));
+            counter
+        });
+        self.shard.inc(counter);
+    }
+
     /// Counts a request to `host` as in flight until the returned value is dropped.
     ///
     /// # Errors
@@ -333,7 +357,8 @@ impl Cluster {
     ) -> Result<ActiveRequest, Overflow> {
         let stats = &self.config.stats;
         if !self.config.circuit_breakers.of(priority).requests.try_acquire() {
-            self.shard.inc(stats.upstream_rq_pending_overflow);
+            self.shard.inc(stats.upstream_rq_active_overflow);
+            host.record_failure();
             return Err(Overflow);
         }
         host.begin_request();

@@ -15,6 +15,7 @@ pub(crate) struct PrioritySet {
     load: PriorityLoad,
     priorities: Vec<HostSet>,
     overprovisioning_percent: u32,
+    may_panic: bool,
 }
 
 /// One priority.
@@ -38,9 +39,9 @@ enum Source {
     },
 }
 
-/// A host, and whether panic chose it.
+/// A host, if there is one, and whether panic chose it.
 pub(crate) struct Pick<'a> {
-    pub(crate) host: &'a Rc<Host>,
+    pub(crate) host: Option<&'a Rc<Host>>,
     pub(crate) panic: bool,
 }
 
@@ -72,6 +73,7 @@ impl PrioritySet {
             load: priority_load(&priorities, assignment, builder.lb),
             priorities,
             overprovisioning_percent: assignment.overprovisioning_percent,
+            may_panic: builder.lb.panic_threshold_percent > 0.0,
         }
     }
 
@@ -88,18 +90,32 @@ impl PrioritySet {
         self.priorities.iter().flat_map(|set| set.all.hosts())
     }
 
-    pub(crate) fn pick(&self, input: PickInput, random: &mut dyn FnMut() -> u64) -> Option<Pick<'_>> {
+    pub(crate) fn pick(&self, input: PickInput, random: &mut dyn FnMut() -> u64) -> Pick<'_> {
         let point = input.hash.unwrap_or_else(&mut *random);
-        let (priority, availability) = self.load.choose(point)?;
-        let set = self.priorities.get(priority)?;
+        let chosen = self.load.choose(point);
+        let Some((set, priority, availability)) =
+            chosen.and_then(|(p, availability)| self.priorities.get(p).map(|set| (set, p, availability)))
+        else {
+            // Without any host there is nothing but panic, unless that is switched off.
+            return Pick {
+                host: None,
+                panic: self.may_panic,
+            };
+        };
         if self.load.in_panic(priority) {
-            return set.all.pick(input, random).map(|host| Pick { host, panic: true });
+            return Pick {
+                host: set.all.pick(input, random),
+                panic: true,
+            };
         }
         let source = match availability {
             Availability::Healthy => &set.healthy,
             Availability::Degraded => &set.degraded,
         };
-        source.pick(input, random).map(|host| Pick { host, panic: false })
+        Pick {
+            host: source.pick(input, random),
+            panic: false,
+        }
     }
 }
 

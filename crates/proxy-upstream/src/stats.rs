@@ -65,8 +65,10 @@ cluster_stats! {
         upstream_rq_total,
         /// Requests that waited for a connection.
         upstream_rq_pending_total,
-        /// Requests refused because of a circuit breaker.
+        /// Requests refused because as many were waiting for a connection as may.
         upstream_rq_pending_overflow,
+        /// Requests refused because as many were in flight as may.
+        upstream_rq_active_overflow,
         /// Requests whose connection failed.
         upstream_rq_pending_failure_eject,
         /// Requests that were cancelled before they had a connection.

@@ -203,7 +203,13 @@ fn a_cluster_without_hosts_has_no_healthy_upstream() {
         .unwrap_err();
     assert_eq!(error, PickError::NoHealthyUpstream);
     assert_eq!(error.to_string(), "no healthy upstream");
-    assert_eq!(world.stat("upstream_cx_none_healthy"), 1);
+    assert_eq!(
+        (
+            world.stat("upstream_cx_none_healthy"),
+            world.stat("lb_healthy_panic")
+        ),
+        (1, 1)
+    );
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn requests_beyond_the_limit_overflow() {
             .unwrap_err(),
         Overflow
     );
-    assert_eq!(world.stat("upstream_rq_pending_overflow"), 1);
+    assert_eq!(world.stat("upstream_rq_active_overflow"), 1);
     drop(first);
     assert!(
         world
@@ -228,4 +228,20 @@ async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
         matches!(got, Ok(Acquired::Connect(_))),
         "a closed connection makes room for a new one: {got:?}"
     );
+}
+
+#[test]
+fn answers_are_counted_by_class_and_by_code() {
+    let world = World::new("type: EDS", TWO);
+    [200, 200, 204, 503]
+        .into_iter()
+        .for_each(|status| world.cluster().count_status(status));
+    let stats = [
+        "upstream_rq_completed",
+        "upstream_rq_2xx",
+        "upstream_rq_200",
+        "upstream_rq_204",
+        "upstream_rq_503",
+    ];
+    assert_eq!(stats.map(|leaf| world.stat(leaf)), [4, 3, 2, 1, 1]);
 }
