@@ -1,25 +1,41 @@
-//! The control plane under test, in this process: the world of objects, and the ADS server on its usual port.
+//! The control plane under test, in this process: the embedded API server, the watches over it, the ADS server on its
+//! usual port, and the registration of workloads. Objects take the way that they take for users: CRD and all.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use api_envoy::json::{Schema, Style};
 use api_envoy::type_url;
+use control_apiserver::{ApiServer, Config, Handle};
 use control_discovery::connections::Connection;
-use control_discovery::{Discovery, World as Objects};
-use control_snapshot::{Kind, Settings};
+use control_discovery::{Discovery, StreamEvent, World as Objects};
+use control_snapshot::{Kind, Proxy, Settings};
+use control_sources::registration::{self, Announcement, Belonging, Registrar};
+use control_sources::watch::{Change, watch_all};
+use control_sources::write::{self, ObjectRef};
+use control_sources::{Client, client};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::limits::{READY_TIME, STREAM_EVENTS};
 use crate::page::fragment::{Fragment, ResourceType};
 
 /// Where the ADS server listens inside the namespace: Istio's port for plain text.
 pub const ADS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15010);
 
-/// Time between two looks at whether a proxy has caught up.
+/// The namespace of objects that say none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// The namespace whose configuration applies everywhere.
+const ROOT_NAMESPACE: &str = "istio-system";
+
+/// Time between two looks at whether a change has arrived.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Types whose refusal fails a page.
@@ -30,59 +46,129 @@ const TYPES: [&str; 4] = [
     type_url::ROUTE,
 ];
 
+/// The resource versions that have come in through the watches, by kind, namespace and name.
+type Arrived = Arc<Mutex<BTreeMap<(Kind, String, String), String>>>;
+
 /// A running control plane; it ends with the runtime.
-#[derive(Debug)]
 pub struct ControlPlane {
+    api: Handle,
+    client: Client,
     objects: Arc<Objects>,
+    arrived: Arrived,
+    synced: watch::Receiver<usize>,
     discovery: Discovery,
 }
 
 impl ControlPlane {
-    /// Starts one that knows these objects.
+    /// Starts one that keeps its objects under `state`.
     ///
     /// # Errors
-    /// An object of a kind that the mesh does not read, or one that is broken; the port is taken.
-    pub async fn start(objects: &[Value]) -> Result<Self> {
-        let world = Objects::new(Settings::default(), "casebook");
-        let this = Self {
-            discovery: Discovery::new(Arc::clone(&world), "casebook", None),
-            objects: world,
-        };
-        this.apply(objects)?;
-        this.objects.ready();
-        tokio::spawn(Arc::clone(&this.objects).run());
+    /// The API server does not start, or the ADS port is taken.
+    pub async fn start(state: &Path) -> Result<Self> {
+        let api = ApiServer::start(Config::new(state))
+            .await
+            .context("start the embedded API server")?;
+        let client = client::in_process(api.service());
+        let objects = Objects::new(Settings::default(), "casebook");
+        let (events, heard) = mpsc::channel(STREAM_EVENTS);
+        let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(events));
+        let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
+        tokio::spawn(register(heard, registrar));
+        tokio::spawn(Arc::clone(&objects).run());
         let listener = TcpListener::bind(ADS)
             .await
             .with_context(|| format!("ADS server on {ADS}"))?;
-        let discovery = this.discovery.clone();
-        tokio::spawn(async move { discovery.serve(listener, std::future::pending()).await });
+        let server = discovery.clone();
+        tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
+        let arrived = Arrived::default();
+        let synced = watch::Sender::new(0);
+        let this = Self {
+            api,
+            client: client.clone(),
+            objects: Arc::clone(&objects),
+            arrived: Arc::clone(&arrived),
+            synced: synced.subscribe(),
+            discovery,
+        };
+        tokio::spawn(feed(client, objects, arrived, synced));
         Ok(this)
+    }
+
+    /// Puts what a cluster holds by itself, such as pods with their status.
+    ///
+    /// # Errors
+    /// The API server refuses an object.
+    pub async fn put_cluster(&self, objects: &[Value]) -> Result<()> {
+        let writer = self.api.store();
+        for object in objects {
+            let stored = writer.put(object).await;
+            let stored =
+                stored.map_err(|status| anyhow::anyhow!("{}: {status}", object["metadata"]["name"]))?;
+            self.wait_for(&stored).await?;
+        }
+        Ok(())
     }
 
     /// Applies objects, as `kubectl apply` does; those without a namespace go to `default`.
     ///
     /// # Errors
-    /// An object of a kind that the mesh does not read, or one that is broken.
-    pub fn apply(&self, objects: &[Value]) -> Result<()> {
+    /// An object of a kind that the mesh does not read, or one that the API server refuses.
+    pub async fn apply(&self, objects: &[Value]) -> Result<()> {
         for object in objects {
-            let text = |pointer| {
-                object
-                    .pointer(pointer)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-            };
-            let (version, name) = (text("/apiVersion"), text("/kind"));
-            let kind =
-                Kind::parse(version, name).with_context(|| format!("the mesh reads no {version} {name}"))?;
+            let cluster_wide = matches!(kind_of(object)?, Kind::Namespace | Kind::Node);
             let mut object = object.clone();
-            let cluster_wide = matches!(kind, Kind::Namespace | Kind::Node);
             if !cluster_wide && object.pointer("/metadata/namespace").is_none() {
-                object["metadata"]["namespace"] = "default".into();
+                object["metadata"]["namespace"] = DEFAULT_NAMESPACE.into();
             }
-            if let Some(diagnostic) = self.objects.apply(kind, object) {
-                bail!("{diagnostic}");
-            }
+            write::apply(&self.client, std::slice::from_ref(&object)).await?;
+            let stored = write::get(&self.client, &ObjectRef::of(&object)?).await?;
+            self.wait_for(&stored).await?;
         }
+        Ok(())
+    }
+
+    /// Waits until a stored object has come in through the watches.
+    async fn wait_for(&self, stored: &Value) -> Result<()> {
+        let text = |pointer| {
+            stored
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let key = (
+            kind_of(stored)?,
+            text("/metadata/namespace"),
+            text("/metadata/name"),
+        );
+        let version = text("/metadata/resourceVersion");
+        let arrived = || {
+            self.arrived
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&key)
+                == Some(&version)
+        };
+        let deadline = Instant::now() + READY_TIME;
+        while !arrived() {
+            if Instant::now() > deadline {
+                bail!("{} {} has not come in through the watches", key.0.name(), key.2);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until every kind has been listed, and begins to serve.
+    ///
+    /// # Errors
+    /// The watches do not get through in time.
+    pub async fn serve(&mut self) -> Result<()> {
+        let all = self.synced.wait_for(|kinds| *kinds == Kind::ALL.len());
+        timeout(READY_TIME, all)
+            .await
+            .context("the watches have not listed every kind")??;
+        self.objects.ready();
         Ok(())
     }
 
@@ -161,6 +247,82 @@ impl ControlPlane {
             lines.extend(session.translated().diagnostics.iter().map(ToString::to_string));
         }
         lines
+    }
+}
+
+fn kind_of(object: &Value) -> Result<Kind> {
+    let text = |pointer| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (version, name) = (text("/apiVersion"), text("/kind"));
+    Kind::parse(version, name).with_context(|| format!("the mesh reads no {version} {name}"))
+}
+
+/// Takes changes from the watches into the world, and notes that they arrived.
+async fn feed(client: Client, objects: Arc<Objects>, arrived: Arrived, synced: watch::Sender<usize>) {
+    let (mut changes, watches) = watch_all(&client, ROOT_NAMESPACE);
+    while let Some(change) = changes.recv().await {
+        match change {
+            Change::Apply { kind, object } => {
+                let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+                let (key, version) = ((kind, text("namespace"), text("name")), text("resourceVersion"));
+                // What is broken is found among the diagnostics.
+                let _ = objects.apply(kind, object);
+                arrived
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(key, version);
+            }
+            Change::Delete {
+                kind,
+                namespace,
+                name,
+            } => objects.delete(kind, &namespace, &name),
+            Change::Synced { .. } => synced.send_modify(|kinds| *kinds += 1),
+        }
+    }
+    drop(watches);
+}
+
+/// Hands the streams of workloads that belong to a group to the registrar.
+async fn register(mut heard: mpsc::Receiver<StreamEvent>, registrar: Registrar) {
+    while let Some(event) = heard.recv().await {
+        let event = match event {
+            StreamEvent::Connected { proxy, .. } if proxy.auto_register_group.is_empty() => continue,
+            StreamEvent::Connected { stream, proxy, .. } => registration::StreamEvent::Connected {
+                stream,
+                announcement: announcement(&proxy),
+            },
+            StreamEvent::Disconnected { stream } => registration::StreamEvent::Disconnected { stream },
+            StreamEvent::Health {
+                stream,
+                healthy,
+                message,
+            } => registration::StreamEvent::Health {
+                stream,
+                healthy,
+                message,
+            },
+        };
+        registrar.report(event).await;
+    }
+}
+
+fn announcement(proxy: &Proxy) -> Announcement {
+    Announcement {
+        namespace: proxy.profile.namespace.to_string(),
+        belonging: Belonging::Group(proxy.auto_register_group.to_string()),
+        address: proxy
+            .addresses
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        network: proxy.network.to_string(),
+        labels: proxy.profile.labels.clone(),
+        ..Announcement::default()
     }
 }
 

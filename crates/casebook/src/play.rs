@@ -15,6 +15,7 @@ use crate::client;
 use crate::control_plane::ControlPlane;
 use crate::data_plane::{self, Proxy};
 use crate::limits::{ACCESS_LOG_TIME, CHANGE_TIME, CONCURRENT_REQUESTS};
+use crate::page::fragment::Fragment;
 use crate::page::traffic::{Exchange, Request};
 use crate::page::{Action, Page};
 use crate::world::{STRANGER, World};
@@ -54,14 +55,17 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             .iter()
             .take_while(|step| matches!(step.action, Action::Apply(_)))
             .count();
-        let control_plane = ControlPlane::start(&page.world.objects(&log_name)).await?;
+        let mut control_plane = ControlPlane::start(&scratch.path().join("api")).await?;
+        control_plane.put_cluster(&page.world.objects(&log_name)).await?;
         for step in &page.steps[..first] {
             if let Action::Apply(objects) = &step.action {
                 control_plane
                     .apply(objects)
+                    .await
                     .with_context(|| format!("line {}", step.line))?;
             }
         }
+        control_plane.serve().await?;
         let mut player = Player {
             world: &page.world,
             data_plane,
@@ -110,7 +114,7 @@ impl Player<'_> {
             let at = || format!("line {}", step.line);
             match &step.action {
                 Action::Apply(objects) => {
-                    self.control_plane.apply(objects).with_context(at)?;
+                    self.control_plane.apply(objects).await.with_context(at)?;
                     self.changed = Instant::now();
                     self.control_plane
                         .converge(&self.node, CHANGE_TIME)
@@ -119,16 +123,7 @@ impl Player<'_> {
                 }
                 Action::Contains(fragments) => {
                     for fragment in fragments {
-                        let resource = self
-                            .control_plane
-                            .resource(&self.node, fragment)
-                            .with_context(at)?;
-                        let missing = fragment.missing_in(resource.as_ref());
-                        self.problems(
-                            missing
-                                .into_iter()
-                                .map(|problem| format!("line {}: {problem}", step.line)),
-                        );
+                        self.contains(step.line, fragment).await.with_context(at)?;
                     }
                 }
                 Action::Diagnoses(expected) => self.diagnoses(step.line, expected),
@@ -144,6 +139,19 @@ impl Player<'_> {
 
     fn problems(&mut self, problems: impl Iterator<Item = String>) {
         self.report.problems.extend(problems);
+    }
+
+    /// Compares a generated resource; while a change is on its way it is looked at again.
+    async fn contains(&mut self, line: usize, fragment: &Fragment) -> Result<()> {
+        loop {
+            let resource = self.control_plane.resource(&self.node, fragment)?;
+            let missing = fragment.missing_in(resource.as_ref());
+            if missing.is_empty() || self.changed.elapsed() > CHANGE_TIME {
+                self.problems(missing.into_iter().map(|problem| format!("line {line}: {problem}")));
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     fn diagnoses(&mut self, line: usize, expected: &[String]) {
