@@ -14,13 +14,14 @@ use proxy_config::bootstrap::BootstrapConfig;
 use proxy_config::state::{Action, ConfigState, Source, StartPhase};
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
 use proxy_observe::LogFiles;
+use proxy_upstream::config::Discovery;
 use proxy_upstream::{Assignment, ClusterConfig, ClusterUpdate, dns};
 use telemetry::stats::{Registry, Shard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::args::{Args, DrainStrategy};
-use crate::command::{Command, DrainPlan, PutListener};
+use crate::command::{Command, DrainPlan, Listener, PutListener};
 use crate::http::HttpConfig;
 use crate::limits;
 use crate::random::{Random, seed};
@@ -170,26 +171,24 @@ impl Server {
                 config,
                 endpoints,
             } => {
-                self.tell_all(|_| {
-                    let (config, endpoints) = (Arc::clone(&config), Arc::clone(&endpoints));
-                    Command::Cluster(ClusterUpdate::Put {
-                        slot,
-                        config,
-                        endpoints,
-                    })
+                if !matches!(
+                    config.discovery,
+                    Discovery::StrictDns(_) | Discovery::LogicalDns(_)
+                ) {
+                    self.stop_resolving(slot);
+                }
+                self.change_cluster(&ClusterUpdate::Put {
+                    slot,
+                    config,
+                    endpoints,
                 });
             }
             Action::ApplyEndpoints { slot, endpoints } => {
-                self.tell_all(|_| {
-                    Command::Cluster(ClusterUpdate::Endpoints {
-                        slot,
-                        endpoints: Arc::clone(&endpoints),
-                    })
-                });
+                self.change_cluster(&ClusterUpdate::Endpoints { slot, endpoints });
             }
             Action::RemoveCluster { slot } => {
                 self.stop_resolving(slot);
-                self.tell_all(|_| Command::Cluster(ClusterUpdate::Remove { slot }));
+                self.change_cluster(&ClusterUpdate::Remove { slot });
             }
             Action::Resolve { slot, config } => self.resolve(slot, config),
             Action::ApplyRoutes { slot, table } => {
@@ -198,18 +197,7 @@ impl Server {
                     table: table.clone(),
                 });
             }
-            Action::ApplyListener { config } => {
-                let mut sockets = self.sockets.borrow_mut().deliver(&config);
-                let drain = self.drain_plan();
-                self.tell_all(|worker| {
-                    let sockets = sockets.as_mut().map(|all| std::mem::take(&mut all[worker]));
-                    Command::PutListener(Box::new(PutListener {
-                        config: Arc::clone(&config),
-                        sockets,
-                        drain,
-                    }))
-                });
-            }
+            Action::ApplyListener { config } => self.apply_listener(&config),
             Action::RemoveListener { name } => {
                 self.sockets.borrow_mut().forget(&name);
                 let drain = self.drain_plan();
@@ -219,10 +207,10 @@ impl Server {
                 });
             }
             Action::Subscribe { type_url, name } => {
-                self.subscriptions.borrow_mut().push((true, type_url, name))
+                self.subscriptions.borrow_mut().push((true, type_url, name));
             }
             Action::Unsubscribe { type_url, name } => {
-                self.subscriptions.borrow_mut().push((false, type_url, name))
+                self.subscriptions.borrow_mut().push((false, type_url, name));
             }
             Action::Wait { waiting, timeout } => {
                 let this = Rc::clone(self);
@@ -234,6 +222,24 @@ impl Server {
             }
             Action::Live => self.go_live(),
         }
+    }
+
+    fn change_cluster(&self, update: &ClusterUpdate) {
+        self.tell_all(|_| Command::Cluster(update.clone()));
+    }
+
+    fn apply_listener(&self, config: &Arc<Listener>) {
+        let mut sockets = self.sockets.borrow_mut().deliver(config);
+        let drain = self.drain_plan();
+        self.tell_all(|worker| {
+            let sockets = sockets.as_mut().map(|all| std::mem::take(&mut all[worker]));
+            let put = PutListener {
+                config: Arc::clone(config),
+                sockets,
+                drain,
+            };
+            Command::PutListener(Box::new(put))
+        });
     }
 
     /// The start is complete once every worker has carried out what it was told before.
