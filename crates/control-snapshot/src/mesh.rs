@@ -23,6 +23,11 @@ pub struct MeshFields {
     pub root_namespace: String,
     /// `trustDomain`.
     pub trust_domain: String,
+    /// `trustDomainAliases`.
+    pub trust_domain_aliases: Vec<String>,
+    /// `meshMTLS`.
+    #[serde(rename = "meshMTLS")]
+    pub mesh_mtls: MeshTls,
     /// `connectTimeout` of clusters.
     pub connect_timeout: Option<Duration>,
     /// `tcpKeepalive` of clusters.
@@ -77,6 +82,29 @@ pub struct MeshFields {
     pub default_providers: DefaultProviders,
     /// `defaultConfig`, the mesh-wide `ProxyConfig`.
     pub default_config: Value,
+}
+
+/// `MeshConfig.TLSConfig` of the mesh's own mutual TLS.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MeshTls {
+    /// The lowest version servers accept.
+    pub min_protocol_version: MeshTlsVersion,
+}
+
+/// `MeshConfig.TLSConfig.TLSProtocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MeshTlsVersion {
+    /// The default, 1.2.
+    #[default]
+    #[serde(rename = "TLS_AUTO")]
+    Auto,
+    /// 1.2.
+    #[serde(rename = "TLSV1_2")]
+    V1_2,
+    /// 1.3.
+    #[serde(rename = "TLSV1_3")]
+    V1_3,
 }
 
 /// `MeshConfig.AccessLogEncoding`.

@@ -240,13 +240,15 @@ pub struct Endpoint {
 pub struct ServiceEndpoints {
     /// By port number.
     pub ports: BTreeMap<u32, Vec<Endpoint>>,
+    /// Identities of workloads that are on their way out: connections to them may still be open.
+    pub departing: BTreeSet<Arc<str>>,
 }
 
 impl ServiceEndpoints {
     /// The identities of all workloads that answer for the service, sorted.
     #[must_use]
     pub fn identities(&self) -> Vec<Arc<str>> {
-        let all = self.ports.values().flatten().map(|e| &e.workload.identity);
+        let all = self.ports.values().flatten().map(|e| &e.workload.identity).chain(&self.departing);
         let set: BTreeSet<&Arc<str>> = all.filter(|i| !i.is_empty()).collect();
         set.into_iter().cloned().collect()
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use api_istio::networking::ClientTlsMode;
 use diagnostics::Diagnostic;
 
 use crate::destination_rules::DestinationRules;
@@ -144,6 +145,7 @@ impl Snapshot {
             cluster: cluster.into(),
             endpoints: Vec::new(),
             spread: Default::default(),
+            mutual_tls: true,
         };
         let Some((port, subset, hostname)) = parse_cluster_name(cluster) else {
             return empty();
@@ -174,9 +176,13 @@ impl Snapshot {
         let selected = endpoints
             .iter()
             .filter(|e| crate::kubernetes::selects(&labels, &e.workload.labels));
+        // A policy that says how to do TLS leaves nothing to be found out per endpoint.
+        let policy = spread::effective_policy(rule.as_deref(), subset, port);
+        let mutual_tls = policy.tls.is_none_or(|tls| tls.mode == ClientTlsMode::IstioMutual);
         EndpointView {
             cluster: cluster.into(),
             endpoints: selected.cloned().collect(),
+            mutual_tls,
             spread: spread::of(proxy, service, rule.as_deref(), subset, port, &self.objects.mesh),
         }
     }
@@ -274,10 +280,7 @@ impl Snapshot {
             .destination_rules
             .lookup(&profile.namespace, &profile.labels, &service);
         let endpoints = self.registry.endpoints_of(&service);
-        let mut identities = endpoints.map(|e| e.identities()).unwrap_or_default();
-        identities.extend(service.subject_alt_names.iter().cloned());
-        identities.sort();
-        identities.dedup();
+        let identities = if self.objects.settings.identity { self.identities(&service) } else { Vec::new() };
         let workload_addresses: Vec<Arc<str>> = match (service.headless, endpoints) {
             (true, Some(endpoints)) => endpoints.addresses(),
             _ => Vec::new(),
@@ -302,6 +305,21 @@ impl Snapshot {
             own_addresses,
             dns_endpoints,
         })
+    }
+
+    /// The identities the servers of a service may have, in the trust domain and in its aliases.
+    fn identities(&self, service: &Service) -> Vec<Arc<str>> {
+        let mut identities = self.registry.endpoints_of(service).map(|e| e.identities()).unwrap_or_default();
+        identities.extend(service.subject_alt_names.iter().cloned());
+        let prefix = format!("spiffe://{}/", self.objects.mesh.trust_domain);
+        let local: Vec<String> =
+            identities.iter().filter_map(|i| i.strip_prefix(&prefix)).map(str::to_owned).collect();
+        for alias in &self.objects.mesh.trust_domain_aliases {
+            identities.extend(local.iter().map(|rest| Arc::from(format!("spiffe://{alias}/{rest}"))));
+        }
+        identities.sort();
+        identities.dedup();
+        identities
     }
 
     /// The ports of a proxy's own workload that services lead to, each workload port once.

@@ -1,6 +1,7 @@
 //! How a proxy spreads traffic over localities: DestinationRule, then the service's `trafficDistribution`, then
 //! MeshConfig (`LocalityLoadBalancerSetting`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use api_istio::networking::{LocalityLoadBalancerSetting, TrafficPolicy};
@@ -28,8 +29,7 @@ pub fn setting<'a>(
     service: &Service,
     policy: Option<&'a LocalityLoadBalancerSetting>,
     mesh: &'a Mesh,
-) -> Option<(std::borrow::Cow<'a, LocalityLoadBalancerSetting>, bool)> {
-    use std::borrow::Cow;
+) -> Option<(Cow<'a, LocalityLoadBalancerSetting>, bool)> {
     let enabled = |s: &LocalityLoadBalancerSetting| s.enabled.unwrap_or(true);
     if let Some(policy) = policy {
         return enabled(policy).then_some((Cow::Borrowed(policy), false));
@@ -156,7 +156,12 @@ impl Place<'_> {
         outlier: bool,
         mesh: &Mesh,
     ) -> Spread {
-        let Some((setting, forced)) = setting(service, policy, mesh) else {
+        let chosen = setting(service, policy, mesh).or_else(|| {
+            // Nothing said means on: nearer endpoints come first once failing ones are found out.
+            let unsaid = policy.is_none() && mesh.locality_lb_setting.is_none();
+            unsaid.then(|| (Cow::Owned(LocalityLoadBalancerSetting::default()), false))
+        });
+        let Some((setting, forced)) = chosen else {
             return Spread::Even;
         };
         if self.locality.is_empty() {

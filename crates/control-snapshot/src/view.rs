@@ -74,6 +74,8 @@ pub struct EndpointView {
     pub endpoints: Vec<Endpoint>,
     /// How traffic is spread over localities.
     pub spread: Spread,
+    /// Whether endpoints may say that they accept the mesh's mutual TLS.
+    pub mutual_tls: bool,
 }
 
 /// How traffic is spread over localities, seen from one proxy.

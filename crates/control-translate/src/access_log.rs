@@ -5,7 +5,7 @@ use api_envoy::envoy::config::accesslog::v3::{
     AccessLog, AccessLogFilter, ResponseFlagFilter, access_log, access_log_filter::FilterSpecifier,
 };
 use api_envoy::envoy::config::core::v3::{
-    DataSource, SubstitutionFormatString, data_source, substitution_format_string::Format,
+    DataSource, JsonFormatOptions, SubstitutionFormatString, data_source, substitution_format_string::Format,
 };
 use api_envoy::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat};
 use api_envoy::wkt;
@@ -93,7 +93,12 @@ fn format(mesh: &Mesh) -> SubstitutionFormatString {
         }
         AccessLogEncoding::Json => Format::JsonFormat(wkt::structure(&json_format(custom))),
     };
-    SubstitutionFormatString { format: Some(format), ..SubstitutionFormatString::default() }
+    let json = matches!(format, Format::JsonFormat(_));
+    SubstitutionFormatString {
+        format: Some(format),
+        json_format_options: json.then(JsonFormatOptions::default),
+        ..SubstitutionFormatString::default()
+    }
 }
 
 fn with_newline(format: &str) -> String {

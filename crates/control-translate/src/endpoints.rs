@@ -32,7 +32,7 @@ pub(crate) fn build(view: &EndpointView) -> ClusterLoadAssignment {
     // Envoy wants priorities without gaps.
     let rank = |priority: u32| u32::try_from(used.iter().position(|p| *p == priority).unwrap_or_default()).unwrap_or(0);
     let mut localities: Vec<LocalityLbEndpoints> =
-        groups.into_iter().map(|((_, priority), list)| group(&list, rank(priority))).collect();
+        groups.into_iter().map(|((_, priority), list)| group(view, &list, rank(priority))).collect();
     if let Spread::Distribute(shares) = &view.spread {
         distribute(&mut localities, shares);
     }
@@ -48,7 +48,7 @@ fn locality_key(locality: &Locality) -> String {
     [&*locality.region, &*locality.zone, &*locality.sub_zone].join("/").trim_end_matches('/').to_owned()
 }
 
-fn group(endpoints: &[&Endpoint], priority: u32) -> LocalityLbEndpoints {
+fn group(view: &EndpointView, endpoints: &[&Endpoint], priority: u32) -> LocalityLbEndpoints {
     let locality = endpoints.first().map(|e| &e.workload.locality);
     let weight = endpoints.iter().fold(0u32, |sum, e| sum.saturating_add(e.weight));
     LocalityLbEndpoints {
@@ -57,14 +57,14 @@ fn group(endpoints: &[&Endpoint], priority: u32) -> LocalityLbEndpoints {
             zone: l.zone.to_string(),
             sub_zone: l.sub_zone.to_string(),
         }),
-        lb_endpoints: endpoints.iter().map(|e| lb_endpoint(e)).collect(),
+        lb_endpoints: endpoints.iter().map(|e| lb_endpoint(e, view.mutual_tls)).collect(),
         load_balancing_weight: Some(weight),
         priority,
         ..LocalityLbEndpoints::default()
     }
 }
 
-fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
+fn lb_endpoint(endpoint: &Endpoint, mutual_tls: bool) -> LbEndpoint {
     let address = match &endpoint.address {
         Address::Socket(host, port) => socket_address(host, *port),
         Address::Pipe(path) => core::Address {
@@ -79,7 +79,7 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
     };
     LbEndpoint {
         health_status: health.into(),
-        metadata: Some(metadata(&endpoint.workload)),
+        metadata: Some(metadata(&endpoint.workload, mutual_tls)),
         load_balancing_weight: Some(endpoint.weight),
         host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
             address: Some(address),
@@ -89,14 +89,14 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
 }
 
 /// Whether the endpoint takes mutual TLS, and who it is: `name;namespace;canonical name;revision;cluster`.
-fn metadata(workload: &Workload) -> Metadata {
+fn metadata(workload: &Workload, mutual_tls: bool) -> Metadata {
     let revision = Some(canonical_revision(&workload.labels)).filter(|r| *r != "latest").unwrap_or_default();
     let canonical = canonical_name(&workload.labels, &workload.name);
     let text =
         format!("{};{};{canonical};{revision};{}", workload.name, workload.namespace, workload.cluster);
     let mut filter_metadata: BTreeMap<_, _> =
         [("istio".to_owned(), wkt::structure(&json!({"workload": text})))].into();
-    if workload.mutual_tls {
+    if mutual_tls && workload.mutual_tls {
         let socket = wkt::structure(&json!({"tlsMode": "istio"}));
         filter_metadata.insert("envoy.transport_socket_match".to_owned(), socket);
     }

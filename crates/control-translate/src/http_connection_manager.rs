@@ -15,9 +15,10 @@ use api_envoy::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use api_envoy::{Duration, wkt};
 use api_istio::Duration as IstioDuration;
 use control_snapshot::mesh::Normalization;
-use control_snapshot::{Protocol, ProxyView};
+use control_snapshot::{Profile, Protocol, ProxyView};
 
 use crate::extension::{ads, network_filter};
+use crate::features::gateway_topology;
 use crate::http_filters::{self, Chain};
 use crate::role::Role;
 use crate::{access_log, names, tracing};
@@ -79,7 +80,7 @@ impl Manager<'_> {
         };
         normalize_paths(&mut manager, view.mesh.path_normalization.normalization);
         protocol_options(&mut manager, view, role, protocol);
-        client_certificates(&mut manager, role);
+        client_certificates(&mut manager, role, &view.profile);
         manager
     }
 }
@@ -117,7 +118,7 @@ fn protocol_options(manager: &mut HttpConnectionManager, view: &ProxyView, role:
 }
 
 /// What is passed on about the certificate a client showed (`x-forwarded-client-cert`).
-fn client_certificates(manager: &mut HttpConnectionManager, role: Role) {
+fn client_certificates(manager: &mut HttpConnectionManager, role: Role, profile: &Profile) {
     let details = |cert: bool| SetCurrentClientCertDetails {
         subject: Some(true),
         uri: true,
@@ -133,7 +134,7 @@ fn client_certificates(manager: &mut HttpConnectionManager, role: Role) {
         }
         Role::Gateway => {
             manager.server_name = SERVER_NAME.to_owned();
-            manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
+            gateway_topology::apply(manager, profile);
             manager.set_current_client_cert_details = Some(details(true));
         }
         Role::SidecarOutbound => {}

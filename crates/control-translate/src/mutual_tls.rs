@@ -13,6 +13,8 @@ use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
     tls_parameters::TlsProtocol,
 };
 use api_envoy::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use control_snapshot::Mesh;
+use control_snapshot::mesh::MeshTlsVersion;
 use std::sync::Arc;
 
 use crate::extension::{source, transport_socket};
@@ -61,17 +63,26 @@ pub(crate) fn client(server_name: String, identities: &[Arc<str>], http2: bool) 
     transport_socket(TLS_SOCKET, &context)
 }
 
-/// The server's side: clients must have an identity of the trust domain.
-pub(crate) fn server(trust_domain: &str, http: bool) -> TransportSocket {
+/// The server's side: clients must have an identity of the trust domain or an alias of it.
+pub(crate) fn server(mesh: &Mesh, http: bool) -> TransportSocket {
     let mut alpn: Vec<String> = Vec::new();
     if !http {
         alpn.push(TCP_ALPN[0].to_owned());
     }
     alpn.extend(["h2".to_owned(), "http/1.1".to_owned()]);
-    let params = TlsParameters { cipher_suites: CIPHER_SUITES.map(str::to_owned).to_vec(), ..protocol_versions() };
-    let members = matcher(MatchPattern::Prefix(format!("spiffe://{trust_domain}/")));
+    let minimum = match mesh.mesh_mtls.min_protocol_version {
+        MeshTlsVersion::V1_3 => TlsProtocol::TlSv13,
+        MeshTlsVersion::Auto | MeshTlsVersion::V1_2 => TlsProtocol::TlSv12,
+    };
+    let params = TlsParameters {
+        cipher_suites: CIPHER_SUITES.map(str::to_owned).to_vec(),
+        tls_minimum_protocol_version: minimum.into(),
+        ..protocol_versions()
+    };
+    let domains = std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
+    let members = domains.map(|domain| matcher(MatchPattern::Prefix(format!("spiffe://{domain}/"))));
     let context = DownstreamTlsContext {
-        common_tls_context: Some(common(params, alpn, vec![members])),
+        common_tls_context: Some(common(params, alpn, members.collect())),
         require_client_certificate: Some(true),
         ..DownstreamTlsContext::default()
     };

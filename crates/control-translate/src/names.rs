@@ -49,10 +49,9 @@ pub fn stat(name: &str) -> String {
     format!("{name};")
 }
 
-/// Host and port out of an outbound cluster's name.
+/// Port, subset and host out of an outbound cluster's name.
 #[must_use]
-pub fn host_and_port(cluster: &str) -> Option<(&str, &str)> {
+pub fn parts(cluster: &str) -> Option<(u32, &str, &str)> {
     let mut parts = cluster.strip_prefix("outbound|")?.splitn(3, '|');
-    let port = parts.next()?;
-    Some((parts.nth(1)?, port))
+    Some((parts.next()?.parse().ok()?, parts.next()?, parts.next()?))
 }

@@ -4,9 +4,9 @@ use api_envoy::envoy::config::listener::v3::Filter;
 use api_envoy::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
 use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::{
     TcpProxy,
-    tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
+    tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight},
 };
-use api_istio::networking::TrafficPolicy;
+use api_istio::networking::{TrafficPolicy, TunnelSettings};
 use control_snapshot::{Protocol, ProxyView};
 use serde_json::json;
 
@@ -34,7 +34,7 @@ pub(crate) struct Stream<'a> {
     pub(crate) destinations: Destinations,
     /// Whether connections are logged.
     pub(crate) logged: bool,
-    /// The policy towards the destination, for its idle timeout.
+    /// The policy towards the destination, for its idle timeout and tunnel.
     pub(crate) policy: Option<&'a TrafficPolicy>,
 }
 
@@ -62,9 +62,19 @@ impl Stream<'_> {
             stat_prefix: self.stat_prefix,
             access_log: if self.logged { access_log::of_traffic(&self.view.mesh) } else { Vec::new() },
             idle_timeout: idle.map(|d| api_envoy::wkt::duration(d.0)),
+            tunneling_config: self.policy.and_then(|p| p.tunnel.as_ref()).map(tunnel),
             cluster_specifier: Some(specifier(self.destinations)),
             ..TcpProxy::default()
         }
+    }
+}
+
+/// Streams are carried inside an HTTP request (`trafficPolicy.tunnel`): CONNECT, or POST where that is asked for.
+fn tunnel(settings: &TunnelSettings) -> TunnelingConfig {
+    TunnelingConfig {
+        hostname: format!("{}:{}", settings.target_host, settings.target_port),
+        use_post: settings.protocol.eq_ignore_ascii_case("POST"),
+        ..TunnelingConfig::default()
     }
 }
 

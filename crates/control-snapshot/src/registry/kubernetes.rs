@@ -164,6 +164,11 @@ fn add_slice(draft: &mut Draft, key: &ServiceKey, service: &KubeService, slice: 
     }
     for endpoint in &slice.endpoints {
         let Some(health) = health(service, endpoint) else {
+            for address in &endpoint.addresses {
+                if let Some(workload) = workload(draft, endpoint, address) {
+                    draft.departing(key, &workload.identity);
+                }
+            }
             continue;
         };
         for address in &endpoint.addresses {

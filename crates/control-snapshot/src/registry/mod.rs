@@ -133,6 +133,13 @@ impl Draft {
         }
     }
 
+    /// Remembers the identity of a workload that takes no new traffic.
+    fn departing(&mut self, key: &ServiceKey, identity: &Arc<str>) {
+        if !identity.is_empty() {
+            self.endpoints.entry(key.clone()).or_default().departing.insert(Arc::clone(identity));
+        }
+    }
+
     fn finish(mut self) -> Registry {
         self.services.sort_by(|a, b| {
             (&a.created, &a.hostname, &a.namespace).cmp(&(&b.created, &b.hostname, &b.namespace))

@@ -42,7 +42,7 @@ pub(super) fn apply(cluster: &mut Cluster, kind: DiscoveryType, endpoints: Vec<E
                 return false;
             }
             resolver(cluster, mesh);
-            let view = EndpointView { cluster: cluster.name.as_str().into(), endpoints, spread: Spread::Even };
+            let view = EndpointView { cluster: cluster.name.as_str().into(), endpoints, spread: Spread::Even, mutual_tls: true };
             cluster.load_assignment = Some(endpoints::build(&view));
         }
         _ => cluster.lb_policy = LbPolicy::ClusterProvided.into(),

@@ -40,7 +40,7 @@ fn cluster(view: &ProxyView, inbound: &InboundPort) -> Cluster {
         connect_timeout: Some(wkt::duration(connection_pool::connect_timeout(&policy, &view.mesh))),
         circuit_breakers: Some(connection_pool::circuit_breakers(Some(&policy))),
         common_lb_config: Some(CommonLbConfig::default()),
-        metadata: Some(metadata::of(&inbound.service, rule, "")),
+        metadata: Some(metadata::of(&inbound.service, rule.filter(|r| r.config.spec.traffic_policy.is_some()), "")),
         ..Cluster::default()
     };
     protocol::apply(&mut cluster, Role::SidecarInbound, inbound.port.protocol, &policy, &view.mesh);

@@ -18,7 +18,8 @@ pub(super) fn of(service: &Service, rule: Option<&Rule>, subset: &str) -> Metada
     if !subset.is_empty() {
         fields.insert("subset".to_owned(), subset.into());
     }
-    if service.external {
+    // Istio marks the cluster of the whole service only.
+    if service.external && subset.is_empty() {
         fields.insert("external".to_owned(), true.into());
     }
     let name = json!({"host": &*service.hostname, "name": &*service.name, "namespace": &*service.namespace});

@@ -4,12 +4,15 @@ use api_envoy::envoy::config::cluster::v3::{
     Cluster,
     cluster::{DiscoveryType, TransportSocketMatch},
 };
+use api_envoy::envoy::config::core::v3::{ProxyProtocolConfig, TransportSocket, proxy_protocol_config::Version};
+use api_envoy::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use api_envoy::wkt;
-use api_istio::networking::{ClientTlsMode, TrafficPolicy};
+use api_istio::networking::{ClientTlsMode, ProxyProtocolVersion, TrafficPolicy};
 use control_snapshot::{ProxyView, ServiceView};
 use diagnostics::{Code, Diagnostic};
 use serde_json::json;
 
+use crate::extension::transport_socket;
 use crate::{mutual_tls, names};
 
 /// What a cluster is for.
@@ -49,11 +52,37 @@ pub(super) fn apply(
         }
         None => cluster.transport_socket_matches = upstream.where_offered(),
     }
+    if let Some(settings) = &policy.proxy_protocol {
+        announce_client(cluster, settings.version);
+    }
     true
 }
 
+/// Connections begin with the PROXY protocol, whatever else they carry (`trafficPolicy.proxyProtocol`).
+fn announce_client(cluster: &mut Cluster, version: ProxyProtocolVersion) {
+    let version = match version {
+        ProxyProtocolVersion::V1 => Version::V1,
+        ProxyProtocolVersion::V2 => Version::V2,
+    };
+    let wrap = |inner: TransportSocket| {
+        let config = ProxyProtocolUpstreamTransport {
+            config: Some(ProxyProtocolConfig { version: version.into(), ..ProxyProtocolConfig::default() }),
+            transport_socket: Some(inner),
+            ..ProxyProtocolUpstreamTransport::default()
+        };
+        transport_socket("envoy.transport_sockets.upstream_proxy_protocol", &config)
+    };
+    if cluster.transport_socket_matches.is_empty() {
+        let plain = || TransportSocket { name: "raw_buffer".to_owned(), ..mutual_tls::raw_buffer() };
+        cluster.transport_socket = Some(wrap(cluster.transport_socket.take().unwrap_or_else(plain)));
+    }
+    for socket in &mut cluster.transport_socket_matches {
+        socket.transport_socket = socket.transport_socket.take().map(wrap);
+    }
+}
+
 impl Upstream<'_> {
-    fn mutual(&self) -> api_envoy::envoy::config::core::v3::TransportSocket {
+    fn mutual(&self) -> TransportSocket {
         let sni = names::server_name(self.port, self.subset, &self.service.service.hostname);
         mutual_tls::client(sni, &self.service.identities, self.http2)
     }

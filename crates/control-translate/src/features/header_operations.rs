@@ -34,10 +34,10 @@ pub(crate) fn translate(headers: Option<&Headers>) -> Operations {
     out
 }
 
-/// Additions first, then replacements; each sorted by name.
+/// Replacements first, then additions to them; each sorted by name.
 fn additions(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
-    let add = options(&operations.add, HeaderAppendAction::AppendIfExistsOrAdd);
-    add.chain(options(&operations.set, HeaderAppendAction::OverwriteIfExistsOrAdd)).collect()
+    let set = options(&operations.set, HeaderAppendAction::OverwriteIfExistsOrAdd);
+    set.chain(options(&operations.add, HeaderAppendAction::AppendIfExistsOrAdd)).collect()
 }
 
 fn options(
@@ -80,7 +80,7 @@ mod tests {
         let operations = translate(Some(&Headers { request: Some(request), response: None }));
         assert_eq!(operations.authority.as_deref(), Some("new.test"));
         let names: Vec<_> = operations.request_add.iter().filter_map(|h| Some(&h.header.as_ref()?.key)).collect();
-        assert_eq!(names, ["x-b", "x-a"]);
+        assert_eq!(names, ["x-a", "x-b"]);
         assert_eq!(operations.request_remove, ["x-c"]);
     }
 }

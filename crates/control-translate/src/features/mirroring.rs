@@ -28,12 +28,13 @@ pub(crate) fn build(route: &HttpRoute, cluster: impl Fn(&Destination) -> String)
     policies
 }
 
-/// Copies are not sampled for tracing: they would double every trace.
+/// Copies are not sampled for tracing, which would double every trace, and keep their host.
 fn policy(cluster: String, share: FractionalPercent) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
         cluster,
         runtime_fraction: Some(RuntimeFractionalPercent { default_value: Some(share), ..Default::default() }),
         trace_sampled: Some(false),
+        disable_shadow_host_suffix_append: true,
         ..RequestMirrorPolicy::default()
     }
 }

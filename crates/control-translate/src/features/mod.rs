@@ -6,6 +6,7 @@ pub(crate) mod consistent_hash;
 pub(crate) mod cors;
 pub(crate) mod direct_response;
 pub(crate) mod fault_injection;
+pub(crate) mod gateway_topology;
 pub(crate) mod header_operations;
 pub(crate) mod load_balancing;
 pub(crate) mod mirroring;

@@ -7,8 +7,9 @@ use control_snapshot::{GatewayPort, GatewayServer, ProxyView, Routing, host};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 
 use super::chain::{self, Conditions};
-use super::service_chains::destinations;
+use super::service_chains::{destinations, policy};
 use crate::extension::socket_address;
+use crate::features::gateway_topology;
 use crate::features::request_matching::source_applies;
 use crate::http_connection_manager::{Manager, Routes};
 use crate::role::Role;
@@ -48,7 +49,10 @@ fn listener(view: &ProxyView, port: &GatewayPort, diagnostics: &mut Vec<Diagnost
         name,
         address: Some(socket_address(&port.bind, port.port)),
         filter_chains: chains,
-        listener_filters: names_matter.then(chain::tls_inspector).into_iter().collect(),
+        listener_filters: gateway_topology::proxy_protocol(&view.profile)
+            .into_iter()
+            .chain(names_matter.then(chain::tls_inspector))
+            .collect(),
         traffic_direction: TrafficDirection::Outbound.into(),
         access_log: access_log::of_listener(&view.mesh),
         max_connections_to_accept_per_socket_event: Some(limits::MAX_CONNECTIONS_PER_SOCKET_EVENT),
@@ -133,6 +137,7 @@ fn stream(
     port: u32,
 ) -> FilterChain {
     let (stat_prefix, destinations) = destinations(view, routing, routes, port);
+    let policy = policy(view, &destinations);
     let stream = Stream {
         view,
         role: Role::Gateway,
@@ -140,7 +145,7 @@ fn stream(
         stat_prefix,
         destinations,
         logged: true,
-        policy: None,
+        policy: Some(&policy),
     };
     chain::outbound(conditions, stream.filters(), None)
 }

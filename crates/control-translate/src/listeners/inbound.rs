@@ -171,7 +171,7 @@ impl<'a> Target<'a> {
             name: if http { self.names.1.clone() } else { self.names.0.clone() },
             filter_chain_match: conditions.to_match(),
             filters: if http { self.http_filters() } else { self.tcp_filters() },
-            transport_socket: mutual.then(|| mutual_tls::server(&self.view.mesh.trust_domain, http)),
+            transport_socket: mutual.then(|| mutual_tls::server(&self.view.mesh, http)),
             ..FilterChain::default()
         }
     }

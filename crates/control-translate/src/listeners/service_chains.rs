@@ -2,7 +2,7 @@
 
 use api_envoy::envoy::config::core::v3::Metadata;
 use api_envoy::envoy::config::listener::v3::Filter;
-use api_istio::networking::{Destination, RouteDestination};
+use api_istio::networking::{Destination, RouteDestination, TrafficPolicy};
 use control_snapshot::spread::effective_policy;
 use control_snapshot::{MESH_GATEWAY, ProxyView, Routing, ServicePort, ServiceView, host};
 use serde_json::json;
@@ -68,9 +68,10 @@ impl Port<'_> {
 
     fn default(&self, server_names: Vec<String>) -> Draft {
         let cluster = names::outbound(self.port.port, "", &self.service.service.hostname);
+        let policy = effective_policy(self.service.rule.as_deref(), "", self.port.port);
         Draft {
             conditions: Conditions { server_names, ranges: self.ranges(), ..Conditions::default() },
-            filters: self.stream(cluster.clone(), vec![(cluster, 1)]),
+            filters: self.stream(cluster.clone(), vec![(cluster, 1)], &policy),
             metadata: None,
         }
     }
@@ -142,15 +143,20 @@ impl Port<'_> {
 
     fn routed(&self, routing: &Routing, routes: &[RouteDestination], conditions: Conditions) -> Draft {
         let (stat_prefix, destinations) = destinations(self.view, routing, routes, self.port.port);
+        let policy = policy(self.view, &destinations);
         Draft {
             conditions,
-            filters: self.stream(stat_prefix, destinations),
+            filters: self.stream(stat_prefix, destinations, &policy),
             metadata: Some(extension::metadata("istio", &json!({"config": routing.config.path()}))),
         }
     }
 
-    fn stream(&self, stat_prefix: String, destinations: Vec<(String, u32)>) -> Vec<Filter> {
-        let policy = effective_policy(self.service.rule.as_deref(), "", self.port.port);
+    fn stream(
+        &self,
+        stat_prefix: String,
+        destinations: Vec<(String, u32)>,
+        policy: &TrafficPolicy,
+    ) -> Vec<Filter> {
         let stream = Stream {
             view: self.view,
             role: Role::SidecarOutbound,
@@ -158,7 +164,7 @@ impl Port<'_> {
             stat_prefix,
             destinations,
             logged: true,
-            policy: Some(&policy),
+            policy: Some(policy),
         };
         stream.filters()
     }
@@ -188,4 +194,12 @@ pub(super) fn destinations(
     let weighted = routes.iter().filter(|r| r.weight > 0);
     let clusters = weighted.map(|r| (cluster(&r.destination), u32::try_from(r.weight).unwrap_or(0)));
     (format!("{}.{}", meta.name, meta.namespace), clusters.collect())
+}
+
+/// The policy towards the one destination of a stream; with several there is none that holds for all.
+pub(super) fn policy(view: &ProxyView, destinations: &[(String, u32)]) -> TrafficPolicy {
+    let [(cluster, _)] = destinations else { return TrafficPolicy::default() };
+    let Some((port, subset, hostname)) = names::parts(cluster) else { return TrafficPolicy::default() };
+    let rule = view.service(hostname).and_then(|s| s.rule.as_deref());
+    effective_policy(rule, subset, port)
 }

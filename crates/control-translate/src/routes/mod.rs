@@ -72,11 +72,11 @@ fn decorator(route: &Route, virtual_service: &str, port: u32) -> Decorator {
         Some(Action::Route(RouteAction {
             cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster)),
             ..
-        })) => names::host_and_port(cluster),
+        })) => names::parts(cluster),
         _ => None,
     };
     let operation = match cluster {
-        Some((host, port)) => format!("{host}:{port}{path}"),
+        Some((port, _, host)) => format!("{host}:{port}{path}"),
         None => format!("{virtual_service}:{port}{path}"),
     };
     Decorator { operation, ..Decorator::default() }
