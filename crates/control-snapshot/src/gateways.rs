@@ -231,7 +231,10 @@ fn route_name(server: &Server, protocol: Protocol, number: u32, gateway: &Config
         )
     });
     if protocol == Protocol::Https && !passthrough {
-        let (declared, name) = server.port.as_ref().map_or((number, ""), |p| (p.number, p.name.as_str()));
+        let (declared, name) = server
+            .port
+            .as_ref()
+            .map_or((number, ""), |p| (p.number, p.name.as_str()));
         let meta = &gateway.meta;
         return format!("https.{declared}.{name}.{}.{}{bind}", meta.name, meta.namespace);
     }

@@ -248,7 +248,12 @@ impl ServiceEndpoints {
     /// The identities of all workloads that answer for the service, sorted.
     #[must_use]
     pub fn identities(&self) -> Vec<Arc<str>> {
-        let all = self.ports.values().flatten().map(|e| &e.workload.identity).chain(&self.departing);
+        let all = self
+            .ports
+            .values()
+            .flatten()
+            .map(|e| &e.workload.identity)
+            .chain(&self.departing);
         let set: BTreeSet<&Arc<str>> = all.filter(|i| !i.is_empty()).collect();
         set.into_iter().cloned().collect()
     }

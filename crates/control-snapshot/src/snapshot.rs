@@ -178,7 +178,9 @@ impl Snapshot {
             .filter(|e| crate::kubernetes::selects(&labels, &e.workload.labels));
         // A policy that says how to do TLS leaves nothing to be found out per endpoint.
         let policy = spread::effective_policy(rule.as_deref(), subset, port);
-        let mutual_tls = policy.tls.is_none_or(|tls| tls.mode == ClientTlsMode::IstioMutual);
+        let mutual_tls = policy
+            .tls
+            .is_none_or(|tls| tls.mode == ClientTlsMode::IstioMutual);
         EndpointView {
             cluster: cluster.into(),
             endpoints: selected.cloned().collect(),
@@ -280,12 +282,20 @@ impl Snapshot {
             .destination_rules
             .lookup(&profile.namespace, &profile.labels, &service);
         let endpoints = self.registry.endpoints_of(&service);
-        let identities = if self.objects.settings.identity { self.identities(&service) } else { Vec::new() };
+        let identities = if self.objects.settings.identity {
+            self.identities(&service)
+        } else {
+            Vec::new()
+        };
         let workload_addresses: Vec<Arc<str>> = match (service.headless, endpoints) {
             (true, Some(endpoints)) => endpoints.addresses(),
             _ => Vec::new(),
         };
-        let own_addresses = workload_addresses.iter().filter(|a| proxy.has_address(a)).cloned().collect();
+        let own_addresses = workload_addresses
+            .iter()
+            .filter(|a| proxy.has_address(a))
+            .cloned()
+            .collect();
         let all_mutual_tls = service.headless && endpoints.is_some_and(|e| e.all_mutual_tls());
         let dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         let dns_endpoints = match endpoints {
@@ -309,13 +319,24 @@ impl Snapshot {
 
     /// The identities the servers of a service may have, in the trust domain and in its aliases.
     fn identities(&self, service: &Service) -> Vec<Arc<str>> {
-        let mut identities = self.registry.endpoints_of(service).map(|e| e.identities()).unwrap_or_default();
+        let mut identities = self
+            .registry
+            .endpoints_of(service)
+            .map(|e| e.identities())
+            .unwrap_or_default();
         identities.extend(service.subject_alt_names.iter().cloned());
         let prefix = format!("spiffe://{}/", self.objects.mesh.trust_domain);
-        let local: Vec<String> =
-            identities.iter().filter_map(|i| i.strip_prefix(&prefix)).map(str::to_owned).collect();
+        let local: Vec<String> = identities
+            .iter()
+            .filter_map(|i| i.strip_prefix(&prefix))
+            .map(str::to_owned)
+            .collect();
         for alias in &self.objects.mesh.trust_domain_aliases {
-            identities.extend(local.iter().map(|rest| Arc::from(format!("spiffe://{alias}/{rest}"))));
+            identities.extend(
+                local
+                    .iter()
+                    .map(|rest| Arc::from(format!("spiffe://{alias}/{rest}"))),
+            );
         }
         identities.sort();
         identities.dedup();

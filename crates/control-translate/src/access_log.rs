@@ -7,10 +7,12 @@ use api_envoy::envoy::config::accesslog::v3::{
 use api_envoy::envoy::config::core::v3::{
     DataSource, JsonFormatOptions, SubstitutionFormatString, data_source, substitution_format_string::Format,
 };
-use api_envoy::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat};
+use api_envoy::envoy::extensions::access_loggers::file::v3::{
+    FileAccessLog, file_access_log::AccessLogFormat,
+};
 use api_envoy::wkt;
-use control_snapshot::mesh::AccessLogEncoding;
 use control_snapshot::Mesh;
+use control_snapshot::mesh::AccessLogEncoding;
 
 /// Istio's line (`pilot/pkg/model/telemetry_logging.go`).
 const TEXT_FORMAT: &str = concat!(
@@ -33,7 +35,10 @@ const JSON_FORMAT: &[(&str, &str)] = &[
     ("response_code", "%RESPONSE_CODE%"),
     ("response_flags", "%RESPONSE_FLAGS%"),
     ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+    (
+        "connection_termination_details",
+        "%CONNECTION_TERMINATION_DETAILS%",
+    ),
     ("bytes_received", "%BYTES_RECEIVED%"),
     ("bytes_sent", "%BYTES_SENT%"),
     ("duration", "%DURATION%"),
@@ -48,7 +53,10 @@ const JSON_FORMAT: &[(&str, &str)] = &[
     ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
     ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
     ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    (
+        "upstream_transport_failure_reason",
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    ),
 ];
 
 /// The access log of connections and requests; none when MeshConfig names no file.
@@ -61,8 +69,12 @@ pub(crate) fn of_listener(mesh: &Mesh) -> Vec<AccessLog> {
     if mesh.disable_envoy_listener_log {
         return Vec::new();
     }
-    let no_route = ResponseFlagFilter { flags: vec!["NR".to_owned()] };
-    let filter = AccessLogFilter { filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(no_route)) };
+    let no_route = ResponseFlagFilter {
+        flags: vec!["NR".to_owned()],
+    };
+    let filter = AccessLogFilter {
+        filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(no_route)),
+    };
     file(mesh, Some(filter)).into_iter().collect()
 }
 
@@ -85,7 +97,11 @@ fn format(mesh: &Mesh) -> SubstitutionFormatString {
     let custom = mesh.access_log_format.as_str();
     let format = match mesh.access_log_encoding {
         AccessLogEncoding::Text => {
-            let line = if custom.is_empty() { TEXT_FORMAT.to_owned() } else { with_newline(custom) };
+            let line = if custom.is_empty() {
+                TEXT_FORMAT.to_owned()
+            } else {
+                with_newline(custom)
+            };
             Format::TextFormatSource(DataSource {
                 specifier: Some(data_source::Specifier::InlineString(line)),
                 ..DataSource::default()
@@ -102,11 +118,22 @@ fn format(mesh: &Mesh) -> SubstitutionFormatString {
 }
 
 fn with_newline(format: &str) -> String {
-    if format.ends_with('\n') { format.to_owned() } else { format!("{format}\n") }
+    if format.ends_with('\n') {
+        format.to_owned()
+    } else {
+        format!("{format}\n")
+    }
 }
 
 /// The user's JSON, or Istio's when there is none or it does not parse.
 fn json_format(custom: &str) -> serde_json::Value {
-    let own = serde_json::from_str(custom).ok().filter(serde_json::Value::is_object);
-    own.unwrap_or_else(|| JSON_FORMAT.iter().map(|(k, v)| ((*k).to_owned(), serde_json::Value::from(*v))).collect())
+    let own = serde_json::from_str(custom)
+        .ok()
+        .filter(serde_json::Value::is_object);
+    own.unwrap_or_else(|| {
+        JSON_FORMAT
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), serde_json::Value::from(*v)))
+            .collect()
+    })
 }

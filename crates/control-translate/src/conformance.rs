@@ -80,7 +80,10 @@ pub fn run(
     let schema = Schema::get();
     let mut results = Vec::new();
     for scenario in world::folders(dir)? {
-        let wanted = |list: &[String]| list.iter().any(|w| scenario == *w || scenario.starts_with(&format!("{w}-")));
+        let wanted = |list: &[String]| {
+            list.iter()
+                .any(|w| scenario == *w || scenario.starts_with(&format!("{w}-")))
+        };
         // A scenario that was recorded with nothing from istiod (no proxy folders) compares nothing.
         if scenario == "nodes" || !scenarios.is_none_or(wanted) {
             continue;
@@ -88,7 +91,13 @@ pub fn run(
         let objects = world::load(dir, &scenario)?;
         let snapshot = Snapshot::build(&objects);
         for proxy in world::folders(&dir.join(&scenario))? {
-            let case = Case { dir, scenario: &scenario, proxy: &proxy, schema: &schema, without };
+            let case = Case {
+                dir,
+                scenario: &scenario,
+                proxy: &proxy,
+                schema: &schema,
+                without,
+            };
             results.extend(case.run(&snapshot)?);
         }
     }
@@ -108,8 +117,11 @@ impl Case<'_> {
     fn run(&self, snapshot: &Snapshot) -> Result<Vec<CaseResult>, RecordingError> {
         let folder = self.dir.join(self.scenario).join(self.proxy);
         let own = folder.join("node.json");
-        let node_file =
-            if own.exists() { own } else { self.dir.join("nodes").join(format!("{}.json", self.proxy)) };
+        let node_file = if own.exists() {
+            own
+        } else {
+            self.dir.join("nodes").join(format!("{}.json", self.proxy))
+        };
         let node: Node = self
             .schema
             .parse(&world::json(&node_file)?)
@@ -155,7 +167,8 @@ impl Case<'_> {
     ) -> Result<Vec<Value>, RecordingError> {
         let names = |key: &str| -> Vec<String> {
             let all = recorded.as_array().into_iter().flatten();
-            all.filter_map(|r| r.get(key)?.as_str().map(str::to_owned)).collect()
+            all.filter_map(|r| r.get(key)?.as_str().map(str::to_owned))
+                .collect()
         };
         match type_ {
             "cds" => self.print(resources.clusters.iter()),
@@ -171,10 +184,15 @@ impl Case<'_> {
                 self.print(routes.iter())
             }
             _ => {
-                let clusters = resources.clusters.iter().filter(|c| c.eds_cluster_config.is_some());
+                let clusters = resources
+                    .clusters
+                    .iter()
+                    .filter(|c| c.eds_cluster_config.is_some());
                 let own: Vec<String> = clusters.map(|c| c.name.clone()).collect();
-                let list: Vec<_> =
-                    own.iter().map(|name| crate::endpoints(&snapshot.endpoint_view(proxy, name))).collect();
+                let list: Vec<_> = own
+                    .iter()
+                    .map(|name| crate::endpoints(&snapshot.endpoint_view(proxy, name)))
+                    .collect();
                 self.print(list.iter())
             }
         }
@@ -184,6 +202,8 @@ impl Case<'_> {
         &self,
         messages: impl Iterator<Item = &'m M>,
     ) -> Result<Vec<Value>, RecordingError> {
-        messages.map(|m| Ok(self.schema.print_any(&any::pack(m), Style::Canonical)?)).collect()
+        messages
+            .map(|m| Ok(self.schema.print_any(&any::pack(m), Style::Canonical)?))
+            .collect()
     }
 }

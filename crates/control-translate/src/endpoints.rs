@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use api_envoy::envoy::config::core::v3::{self as core, HealthStatus, Metadata};
 use api_envoy::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+    ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
+    lb_endpoint::HostIdentifier,
 };
 use api_envoy::wkt;
 use control_snapshot::spread::{
@@ -26,13 +27,20 @@ pub(crate) fn build(view: &EndpointView) -> ClusterLoadAssignment {
             Spread::Failover(failover) => distance(failover, &endpoint.workload),
             Spread::Even | Spread::Distribute(_) => 0,
         };
-        groups.entry((locality_key(&endpoint.workload.locality), priority)).or_default().push(endpoint);
+        groups
+            .entry((locality_key(&endpoint.workload.locality), priority))
+            .or_default()
+            .push(endpoint);
     }
     let used: std::collections::BTreeSet<u32> = groups.keys().map(|(_, priority)| *priority).collect();
     // Envoy wants priorities without gaps.
-    let rank = |priority: u32| u32::try_from(used.iter().position(|p| *p == priority).unwrap_or_default()).unwrap_or(0);
-    let mut localities: Vec<LocalityLbEndpoints> =
-        groups.into_iter().map(|((_, priority), list)| group(view, &list, rank(priority))).collect();
+    let rank = |priority: u32| {
+        u32::try_from(used.iter().position(|p| *p == priority).unwrap_or_default()).unwrap_or(0)
+    };
+    let mut localities: Vec<LocalityLbEndpoints> = groups
+        .into_iter()
+        .map(|((_, priority), list)| group(view, &list, rank(priority)))
+        .collect();
     if let Spread::Distribute(shares) = &view.spread {
         distribute(&mut localities, shares);
     }
@@ -45,7 +53,10 @@ pub(crate) fn build(view: &EndpointView) -> ClusterLoadAssignment {
 
 /// Sorts as Istio does: by `region/zone/subzone` as text, the unknown locality first.
 fn locality_key(locality: &Locality) -> String {
-    [&*locality.region, &*locality.zone, &*locality.sub_zone].join("/").trim_end_matches('/').to_owned()
+    [&*locality.region, &*locality.zone, &*locality.sub_zone]
+        .join("/")
+        .trim_end_matches('/')
+        .to_owned()
 }
 
 fn group(view: &EndpointView, endpoints: &[&Endpoint], priority: u32) -> LocalityLbEndpoints {
@@ -57,7 +68,10 @@ fn group(view: &EndpointView, endpoints: &[&Endpoint], priority: u32) -> Localit
             zone: l.zone.to_string(),
             sub_zone: l.sub_zone.to_string(),
         }),
-        lb_endpoints: endpoints.iter().map(|e| lb_endpoint(e, view.mutual_tls)).collect(),
+        lb_endpoints: endpoints
+            .iter()
+            .map(|e| lb_endpoint(e, view.mutual_tls))
+            .collect(),
         load_balancing_weight: Some(weight),
         priority,
         ..LocalityLbEndpoints::default()
@@ -68,7 +82,10 @@ fn lb_endpoint(endpoint: &Endpoint, mutual_tls: bool) -> LbEndpoint {
     let address = match &endpoint.address {
         Address::Socket(host, port) => socket_address(host, *port),
         Address::Pipe(path) => core::Address {
-            address: Some(core::address::Address::Pipe(core::Pipe { path: path.to_string(), mode: 0 })),
+            address: Some(core::address::Address::Pipe(core::Pipe {
+                path: path.to_string(),
+                mode: 0,
+            })),
         },
     };
     let health = match endpoint.health {
@@ -90,17 +107,24 @@ fn lb_endpoint(endpoint: &Endpoint, mutual_tls: bool) -> LbEndpoint {
 
 /// Whether the endpoint takes mutual TLS, and who it is: `name;namespace;canonical name;revision;cluster`.
 fn metadata(workload: &Workload, mutual_tls: bool) -> Metadata {
-    let revision = Some(canonical_revision(&workload.labels)).filter(|r| *r != "latest").unwrap_or_default();
+    let revision = Some(canonical_revision(&workload.labels))
+        .filter(|r| *r != "latest")
+        .unwrap_or_default();
     let canonical = canonical_name(&workload.labels, &workload.name);
-    let text =
-        format!("{};{};{canonical};{revision};{}", workload.name, workload.namespace, workload.cluster);
+    let text = format!(
+        "{};{};{canonical};{revision};{}",
+        workload.name, workload.namespace, workload.cluster
+    );
     let mut filter_metadata: BTreeMap<_, _> =
         [("istio".to_owned(), wkt::structure(&json!({"workload": text})))].into();
     if mutual_tls && workload.mutual_tls {
         let socket = wkt::structure(&json!({"tlsMode": "istio"}));
         filter_metadata.insert("envoy.transport_socket_match".to_owned(), socket);
     }
-    Metadata { filter_metadata, ..Metadata::default() }
+    Metadata {
+        filter_metadata,
+        ..Metadata::default()
+    }
 }
 
 /// How far a workload is, 0 being nearest.
@@ -148,14 +172,21 @@ fn place_label<'a>(workload: &'a Workload, key: &str) -> &'a str {
 fn distribute(localities: &mut [LocalityLbEndpoints], shares: &[(std::sync::Arc<str>, u32)]) {
     let place = |l: &LocalityLbEndpoints| {
         let l = l.locality.clone().unwrap_or_default();
-        Locality { region: l.region.into(), zone: l.zone.into(), sub_zone: l.sub_zone.into() }
+        Locality {
+            region: l.region.into(),
+            zone: l.zone.into(),
+            sub_zone: l.sub_zone.into(),
+        }
     };
     let mut assigned = vec![false; localities.len()];
     for (pattern, percent) in shares {
         let members: Vec<usize> = (0..localities.len())
             .filter(|i| !assigned[*i] && locality_matches(pattern, &place(&localities[*i])))
             .collect();
-        let total: u64 = members.iter().map(|i| u64::from(localities[*i].load_balancing_weight.unwrap_or(0))).sum();
+        let total: u64 = members
+            .iter()
+            .map(|i| u64::from(localities[*i].load_balancing_weight.unwrap_or(0)))
+            .sum();
         for index in members {
             assigned[index] = true;
             let weight = u64::from(localities[index].load_balancing_weight.unwrap_or(0));

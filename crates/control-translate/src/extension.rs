@@ -40,14 +40,20 @@ pub(crate) fn http_filter_any(name: &str, config: Any) -> HttpFilter {
 pub(crate) fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter {
     ListenerFilter {
         name: name.to_owned(),
-        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any::pack(config))),
+        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any::pack(
+            config,
+        ))),
         ..ListenerFilter::default()
     }
 }
 
 /// A filter of a cluster.
 pub(crate) fn cluster_filter_any(name: &str, config: Any) -> cluster::Filter {
-    cluster::Filter { name: name.to_owned(), typed_config: Some(config), ..cluster::Filter::default() }
+    cluster::Filter {
+        name: name.to_owned(),
+        typed_config: Some(config),
+        ..cluster::Filter::default()
+    }
 }
 
 /// A transport socket.
@@ -60,12 +66,17 @@ pub(crate) fn transport_socket<M: Message + Name>(name: &str, config: &M) -> Tra
 
 /// The configuration of an extension whose message is not part of Envoy's API (`udpa.type.v1.TypedStruct`).
 pub(crate) fn typed_struct(type_url: &str, value: &Value) -> Any {
-    any::pack(&TypedStruct { type_url: type_url.to_owned(), value: Some(wkt::structure(value)) })
+    any::pack(&TypedStruct {
+        type_url: type_url.to_owned(),
+        value: Some(wkt::structure(value)),
+    })
 }
 
 /// "Ask the server you got this from."
 pub(crate) fn ads() -> ConfigSource {
-    source(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {}))
+    source(core::config_source::ConfigSourceSpecifier::Ads(
+        core::AggregatedConfigSource {},
+    ))
 }
 
 /// A source of API version 3 that is waited for as long as it takes.

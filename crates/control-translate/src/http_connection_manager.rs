@@ -57,7 +57,9 @@ impl Manager<'_> {
     }
 
     fn build(self) -> HttpConnectionManager {
-        let Self { view, role, protocol, .. } = self;
+        let Self {
+            view, role, protocol, ..
+        } = self;
         let filters = http_filters::list(&Chain { view, role, protocol });
         let mut manager = HttpConnectionManager {
             stat_prefix: names::stat(&self.stat_prefix),
@@ -67,13 +69,17 @@ impl Manager<'_> {
             use_remote_address: Some(role == Role::Gateway),
             stream_idle_timeout: Some(Duration::default()),
             proxy_100_continue: true,
-            upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+            upgrade_configs: vec![UpgradeConfig {
+                upgrade_type: "websocket".to_owned(),
+                ..Default::default()
+            }],
             request_id_extension: Some(request_id()),
             common_http_protocol_options: idle_timeout(view),
             route_specifier: Some(match self.routes {
-                Routes::Discovered(name) => {
-                    RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name })
-                }
+                Routes::Discovered(name) => RouteSpecifier::Rds(Rds {
+                    config_source: Some(ads()),
+                    route_config_name: name,
+                }),
                 Routes::Inline(config) => RouteSpecifier::RouteConfig(*config),
             }),
             ..HttpConnectionManager::default()
@@ -86,14 +92,27 @@ impl Manager<'_> {
 }
 
 fn request_id() -> RequestIdExtension {
-    let config = UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(true), ..Default::default() };
-    RequestIdExtension { typed_config: Some(any::pack(&config)) }
+    let config = UuidRequestIdConfig {
+        use_request_id_for_trace_sampling: Some(true),
+        ..Default::default()
+    };
+    RequestIdExtension {
+        typed_config: Some(any::pack(&config)),
+    }
 }
 
 /// The idle timeout that the proxy's metadata asks for.
 fn idle_timeout(view: &ProxyView) -> Option<HttpProtocolOptions> {
-    let timeout: IstioDuration = view.profile.idle_timeout.parse().ok().filter(|d: &IstioDuration| !d.is_zero())?;
-    Some(HttpProtocolOptions { idle_timeout: Some(wkt::duration(timeout.0)), ..HttpProtocolOptions::default() })
+    let timeout: IstioDuration = view
+        .profile
+        .idle_timeout
+        .parse()
+        .ok()
+        .filter(|d: &IstioDuration| !d.is_zero())?;
+    Some(HttpProtocolOptions {
+        idle_timeout: Some(wkt::duration(timeout.0)),
+        ..HttpProtocolOptions::default()
+    })
 }
 
 fn normalize_paths(manager: &mut HttpConnectionManager, normalization: Normalization) {
@@ -103,8 +122,10 @@ fn normalize_paths(manager: &mut HttpConnectionManager, normalization: Normaliza
     };
     manager.path_with_escaped_slashes_action = action.into();
     manager.normalize_path = Some(normalization != Normalization::None);
-    manager.merge_slashes =
-        matches!(normalization, Normalization::MergeSlashes | Normalization::DecodeAndMergeSlashes);
+    manager.merge_slashes = matches!(
+        normalization,
+        Normalization::MergeSlashes | Normalization::DecodeAndMergeSlashes
+    );
 }
 
 fn protocol_options(manager: &mut HttpConnectionManager, view: &ProxyView, role: Role, protocol: Protocol) {
@@ -112,8 +133,10 @@ fn protocol_options(manager: &mut HttpConnectionManager, view: &ProxyView, role:
         manager.http2_protocol_options = Some(Http2ProtocolOptions::default());
     }
     if role == Role::Gateway || view.profile.http10 {
-        manager.http_protocol_options =
-            Some(Http1ProtocolOptions { accept_http_10: view.profile.http10, ..Http1ProtocolOptions::default() });
+        manager.http_protocol_options = Some(Http1ProtocolOptions {
+            accept_http_10: view.profile.http10,
+            ..Http1ProtocolOptions::default()
+        });
     }
 }
 

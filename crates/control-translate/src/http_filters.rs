@@ -10,7 +10,9 @@ use api_envoy::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
 use api_envoy::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use api_envoy::envoy::extensions::filters::http::router::v3::Router;
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
-use api_envoy::istio::envoy::config::filter::http::alpn::v2alpha1::{self as alpn, filter_config::AlpnOverride};
+use api_envoy::istio::envoy::config::filter::http::alpn::v2alpha1::{
+    self as alpn, filter_config::AlpnOverride,
+};
 use api_envoy::stats::PluginConfig;
 use control_snapshot::mesh::OutboundMode;
 use control_snapshot::{Protocol, ProxyView};
@@ -39,8 +41,17 @@ type Entry = fn(&Chain<'_>) -> Option<HttpFilter>;
 
 /// The order. Authentication and authorization come after metadata and before everything that acts on requests; the
 /// router is last.
-const ORDER: &[Entry] =
-    &[metadata_exchange, grpc_web, grpc_statistics, istio_alpn, fault, cors, istio_stats, dynamic_forward_proxy, router];
+const ORDER: &[Entry] = &[
+    metadata_exchange,
+    grpc_web,
+    grpc_statistics,
+    istio_alpn,
+    fault,
+    cors,
+    istio_stats,
+    dynamic_forward_proxy,
+    router,
+];
 
 /// The HTTP filters of one connection manager.
 pub(crate) fn list(chain: &Chain<'_>) -> Vec<HttpFilter> {
@@ -56,7 +67,11 @@ fn metadata_exchange(chain: &Chain<'_>) -> Option<HttpFilter> {
         json!({"upstream_discovery": discovery, "upstream_propagation": propagation})
     };
     let config = typed_struct("type.googleapis.com/io.istio.http.peer_metadata.Config", &value);
-    chain.view.profile.istio_filters.then(|| http_filter_any("istio.metadata_exchange", config))
+    chain
+        .view
+        .profile
+        .istio_filters
+        .then(|| http_filter_any("istio.metadata_exchange", config))
 }
 
 fn grpc_web(chain: &Chain<'_>) -> Option<HttpFilter> {
@@ -104,12 +119,19 @@ fn cors(_: &Chain<'_>) -> Option<HttpFilter> {
 
 fn istio_stats(chain: &Chain<'_>) -> Option<HttpFilter> {
     let config = any::pack(&stats_config(chain.role));
-    chain.view.profile.istio_filters.then(|| http_filter_any("istio.stats", config))
+    chain
+        .view
+        .profile
+        .istio_filters
+        .then(|| http_filter_any("istio.stats", config))
 }
 
 /// `istio.stats`: where others choose the Host header, it must not become a label.
 pub(crate) fn stats_config(role: Role) -> PluginConfig {
-    PluginConfig { disable_host_header_fallback: role != Role::SidecarOutbound, ..PluginConfig::default() }
+    PluginConfig {
+        disable_host_header_fallback: role != Role::SidecarOutbound,
+        ..PluginConfig::default()
+    }
 }
 
 fn dynamic_forward_proxy(chain: &Chain<'_>) -> Option<HttpFilter> {
@@ -118,7 +140,9 @@ fn dynamic_forward_proxy(chain: &Chain<'_>) -> Option<HttpFilter> {
     }
     let cache: DnsCacheConfig = dynamic_dns_cache();
     let config = forward::FilterConfig {
-        implementation_specifier: Some(forward::filter_config::ImplementationSpecifier::DnsCacheConfig(cache)),
+        implementation_specifier: Some(forward::filter_config::ImplementationSpecifier::DnsCacheConfig(
+            cache,
+        )),
         ..forward::FilterConfig::default()
     };
     Some(http_filter("envoy.filters.http.dynamic_forward_proxy", &config))

@@ -63,7 +63,12 @@ pub fn translate(view: &ProxyView) -> (Resources, Vec<Diagnostic>) {
     let listeners = listeners::build(view, &mut diagnostics);
     let names: BTreeSet<String> = listeners.iter().flat_map(route_names).collect();
     let routes = route_configurations(view, names.iter().map(String::as_str), &mut diagnostics);
-    let resources = Resources { clusters, listeners, routes, name_table: name_table::build(view) };
+    let resources = Resources {
+        clusters,
+        listeners,
+        routes,
+        name_table: name_table::build(view),
+    };
     // A rule is translated once per port, so that its problems come as often.
     diagnostics.sort();
     diagnostics.dedup();
@@ -91,7 +96,9 @@ fn route_configurations<'a>(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<RouteConfiguration> {
     match view.profile.kind {
-        ProxyKind::Gateway => names.map(|name| routes::gateway::build(view, name, diagnostics)).collect(),
+        ProxyKind::Gateway => names
+            .map(|name| routes::gateway::build(view, name, diagnostics))
+            .collect(),
         ProxyKind::Sidecar => {
             let ports = routes::sidecar::Ports::new(view);
             names.map(|name| ports.configuration(name, diagnostics)).collect()
@@ -101,12 +108,20 @@ fn route_configurations<'a>(
 
 /// The route configurations that connection managers of a listener ask for.
 fn route_names(listener: &Listener) -> Vec<String> {
-    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
-    chains.flat_map(|chain| &chain.filters).filter_map(route_name).collect()
+    let chains = listener
+        .filter_chains
+        .iter()
+        .chain(&listener.default_filter_chain);
+    chains
+        .flat_map(|chain| &chain.filters)
+        .filter_map(route_name)
+        .collect()
 }
 
 fn route_name(filter: &Filter) -> Option<String> {
-    let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { return None };
+    let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else {
+        return None;
+    };
     match any::unpack::<HttpConnectionManager>(config).ok()?.route_specifier {
         Some(RouteSpecifier::Rds(rds)) => Some(rds.route_config_name),
         _ => None,

@@ -1,10 +1,10 @@
 //! The mesh's own mutual TLS: certificates by SDS from the agent, peers verified by their SPIFFE ids.
 
+use api_envoy::envoy::config::core::v3::ApiVersion;
 use api_envoy::envoy::config::core::v3::{
     ApiConfigSource, ConfigSource, GrpcService, TransportSocket, api_config_source::ApiType,
     config_source::ConfigSourceSpecifier, grpc_service,
 };
-use api_envoy::envoy::config::core::v3::ApiVersion;
 use api_envoy::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
@@ -24,7 +24,13 @@ pub(crate) const HTTP_ALPN: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "is
 /// ALPN of mesh connections that carry bytes.
 pub(crate) const TCP_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
 /// ALPN of every mesh connection.
-pub(crate) const ALL_ALPN: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+pub(crate) const ALL_ALPN: [&str; 5] = [
+    "istio",
+    "istio-peer-exchange",
+    "istio-http/1.0",
+    "istio-http/1.1",
+    "istio-h2",
+];
 /// ALPN of HTTP without TLS, as the HTTP inspector reports it.
 pub(crate) const PLAINTEXT_HTTP_ALPN: [&str; 2] = ["http/1.1", "h2c"];
 
@@ -54,7 +60,10 @@ pub(crate) fn client(server_name: String, identities: &[Arc<str>], http2: bool) 
         alpn.push("h2".to_owned());
     }
     let exact = |id: &Arc<str>| matcher(MatchPattern::Exact(id.to_string()));
-    let params = TlsParameters { cipher_suites: Vec::new(), ..protocol_versions() };
+    let params = TlsParameters {
+        cipher_suites: Vec::new(),
+        ..protocol_versions()
+    };
     let context = UpstreamTlsContext {
         common_tls_context: Some(common(params, alpn, identities.iter().map(exact).collect())),
         sni: server_name,
@@ -99,7 +108,10 @@ fn protocol_versions() -> TlsParameters {
 
 #[allow(deprecated)] // `match_subject_alt_names` is what Istio's proxies read; its successor is not understood by all.
 fn common(params: TlsParameters, alpn: Vec<String>, names: Vec<StringMatcher>) -> CommonTlsContext {
-    let validation = CertificateValidationContext { match_subject_alt_names: names, ..Default::default() };
+    let validation = CertificateValidationContext {
+        match_subject_alt_names: names,
+        ..Default::default()
+    };
     CommonTlsContext {
         tls_params: Some(params),
         alpn_protocols: alpn,
@@ -116,15 +128,24 @@ fn common(params: TlsParameters, alpn: Vec<String>, names: Vec<StringMatcher>) -
 }
 
 fn matcher(pattern: MatchPattern) -> StringMatcher {
-    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
+    StringMatcher {
+        match_pattern: Some(pattern),
+        ..StringMatcher::default()
+    }
 }
 
 fn secret(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig { name: name.to_owned(), sds_config: Some(sds_source()) }
+    SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(sds_source()),
+    }
 }
 
 fn sds_source() -> ConfigSource {
-    let agent = grpc_service::EnvoyGrpc { cluster_name: SDS_CLUSTER.to_owned(), ..Default::default() };
+    let agent = grpc_service::EnvoyGrpc {
+        cluster_name: SDS_CLUSTER.to_owned(),
+        ..Default::default()
+    };
     source(ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
         api_type: ApiType::Grpc.into(),
         transport_api_version: ApiVersion::V3.into(),

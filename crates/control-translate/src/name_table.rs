@@ -9,13 +9,18 @@ pub(crate) fn build(view: &ProxyView) -> NameTable {
         return NameTable::default();
     }
     let entry = |service: &ServiceView| Some((service.service.hostname.to_string(), info(service)?));
-    NameTable { table: view.services.iter().filter_map(|s| entry(s)).collect() }
+    NameTable {
+        table: view.services.iter().filter_map(|s| entry(s)).collect(),
+    }
 }
 
 fn info(view: &ServiceView) -> Option<NameInfo> {
     let service = &view.service;
     let own = service.addresses.iter().filter(|a| !a.contains('/'));
-    let ips: Vec<String> = own.chain(&view.workload_addresses).map(|a| a.to_string()).collect();
+    let ips: Vec<String> = own
+        .chain(&view.workload_addresses)
+        .map(|a| a.to_string())
+        .collect();
     if ips.is_empty() {
         return None;
     }
@@ -27,6 +32,10 @@ fn info(view: &ServiceView) -> Option<NameInfo> {
             namespace: service.namespace.to_string(),
             ..NameInfo::default()
         },
-        Origin::ServiceEntry(_) => NameInfo { ips, registry: "External".to_owned(), ..NameInfo::default() },
+        Origin::ServiceEntry(_) => NameInfo {
+            ips,
+            registry: "External".to_owned(),
+            ..NameInfo::default()
+        },
     })
 }

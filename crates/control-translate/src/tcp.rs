@@ -46,10 +46,16 @@ impl Stream<'_> {
             filters.extend(metadata_exchange(self.view));
         }
         if self.view.profile.istio_filters {
-            filters.push(network_filter("istio.stats", &http_filters::stats_config(self.role)));
+            filters.push(network_filter(
+                "istio.stats",
+                &http_filters::stats_config(self.role),
+            ));
         }
         if self.protocol == Protocol::Mongo && self.role == Role::SidecarOutbound {
-            let config = MongoProxy { stat_prefix: self.stat_prefix.clone(), ..MongoProxy::default() };
+            let config = MongoProxy {
+                stat_prefix: self.stat_prefix.clone(),
+                ..MongoProxy::default()
+            };
             filters.push(network_filter("envoy.filters.network.mongo_proxy", &config));
         }
         filters.push(network_filter(TCP_PROXY, &self.proxy()));
@@ -57,10 +63,16 @@ impl Stream<'_> {
     }
 
     fn proxy(self) -> TcpProxy {
-        let idle = self.policy.and_then(|p| p.connection_pool.as_ref()?.tcp.as_ref()?.idle_timeout);
+        let idle = self
+            .policy
+            .and_then(|p| p.connection_pool.as_ref()?.tcp.as_ref()?.idle_timeout);
         TcpProxy {
             stat_prefix: self.stat_prefix,
-            access_log: if self.logged { access_log::of_traffic(&self.view.mesh) } else { Vec::new() },
+            access_log: if self.logged {
+                access_log::of_traffic(&self.view.mesh)
+            } else {
+                Vec::new()
+            },
             idle_timeout: idle.map(|d| api_envoy::wkt::duration(d.0)),
             tunneling_config: self.policy.and_then(|p| p.tunnel.as_ref()).map(tunnel),
             cluster_specifier: Some(specifier(self.destinations)),
@@ -82,13 +94,21 @@ fn specifier(mut destinations: Destinations) -> ClusterSpecifier {
     if destinations.len() == 1 {
         return ClusterSpecifier::Cluster(destinations.swap_remove(0).0);
     }
-    let weight = |(name, weight)| ClusterWeight { name, weight, ..ClusterWeight::default() };
-    ClusterSpecifier::WeightedClusters(WeightedCluster { clusters: destinations.into_iter().map(weight).collect() })
+    let weight = |(name, weight)| ClusterWeight {
+        name,
+        weight,
+        ..ClusterWeight::default()
+    };
+    ClusterSpecifier::WeightedClusters(WeightedCluster {
+        clusters: destinations.into_iter().map(weight).collect(),
+    })
 }
 
 /// Exchanges workload metadata at the start of mesh connections; for proxies that can.
 pub(crate) fn metadata_exchange(view: &ProxyView) -> Option<Filter> {
-    view.profile.istio_filters.then(|| network_filter_any("istio.metadata_exchange", metadata_exchange_config()))
+    view.profile
+        .istio_filters
+        .then(|| network_filter_any("istio.metadata_exchange", metadata_exchange_config()))
 }
 
 /// The configuration of `istio.metadata_exchange` on streams and in clusters.

@@ -14,17 +14,31 @@ const DEFAULT_SAMPLING_PERCENT: f64 = 1.0;
 
 /// Dry-run results of authorization: metadata key and tag.
 const DRY_RUN_TAGS: [(&str, &str); 4] = [
-    ("istio_dry_run_allow_shadow_effective_policy_id", "istio.authorization.dry_run.allow_policy.name"),
-    ("istio_dry_run_allow_shadow_engine_result", "istio.authorization.dry_run.allow_policy.result"),
-    ("istio_dry_run_deny_shadow_effective_policy_id", "istio.authorization.dry_run.deny_policy.name"),
-    ("istio_dry_run_deny_shadow_engine_result", "istio.authorization.dry_run.deny_policy.result"),
+    (
+        "istio_dry_run_allow_shadow_effective_policy_id",
+        "istio.authorization.dry_run.allow_policy.name",
+    ),
+    (
+        "istio_dry_run_allow_shadow_engine_result",
+        "istio.authorization.dry_run.allow_policy.result",
+    ),
+    (
+        "istio_dry_run_deny_shadow_effective_policy_id",
+        "istio.authorization.dry_run.deny_policy.name",
+    ),
+    (
+        "istio_dry_run_deny_shadow_engine_result",
+        "istio.authorization.dry_run.deny_policy.result",
+    ),
 ];
 
 /// The tracing block of a connection manager; none when the mesh has tracing off.
 pub(crate) fn of(view: &ProxyView) -> Option<Tracing> {
     view.mesh.enable_tracing.then(|| Tracing {
         client_sampling: Some(Percent { value: 100.0 }),
-        random_sampling: Some(Percent { value: sampling(&view.profile) }),
+        random_sampling: Some(Percent {
+            value: sampling(&view.profile),
+        }),
         overall_sampling: Some(Percent { value: 100.0 }),
         custom_tags: custom_tags(&view.profile),
         ..Tracing::default()
@@ -34,19 +48,27 @@ pub(crate) fn of(view: &ProxyView) -> Option<Tracing> {
 /// The percentage that the proxy's own configuration asks for.
 fn sampling(profile: &Profile) -> f64 {
     let config: Option<serde_json::Value> = serde_json::from_str(&profile.proxy_config).ok();
-    let own = config.as_ref().and_then(|c| c.pointer("/tracing/sampling")).and_then(serde_json::Value::as_f64);
+    let own = config
+        .as_ref()
+        .and_then(|c| c.pointer("/tracing/sampling"))
+        .and_then(serde_json::Value::as_f64);
     own.unwrap_or(DEFAULT_SAMPLING_PERCENT)
 }
 
 fn custom_tags(profile: &Profile) -> Vec<CustomTag> {
     let literal = |tag: &str, value: &str| CustomTag {
         tag: tag.to_owned(),
-        r#type: Some(custom_tag::Type::Literal(custom_tag::Literal { value: value.to_owned() })),
+        r#type: Some(custom_tag::Type::Literal(custom_tag::Literal {
+            value: value.to_owned(),
+        })),
     };
     let mut tags: Vec<_> = DRY_RUN_TAGS.iter().map(|(key, tag)| dry_run(key, tag)).collect();
     let labels = &profile.labels;
     tags.push(literal("istio.canonical_revision", canonical_revision(labels)));
-    tags.push(literal("istio.canonical_service", canonical_name(labels, "unknown")));
+    tags.push(literal(
+        "istio.canonical_service",
+        canonical_name(labels, "unknown"),
+    ));
     if !profile.cluster.is_empty() {
         tags.push(literal("istio.cluster_id", &profile.cluster));
     }
@@ -58,12 +80,19 @@ fn custom_tags(profile: &Profile) -> Vec<CustomTag> {
 }
 
 fn dry_run(key: &str, tag: &str) -> CustomTag {
-    let segment = PathSegment { segment: Some(Segment::Key(key.to_owned())) };
+    let segment = PathSegment {
+        segment: Some(Segment::Key(key.to_owned())),
+    };
     CustomTag {
         tag: tag.to_owned(),
         r#type: Some(custom_tag::Type::Metadata(custom_tag::Metadata {
-            kind: Some(MetadataKind { kind: Some(metadata_kind::Kind::Request(metadata_kind::Request {})) }),
-            metadata_key: Some(MetadataKey { key: "envoy.filters.http.rbac".to_owned(), path: vec![segment] }),
+            kind: Some(MetadataKind {
+                kind: Some(metadata_kind::Kind::Request(metadata_kind::Request {})),
+            }),
+            metadata_key: Some(MetadataKey {
+                key: "envoy.filters.http.rbac".to_owned(),
+                path: vec![segment],
+            }),
             default_value: String::new(),
         })),
     }

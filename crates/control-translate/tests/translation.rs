@@ -29,10 +29,22 @@ fn world() -> Objects {
     let mut objects = Objects::new(Settings::default());
     let http = json!({"name": "http", "port": 9080, "targetPort": 9080});
     let tcp = json!({"name": "tcp", "port": 3306});
-    apply(&mut objects, Kind::Service, service("reviews", "10.96.0.10", &http));
+    apply(
+        &mut objects,
+        Kind::Service,
+        service("reviews", "10.96.0.10", &http),
+    );
     apply(&mut objects, Kind::Service, service("db", "10.96.0.20", &tcp));
-    apply(&mut objects, Kind::WorkloadEntry, entry("reviews-v1", "reviews", "10.244.0.1"));
-    apply(&mut objects, Kind::WorkloadEntry, entry("db-v1", "db", "10.244.0.2"));
+    apply(
+        &mut objects,
+        Kind::WorkloadEntry,
+        entry("reviews-v1", "reviews", "10.244.0.1"),
+    );
+    apply(
+        &mut objects,
+        Kind::WorkloadEntry,
+        entry("db-v1", "db", "10.244.0.2"),
+    );
     objects
 }
 
@@ -41,17 +53,25 @@ fn apply(objects: &mut Objects, kind: Kind, object: Value) {
 }
 
 fn node(id: &str, extensions: &[&str]) -> Node {
-    let extension = |name: &&str| Extension { name: (*name).to_owned(), ..Extension::default() };
+    let extension = |name: &&str| Extension {
+        name: (*name).to_owned(),
+        ..Extension::default()
+    };
     Node {
         id: id.to_owned(),
-        metadata: Some(wkt::structure(&json!({"NAMESPACE": "default", "LABELS": {"app": "reviews"}}))),
+        metadata: Some(wkt::structure(
+            &json!({"NAMESPACE": "default", "LABELS": {"app": "reviews"}}),
+        )),
         extensions: extensions.iter().map(extension).collect(),
         ..Node::default()
     }
 }
 
 fn reviews() -> Proxy {
-    let node = node("sidecar~10.244.0.1~reviews-v1.default~default.svc.cluster.local", &[]);
+    let node = node(
+        "sidecar~10.244.0.1~reviews-v1.default~default.svc.cluster.local",
+        &[],
+    );
     Proxy::from_node(&node).expect("a valid node")
 }
 
@@ -60,8 +80,17 @@ fn view(objects: &Objects) -> ProxyView {
 }
 
 fn virtual_host(resources: &Resources, configuration: &str, host: &str) -> VirtualHost {
-    let routes = resources.routes.iter().find(|r| r.name == configuration).expect("the route configuration");
-    routes.virtual_hosts.iter().find(|h| h.name == host).expect("the virtual host").clone()
+    let routes = resources
+        .routes
+        .iter()
+        .find(|r| r.name == configuration)
+        .expect("the route configuration");
+    routes
+        .virtual_hosts
+        .iter()
+        .find(|h| h.name == host)
+        .expect("the virtual host")
+        .clone()
 }
 
 fn cluster_of(host: &VirtualHost, route: usize) -> Option<&str> {
@@ -75,8 +104,12 @@ fn cluster_of(host: &VirtualHost, route: usize) -> Option<&str> {
 }
 
 fn http_filters(filters: &[Filter]) -> Option<Vec<String>> {
-    let manager = filters.iter().find(|f| f.name == "envoy.filters.network.http_connection_manager")?;
-    let Some(filter::ConfigType::TypedConfig(config)) = &manager.config_type else { return None };
+    let manager = filters
+        .iter()
+        .find(|f| f.name == "envoy.filters.network.http_connection_manager")?;
+    let Some(filter::ConfigType::TypedConfig(config)) = &manager.config_type else {
+        return None;
+    };
     let manager: HttpConnectionManager = any::unpack(config).ok()?;
     Some(manager.http_filters.into_iter().map(|f| f.name).collect())
 }
@@ -92,13 +125,21 @@ fn equal_views_have_equal_translations() {
 fn a_new_endpoint_changes_its_assignment_and_no_view() {
     let before = Snapshot::build(&world());
     let mut objects = world();
-    apply(&mut objects, Kind::WorkloadEntry, entry("db-v2", "db", "10.244.0.3"));
+    apply(
+        &mut objects,
+        Kind::WorkloadEntry,
+        entry("db-v2", "db", "10.244.0.3"),
+    );
     let after = Snapshot::build(&objects);
     assert_eq!(before.proxy_view(&reviews()), after.proxy_view(&reviews()));
     let cluster = "outbound|3306||db.default.svc.cluster.local";
     let endpoints = |snapshot: &Snapshot| {
         let assignment = control_translate::endpoints(&snapshot.endpoint_view(&reviews(), cluster));
-        assignment.endpoints.iter().map(|l| l.lb_endpoints.len()).sum::<usize>()
+        assignment
+            .endpoints
+            .iter()
+            .map(|l| l.lb_endpoints.len())
+            .sum::<usize>()
     };
     assert_eq!((endpoints(&before), endpoints(&after)), (1, 2));
 }
@@ -118,7 +159,11 @@ fn a_route_to_a_missing_subset_is_kept_and_reported() {
         }),
     );
     let snapshot = Snapshot::build(&objects);
-    let found: Vec<_> = snapshot.diagnostics().iter().map(|d| (d.code.id(), d.field.as_str())).collect();
+    let found: Vec<_> = snapshot
+        .diagnostics()
+        .iter()
+        .map(|d| (d.code.id(), d.field.as_str()))
+        .collect();
     assert_eq!(
         found,
         [
@@ -128,8 +173,14 @@ fn a_route_to_a_missing_subset_is_kept_and_reported() {
     );
     let (resources, _) = translate(&snapshot.proxy_view(&reviews()));
     let host = virtual_host(&resources, "9080", "reviews.default.svc.cluster.local:9080");
-    assert_eq!(cluster_of(&host, 0), Some("outbound|9080|v9|reviews.default.svc.cluster.local"));
-    assert!(resources.clusters.iter().all(|c| !c.name.contains("|v9|")), "503 comes from the missing cluster");
+    assert_eq!(
+        cluster_of(&host, 0),
+        Some("outbound|9080|v9|reviews.default.svc.cluster.local")
+    );
+    assert!(
+        resources.clusters.iter().all(|c| !c.name.contains("|v9|")),
+        "503 comes from the missing cluster"
+    );
 }
 
 #[test]
@@ -145,11 +196,20 @@ fn one_broken_rule_changes_nothing_for_the_others() {
     apply(&mut objects, Kind::VirtualService, broken);
     let (resources, diagnostics) = translate(&view(&objects));
     assert_eq!(diagnostics.len(), 1);
-    assert!(diagnostics[0].message.starts_with("invalid regular expression \"(\""), "{}", diagnostics[0]);
+    assert!(
+        diagnostics[0]
+            .message
+            .starts_with("invalid regular expression \"(\""),
+        "{}",
+        diagnostics[0]
+    );
     assert_eq!(diagnostics[0].field, "spec.http[0].match");
     let host = virtual_host(&resources, "9080", "reviews.default.svc.cluster.local:9080");
     assert_eq!(host.routes.len(), 1);
-    assert_eq!(cluster_of(&host, 0), Some("outbound|9080||reviews.default.svc.cluster.local"));
+    assert_eq!(
+        cluster_of(&host, 0),
+        Some("outbound|9080||reviews.default.svc.cluster.local")
+    );
 }
 
 #[test]
@@ -160,10 +220,15 @@ fn a_plain_envoy_gets_none_of_istios_filters() {
     );
     let proxy = Proxy::from_node(&plain).expect("a valid node");
     let (resources, _) = translate(&Snapshot::build(&world()).proxy_view(&proxy));
-    let chains = resources.listeners.iter().flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain));
+    let chains = resources
+        .listeners
+        .iter()
+        .flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain));
     for chain in chains {
         let network = chain.filters.iter().map(|f| f.name.clone());
-        let all: Vec<String> = network.chain(http_filters(&chain.filters).unwrap_or_default()).collect();
+        let all: Vec<String> = network
+            .chain(http_filters(&chain.filters).unwrap_or_default())
+            .collect();
         assert!(all.iter().all(|name| !name.starts_with("istio.")), "{all:?}");
     }
     assert!(resources.clusters.iter().all(|c| c.filters.is_empty()));
@@ -172,10 +237,24 @@ fn a_plain_envoy_gets_none_of_istios_filters() {
 #[test]
 fn without_identities_nothing_offers_or_expects_mutual_tls() {
     let (resources, _) = translate(&view(&world()));
-    let inbound = resources.listeners.iter().find(|l| l.name == "virtualInbound").expect("virtualInbound");
+    let inbound = resources
+        .listeners
+        .iter()
+        .find(|l| l.name == "virtualInbound")
+        .expect("virtualInbound");
     assert!(inbound.filter_chains.iter().all(|c| c.transport_socket.is_none()));
-    assert!(inbound.listener_filters.iter().all(|f| f.name != "envoy.filters.listener.tls_inspector"));
-    assert!(resources.clusters.iter().all(|c| c.transport_socket_matches.is_empty()));
+    assert!(
+        inbound
+            .listener_filters
+            .iter()
+            .all(|f| f.name != "envoy.filters.listener.tls_inspector")
+    );
+    assert!(
+        resources
+            .clusters
+            .iter()
+            .all(|c| c.transport_socket_matches.is_empty())
+    );
     let snapshot = Snapshot::build(&world());
     let view = snapshot.endpoint_view(&reviews(), "outbound|3306||db.default.svc.cluster.local");
     assert!(view.endpoints.iter().all(|e| !e.workload.mutual_tls));
@@ -184,7 +263,11 @@ fn without_identities_nothing_offers_or_expects_mutual_tls() {
 #[test]
 fn the_http_filters_come_in_the_order_of_the_one_list() {
     let (resources, _) = translate(&view(&world()));
-    let listener = resources.listeners.iter().find(|l| l.name == "0.0.0.0_9080").expect("the listener of port 9080");
+    let listener = resources
+        .listeners
+        .iter()
+        .find(|l| l.name == "0.0.0.0_9080")
+        .expect("the listener of port 9080");
     assert_eq!(
         http_filters(&listener.filter_chains[0].filters).expect("a connection manager"),
         [
@@ -213,7 +296,11 @@ fn an_object_exported_to_nobody_is_seen_by_nobody() {
 #[test]
 fn a_gateway_binds_the_port_behind_its_service_port() {
     let mut objects = world();
-    let mut front = service("front", "10.96.0.40", &json!({"name": "http2", "port": 80, "targetPort": 8080}));
+    let mut front = service(
+        "front",
+        "10.96.0.40",
+        &json!({"name": "http2", "port": 80, "targetPort": 8080}),
+    );
     front["spec"]["selector"] = json!({"app": "reviews"});
     apply(&mut objects, Kind::Service, front);
     apply(
@@ -273,7 +360,10 @@ fn a_gateway_route_to_a_host_of_the_mesh_needs_no_port() {
     let proxy = Proxy::from_node(&gateway).expect("a valid node");
     let (resources, _) = translate(&Snapshot::build(&objects).proxy_view(&proxy));
     let host = virtual_host(&resources, "http.8080", "shop.test:8080");
-    assert_eq!(cluster_of(&host, 0), Some("outbound|9080||reviews.default.svc.cluster.local"));
+    assert_eq!(
+        cluster_of(&host, 0),
+        Some("outbound|9080||reviews.default.svc.cluster.local")
+    );
 }
 
 #[test]
@@ -282,10 +372,21 @@ fn a_thousand_services_give_a_cluster_and_a_virtual_host_each() {
     for index in 0..1000 {
         let address = format!("10.97.{}.{}", index / 250, index % 250);
         let http = json!({"name": "http", "port": 8080});
-        apply(&mut objects, Kind::Service, service(&format!("s{index}"), &address, &http));
+        apply(
+            &mut objects,
+            Kind::Service,
+            service(&format!("s{index}"), &address, &http),
+        );
     }
     let (resources, diagnostics) = translate(&view(&objects));
     assert!(diagnostics.is_empty(), "{diagnostics:?}");
-    assert_eq!(resources.clusters.iter().filter(|c| c.name.starts_with("outbound|")).count(), 1000);
+    assert_eq!(
+        resources
+            .clusters
+            .iter()
+            .filter(|c| c.name.starts_with("outbound|"))
+            .count(),
+        1000
+    );
     assert_eq!(resources.routes[0].virtual_hosts.len(), 1001);
 }

@@ -136,7 +136,11 @@ impl Draft {
     /// Remembers the identity of a workload that takes no new traffic.
     fn departing(&mut self, key: &ServiceKey, identity: &Arc<str>) {
         if !identity.is_empty() {
-            self.endpoints.entry(key.clone()).or_default().departing.insert(Arc::clone(identity));
+            self.endpoints
+                .entry(key.clone())
+                .or_default()
+                .departing
+                .insert(Arc::clone(identity));
         }
     }
 

@@ -5,7 +5,9 @@ use api_envoy::envoy::config::cluster::v3::{
     Cluster, cluster::ClusterDiscoveryType, cluster::CustomClusterType, cluster::DiscoveryType,
     cluster::DnsLookupFamily, cluster::LbPolicy,
 };
-use api_envoy::envoy::config::core::v3::{BindConfig, HttpProtocolOptions as CommonOptions, SocketAddress, socket_address};
+use api_envoy::envoy::config::core::v3::{
+    BindConfig, HttpProtocolOptions as CommonOptions, SocketAddress, socket_address,
+};
 use api_envoy::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
     ClusterConfig, cluster_config::ClusterImplementationSpecifier,
 };
@@ -57,7 +59,10 @@ fn passthrough(view: &ProxyView) -> Cluster {
         ..Cluster::default()
     };
     let idle_timeout = Some(wkt::seconds(limits::PASSTHROUGH_IDLE_TIMEOUT_SECONDS));
-    let common = CommonOptions { idle_timeout, ..CommonOptions::default() };
+    let common = CommonOptions {
+        idle_timeout,
+        ..CommonOptions::default()
+    };
     protocol::set(&mut cluster, Some(common), Some(protocol::as_downstream()));
     exchange_metadata(view, &mut cluster);
     cluster
@@ -78,7 +83,9 @@ fn dynamic_dns(view: &ProxyView) -> Cluster {
     let name = names::DYNAMIC_DNS_CLUSTER;
     let config = ClusterConfig {
         allow_insecure_cluster_options: true,
-        cluster_implementation_specifier: Some(ClusterImplementationSpecifier::DnsCacheConfig(dynamic_dns_cache())),
+        cluster_implementation_specifier: Some(ClusterImplementationSpecifier::DnsCacheConfig(
+            dynamic_dns_cache(),
+        )),
         ..ClusterConfig::default()
     };
     Cluster {
@@ -117,6 +124,9 @@ pub(super) fn inbound_source() -> BindConfig {
 /// Workload metadata is exchanged on upstream connections, by proxies that can.
 pub(super) fn exchange_metadata(view: &ProxyView, cluster: &mut Cluster) {
     if view.profile.istio_filters {
-        cluster.filters.push(cluster_filter_any("istio.metadata_exchange", tcp::metadata_exchange_config()));
+        cluster.filters.push(cluster_filter_any(
+            "istio.metadata_exchange",
+            tcp::metadata_exchange_config(),
+        ));
     }
 }

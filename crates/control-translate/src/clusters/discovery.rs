@@ -30,19 +30,31 @@ pub(super) fn kind(view: &ProxyView, service: &ServiceView) -> DiscoveryType {
 }
 
 /// Sets discovery; `false` when the cluster could never have an endpoint and is better left out.
-pub(super) fn apply(cluster: &mut Cluster, kind: DiscoveryType, endpoints: Vec<Endpoint>, mesh: &Mesh) -> bool {
+pub(super) fn apply(
+    cluster: &mut Cluster,
+    kind: DiscoveryType,
+    endpoints: Vec<Endpoint>,
+    mesh: &Mesh,
+) -> bool {
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
     match kind {
         DiscoveryType::Eds => {
-            cluster.eds_cluster_config =
-                Some(EdsClusterConfig { eds_config: Some(ads()), service_name: cluster.name.clone() });
+            cluster.eds_cluster_config = Some(EdsClusterConfig {
+                eds_config: Some(ads()),
+                service_name: cluster.name.clone(),
+            });
         }
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
             if endpoints.is_empty() {
                 return false;
             }
             resolver(cluster, mesh);
-            let view = EndpointView { cluster: cluster.name.as_str().into(), endpoints, spread: Spread::Even, mutual_tls: true };
+            let view = EndpointView {
+                cluster: cluster.name.as_str().into(),
+                endpoints,
+                spread: Spread::Even,
+                mutual_tls: true,
+            };
             cluster.load_assignment = Some(endpoints::build(&view));
         }
         _ => cluster.lb_policy = LbPolicy::ClusterProvided.into(),
@@ -54,7 +66,9 @@ pub(super) fn apply(cluster: &mut Cluster, kind: DiscoveryType, endpoints: Vec<E
 fn resolver(cluster: &mut Cluster, mesh: &Mesh) {
     cluster.dns_lookup_family = DnsLookupFamily::V4Only.into();
     cluster.dns_refresh_rate = mesh.dns_refresh_rate.map(|d| wkt::duration(d.0));
-    cluster.dns_jitter = Some(wkt::duration(Duration::from_millis(limits::DNS_JITTER_MILLISECONDS)));
+    cluster.dns_jitter = Some(wkt::duration(Duration::from_millis(
+        limits::DNS_JITTER_MILLISECONDS,
+    )));
     cluster.respect_dns_ttl = true;
     let config = CaresDnsResolverConfig {
         udp_max_queries: Some(limits::DNS_UDP_MAX_QUERIES),

@@ -37,16 +37,29 @@ fn cluster(view: &ProxyView, inbound: &InboundPort) -> Cluster {
     let mut cluster = Cluster {
         alt_stat_name: names::stat(&cluster_names::inbound(&view.mesh, inbound, &name)),
         name,
-        connect_timeout: Some(wkt::duration(connection_pool::connect_timeout(&policy, &view.mesh))),
+        connect_timeout: Some(wkt::duration(connection_pool::connect_timeout(
+            &policy, &view.mesh,
+        ))),
         circuit_breakers: Some(connection_pool::circuit_breakers(Some(&policy))),
         common_lb_config: Some(CommonLbConfig::default()),
-        metadata: Some(metadata::of(&inbound.service, rule.filter(|r| r.config.spec.traffic_policy.is_some()), "")),
+        metadata: Some(metadata::of(
+            &inbound.service,
+            rule.filter(|r| r.config.spec.traffic_policy.is_some()),
+            "",
+        )),
         ..Cluster::default()
     };
-    protocol::apply(&mut cluster, Role::SidecarInbound, inbound.port.protocol, &policy, &view.mesh);
+    protocol::apply(
+        &mut cluster,
+        Role::SidecarInbound,
+        inbound.port.protocol,
+        &policy,
+        &view.mesh,
+    );
     match view.mesh.inbound_traffic_policy.mode {
         InboundMode::Passthrough => {
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into()));
+            cluster.cluster_discovery_type =
+                Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into()));
             cluster.lb_policy = LbPolicy::ClusterProvided.into();
             cluster.cleanup_interval = Some(wkt::duration(CLEANUP_INTERVAL));
             cluster.upstream_bind_config = Some(builtin::inbound_source());
@@ -61,11 +74,20 @@ fn cluster(view: &ProxyView, inbound: &InboundPort) -> Cluster {
 
 fn localhost(cluster: &str, port: u32) -> ClusterLoadAssignment {
     let address = Some(socket_address(names::LOCALHOST, port));
-    let endpoint = HostIdentifier::Endpoint(Endpoint { address, ..Endpoint::default() });
-    let lb_endpoint = LbEndpoint { host_identifier: Some(endpoint), ..LbEndpoint::default() };
+    let endpoint = HostIdentifier::Endpoint(Endpoint {
+        address,
+        ..Endpoint::default()
+    });
+    let lb_endpoint = LbEndpoint {
+        host_identifier: Some(endpoint),
+        ..LbEndpoint::default()
+    };
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
-        endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![lb_endpoint], ..LocalityLbEndpoints::default() }],
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![lb_endpoint],
+            ..LocalityLbEndpoints::default()
+        }],
         ..ClusterLoadAssignment::default()
     }
 }

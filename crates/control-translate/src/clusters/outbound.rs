@@ -16,8 +16,16 @@ use crate::role::Role;
 pub(super) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<Cluster> {
     let mut clusters = Vec::new();
     for service in &view.services {
-        for port in service.service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
-            let subsets = service.rule.iter().flat_map(|r| r.config.spec.subsets.iter().map(|s| s.name.as_str()));
+        for port in service
+            .service
+            .ports
+            .iter()
+            .filter(|p| p.protocol != Protocol::Udp)
+        {
+            let subsets = service
+                .rule
+                .iter()
+                .flat_map(|r| r.config.spec.subsets.iter().map(|s| s.name.as_str()));
             for subset in std::iter::once("").chain(subsets) {
                 clusters.extend(cluster(view, service, port, subset, diagnostics));
             }
@@ -40,13 +48,25 @@ fn cluster(
     let rule = service.rule.as_deref();
     let mut policy = effective_policy(rule, subset, port.port);
     let defaults = &view.mesh.default_traffic_policy;
-    policy.connection_pool = policy.connection_pool.or_else(|| defaults.connection_pool.clone());
-    policy.outlier_detection = policy.outlier_detection.or_else(|| defaults.outlier_detection.clone());
+    policy.connection_pool = policy
+        .connection_pool
+        .or_else(|| defaults.connection_pool.clone());
+    policy.outlier_detection = policy
+        .outlier_detection
+        .or_else(|| defaults.outlier_detection.clone());
     let name = names::outbound(port.port, subset, &service.service.hostname);
     let mut cluster = Cluster {
-        alt_stat_name: names::stat(&cluster_names::outbound(&view.mesh, &service.service, port, subset, &name)),
+        alt_stat_name: names::stat(&cluster_names::outbound(
+            &view.mesh,
+            &service.service,
+            port,
+            subset,
+            &name,
+        )),
         name,
-        connect_timeout: Some(wkt::duration(connection_pool::connect_timeout(&policy, &view.mesh))),
+        connect_timeout: Some(wkt::duration(connection_pool::connect_timeout(
+            &policy, &view.mesh,
+        ))),
         circuit_breakers: Some(connection_pool::circuit_breakers(Some(&policy))),
         upstream_connection_options: connection_pool::keepalive(&policy, &view.mesh),
         outlier_detection: policy.outlier_detection.as_ref().map(outlier_detection::build),
@@ -55,20 +75,40 @@ fn cluster(
     };
     load_balancing::apply(&mut cluster, &policy, &service.service, &view.mesh);
     let found = load_balancing::discovery(&policy, discovery::kind(view, service));
-    if !discovery::apply(&mut cluster, found, dns_endpoints(service, port.port, subset), &view.mesh) {
+    if !discovery::apply(
+        &mut cluster,
+        found,
+        dns_endpoints(service, port.port, subset),
+        &view.mesh,
+    ) {
         return None;
     }
     let http2 = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
-    let upstream = Upstream { view, service, port: port.port, subset, discovery: found, http2 };
+    let upstream = Upstream {
+        view,
+        service,
+        port: port.port,
+        subset,
+        discovery: found,
+        http2,
+    };
     builtin::exchange_metadata(view, &mut cluster);
     upstream_tls::apply(&mut cluster, &upstream, &policy, diagnostics).then_some(cluster)
 }
 
 /// The endpoints of a subset of a service that is resolved by DNS.
 fn dns_endpoints(service: &ServiceView, port: u32, subset: &str) -> Vec<Endpoint> {
-    let all = service.dns_endpoints.iter().find(|(p, _)| *p == port).map(|(_, list)| list.as_slice());
+    let all = service
+        .dns_endpoints
+        .iter()
+        .find(|(p, _)| *p == port)
+        .map(|(_, list)| list.as_slice());
     let rule = service.rule.as_deref();
-    let labels = rule.and_then(|r| r.config.spec.subsets.iter().find(|s| s.name == subset)).map(|s| &s.labels);
-    let selected = |e: &&Endpoint| labels.is_none_or(|l| subset.is_empty() || kubernetes::selects(l, &e.workload.labels));
+    let labels = rule
+        .and_then(|r| r.config.spec.subsets.iter().find(|s| s.name == subset))
+        .map(|s| &s.labels);
+    let selected = |e: &&Endpoint| {
+        labels.is_none_or(|l| subset.is_empty() || kubernetes::selects(l, &e.workload.labels))
+    };
     all.unwrap_or_default().iter().filter(selected).cloned().collect()
 }

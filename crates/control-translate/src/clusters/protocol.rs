@@ -8,7 +8,8 @@ use api_envoy::envoy::config::core::v3::{
 use api_envoy::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions,
     http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+        explicit_http_config::ProtocolConfig,
     },
 };
 use api_envoy::wkt;
@@ -32,22 +33,34 @@ pub(super) fn as_downstream() -> UpstreamProtocolOptions {
 }
 
 fn explicit(config: ProtocolConfig) -> UpstreamProtocolOptions {
-    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+        protocol_config: Some(config),
+    })
 }
 
 /// Sets the options; without any, Envoy's default (HTTP/1.1) stays.
-pub(super) fn set(cluster: &mut Cluster, common: Option<CommonOptions>, version: Option<UpstreamProtocolOptions>) {
+pub(super) fn set(
+    cluster: &mut Cluster,
+    common: Option<CommonOptions>,
+    version: Option<UpstreamProtocolOptions>,
+) {
     if common.is_none() && version.is_none() {
         return;
     }
     // Options without a version would be refused; HTTP/1.1 is what no version means.
-    let version = version.unwrap_or_else(|| explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())));
+    let version = version.unwrap_or_else(|| {
+        explicit(ProtocolConfig::HttpProtocolOptions(
+            Http1ProtocolOptions::default(),
+        ))
+    });
     let options = HttpProtocolOptions {
         common_http_protocol_options: common,
         upstream_protocol_options: Some(version),
         ..HttpProtocolOptions::default()
     };
-    cluster.typed_extension_protocol_options.insert(KEY.to_owned(), any::pack(&options));
+    cluster
+        .typed_extension_protocol_options
+        .insert(KEY.to_owned(), any::pack(&options));
 }
 
 /// Sets the options for a port of this protocol under this policy; says whether the cluster speaks HTTP/2 only.
@@ -58,11 +71,16 @@ pub(super) fn apply(
     policy: &TrafficPolicy,
     mesh: &Mesh,
 ) -> bool {
-    let http = policy.connection_pool.as_ref().and_then(|pool| pool.http.as_ref());
+    let http = policy
+        .connection_pool
+        .as_ref()
+        .and_then(|pool| pool.http.as_ref());
     let outbound = !role.is_inbound();
     let http2 = protocol.is_http2() || (outbound && protocol == Protocol::Http && upgrades(http, mesh));
     let version = if http2 {
-        Some(explicit(ProtocolConfig::Http2ProtocolOptions(http2_options(http.filter(|_| outbound)))))
+        Some(explicit(ProtocolConfig::Http2ProtocolOptions(http2_options(
+            http.filter(|_| outbound),
+        ))))
     } else if (protocol.is_sniffed() && role != Role::Gateway)
         || (outbound && protocol == Protocol::Http && http.is_some_and(|h| h.use_client_protocol))
     {
@@ -84,7 +102,9 @@ fn upgrades(http: Option<&HttpSettings>, mesh: &Mesh) -> bool {
 }
 
 fn http2_options(http: Option<&HttpSettings>) -> Http2ProtocolOptions {
-    let Some(http) = http else { return Http2ProtocolOptions::default() };
+    let Some(http) = http else {
+        return Http2ProtocolOptions::default();
+    };
     Http2ProtocolOptions {
         max_concurrent_streams: u32::try_from(http.max_concurrent_streams).ok().filter(|n| *n > 0),
         connection_keepalive: http.http2_keep_alive.as_ref().map(|k| KeepaliveSettings {

@@ -4,7 +4,9 @@ use api_envoy::envoy::config::cluster::v3::{
     Cluster,
     cluster::{DiscoveryType, TransportSocketMatch},
 };
-use api_envoy::envoy::config::core::v3::{ProxyProtocolConfig, TransportSocket, proxy_protocol_config::Version};
+use api_envoy::envoy::config::core::v3::{
+    ProxyProtocolConfig, TransportSocket, proxy_protocol_config::Version,
+};
 use api_envoy::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use api_envoy::wkt;
 use api_istio::networking::{ClientTlsMode, ProxyProtocolVersion, TrafficPolicy};
@@ -33,10 +35,17 @@ pub(super) fn apply(
     policy: &TrafficPolicy,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> bool {
-    let Upstream { view, service, discovery, .. } = *upstream;
+    let Upstream {
+        view,
+        service,
+        discovery,
+        ..
+    } = *upstream;
     match policy.tls.as_ref().map(|tls| tls.mode) {
         Some(ClientTlsMode::Disable) => {}
-        Some(ClientTlsMode::IstioMutual) if view.identity => cluster.transport_socket = Some(upstream.mutual()),
+        Some(ClientTlsMode::IstioMutual) if view.identity => {
+            cluster.transport_socket = Some(upstream.mutual())
+        }
         // Without identities there is no mutual TLS to ask for; both sides agree on plain text.
         Some(ClientTlsMode::IstioMutual) => {}
         Some(mode @ (ClientTlsMode::Simple | ClientTlsMode::Mutual)) => {
@@ -66,14 +75,20 @@ fn announce_client(cluster: &mut Cluster, version: ProxyProtocolVersion) {
     };
     let wrap = |inner: TransportSocket| {
         let config = ProxyProtocolUpstreamTransport {
-            config: Some(ProxyProtocolConfig { version: version.into(), ..ProxyProtocolConfig::default() }),
+            config: Some(ProxyProtocolConfig {
+                version: version.into(),
+                ..ProxyProtocolConfig::default()
+            }),
             transport_socket: Some(inner),
             ..ProxyProtocolUpstreamTransport::default()
         };
         transport_socket("envoy.transport_sockets.upstream_proxy_protocol", &config)
     };
     if cluster.transport_socket_matches.is_empty() {
-        let plain = || TransportSocket { name: "raw_buffer".to_owned(), ..mutual_tls::raw_buffer() };
+        let plain = || TransportSocket {
+            name: "raw_buffer".to_owned(),
+            ..mutual_tls::raw_buffer()
+        };
         cluster.transport_socket = Some(wrap(cluster.transport_socket.take().unwrap_or_else(plain)));
     }
     for socket in &mut cluster.transport_socket_matches {
@@ -106,7 +121,10 @@ impl Upstream<'_> {
 
 fn unsupported(upstream: &Upstream<'_>, mode: ClientTlsMode) -> Option<Diagnostic> {
     let rule = upstream.service.rule.as_ref()?;
-    let message = format!("TLS mode {mode} towards {} is not available in this version", upstream.service.service.hostname);
+    let message = format!(
+        "TLS mode {mode} towards {} is not available in this version",
+        upstream.service.service.hostname
+    );
     Some(
         Diagnostic::new(Code::SchemaWarning, rule.config.resource(), message)
             .at("spec.trafficPolicy.tls.mode")

@@ -32,10 +32,18 @@ const SETS: &[(&str, &[&str])] = &[
 ];
 
 /// Filters and fields of telemetry.
-const TELEMETRY_FILTERS: &[&str] = &["istio.stats", "istio.metadata_exchange", "envoy.filters.http.grpc_stats"];
+const TELEMETRY_FILTERS: &[&str] = &[
+    "istio.stats",
+    "istio.metadata_exchange",
+    "envoy.filters.http.grpc_stats",
+];
 const TELEMETRY_FIELDS: &[&str] = &["tracing", "accessLog", "requestIdExtension"];
 /// Fields of mutual TLS.
-const MTLS_FIELDS: &[&str] = &["transportSocket", "transportSocketMatches", "envoy.transport_socket_match"];
+const MTLS_FIELDS: &[&str] = &[
+    "transportSocket",
+    "transportSocketMatches",
+    "envoy.transport_socket_match",
+];
 const MTLS_FILTERS: &[&str] = &["istio.alpn"];
 
 /// Where two lists of resources differ.
@@ -45,7 +53,11 @@ pub(super) fn resources(type_: &str, recorded: Value, ours: Vec<Value>, without:
         list.into_iter()
             .map(|mut resource| {
                 strip(&mut resource, without);
-                let name = resource.get(key).and_then(Value::as_str).unwrap_or("table").to_owned();
+                let name = resource
+                    .get(key)
+                    .and_then(Value::as_str)
+                    .unwrap_or("table")
+                    .to_owned();
                 (name, resource)
             })
             .collect()
@@ -59,7 +71,11 @@ pub(super) fn resources(type_: &str, recorded: Value, ours: Vec<Value>, without:
             Some(own) => values(name, resource, own, &mut differences),
         }
     }
-    differences.extend(ours.keys().filter(|n| !recorded.contains_key(*n)).map(|n| format!("{n}: not recorded")));
+    differences.extend(
+        ours.keys()
+            .filter(|n| !recorded.contains_key(*n))
+            .map(|n| format!("{n}: not recorded")),
+    );
     if differences.len() > MAX_DIFFERENCES {
         let rest = differences.len() - MAX_DIFFERENCES;
         differences.truncate(MAX_DIFFERENCES);
@@ -91,7 +107,10 @@ fn strip(value: &mut Value, without: &[Without]) {
         // 100.0 and 100 are the same number.
         #[allow(clippy::cast_possible_truncation)]
         Value::Number(number) => {
-            if let Some(whole) = number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 1e15) {
+            if let Some(whole) = number
+                .as_f64()
+                .filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 1e15)
+            {
                 *number = (whole as i64).into();
             }
         }
@@ -100,7 +119,10 @@ fn strip(value: &mut Value, without: &[Without]) {
     if let Value::Object(map) = value {
         // A list that held nothing else would differ from one that was never there.
         map.retain(|key, value| {
-            let filters = matches!(key.as_str(), "filters" | "httpFilters" | "listenerFilters" | "accessLog");
+            let filters = matches!(
+                key.as_str(),
+                "filters" | "httpFilters" | "listenerFilters" | "accessLog"
+            );
             !(filters && value.as_array().is_some_and(Vec::is_empty))
         });
     }
@@ -113,7 +135,10 @@ fn left_out(list: &str, element: &Value, mtls: bool, telemetry: bool) -> bool {
     }
     // Inbound chains that differ from others by mutual TLS only.
     mtls && list == "filterChains"
-        && element.pointer("/filterChainMatch/transportProtocol").and_then(Value::as_str) == Some("tls")
+        && element
+            .pointer("/filterChainMatch/transportProtocol")
+            .and_then(Value::as_str)
+            == Some("tls")
 }
 
 fn values(path: &str, recorded: &Value, ours: &Value, differences: &mut Vec<String>) {
@@ -121,11 +146,20 @@ fn values(path: &str, recorded: &Value, ours: &Value, differences: &mut Vec<Stri
         (Value::Object(recorded), Value::Object(ours)) => objects(path, recorded, ours, differences),
         (Value::Array(recorded), Value::Array(ours)) => lists(path, recorded, ours, differences),
         _ if recorded == ours => {}
-        _ => differences.push(format!("{path}: recorded {}, ours {}", shown(recorded), shown(ours))),
+        _ => differences.push(format!(
+            "{path}: recorded {}, ours {}",
+            shown(recorded),
+            shown(ours)
+        )),
     }
 }
 
-fn objects(path: &str, recorded: &Map<String, Value>, ours: &Map<String, Value>, differences: &mut Vec<String>) {
+fn objects(
+    path: &str,
+    recorded: &Map<String, Value>,
+    ours: &Map<String, Value>,
+    differences: &mut Vec<String>,
+) {
     for (key, value) in recorded {
         match ours.get(key) {
             Some(own) => values(&format!("{path}.{key}"), value, own, differences),
@@ -156,22 +190,36 @@ fn lists(path: &str, recorded: &[Value], ours: &[Value], differences: &mut Vec<S
 
 fn sets(path: &str, keys: &[&str], recorded: &[Value], ours: &[Value], differences: &mut Vec<String>) {
     let same = |a: &Value, b: &Value| {
-        if keys.is_empty() { a == b } else { keys.iter().all(|key| a.get(key) == b.get(key)) }
+        if keys.is_empty() {
+            a == b
+        } else {
+            keys.iter().all(|key| a.get(key) == b.get(key))
+        }
     };
     let mut rest: Vec<&Value> = ours.iter().collect();
     for value in recorded {
         // Of several partners the equal one is the partner.
-        let partner = rest.iter().position(|own| *own == value).or_else(|| rest.iter().position(|own| same(value, own)));
+        let partner = rest
+            .iter()
+            .position(|own| *own == value)
+            .or_else(|| rest.iter().position(|own| same(value, own)));
         match partner {
             Some(position) => {
                 let own = rest.swap_remove(position);
-                let label = keys.first().and_then(|k| value.get(k)).map(shown).unwrap_or_default();
+                let label = keys
+                    .first()
+                    .and_then(|k| value.get(k))
+                    .map(shown)
+                    .unwrap_or_default();
                 values(&format!("{path}[{label}]"), value, own, differences);
             }
             None => differences.push(format!("{path}: recorded {}, ours absent", shown(value))),
         }
     }
-    differences.extend(rest.into_iter().map(|own| format!("{path}: recorded absent, ours {}", shown(own))));
+    differences.extend(
+        rest.into_iter()
+            .map(|own| format!("{path}: recorded absent, ours {}", shown(own))),
+    );
 }
 
 fn shown(value: &Value) -> String {
@@ -189,19 +237,29 @@ mod tests {
 
     #[test]
     fn order_counts_only_where_it_has_meaning() {
-        let recorded = json!([{"name": "r", "domains": ["a", "b"], "routes": [{"name": "1"}, {"name": "2"}]}]);
+        let recorded =
+            json!([{"name": "r", "domains": ["a", "b"], "routes": [{"name": "1"}, {"name": "2"}]}]);
         let domains = json!({"name": "r", "domains": ["b", "a"], "routes": [{"name": "1"}, {"name": "2"}]});
-        assert_eq!(resources("rds", recorded.clone(), vec![domains], &[]), Vec::<String>::new());
+        assert_eq!(
+            resources("rds", recorded.clone(), vec![domains], &[]),
+            Vec::<String>::new()
+        );
         let routes = json!({"name": "r", "domains": ["a", "b"], "routes": [{"name": "2"}, {"name": "1"}]});
         assert_eq!(
             resources("rds", recorded, vec![routes], &[]),
-            ["r.routes[0].name: recorded \"1\", ours \"2\"", "r.routes[1].name: recorded \"2\", ours \"1\""]
+            [
+                "r.routes[0].name: recorded \"1\", ours \"2\"",
+                "r.routes[1].name: recorded \"2\", ours \"1\""
+            ]
         );
     }
 
     #[test]
     fn missing_and_surplus_resources_are_differences() {
         let recorded = json!([{"name": "a"}]);
-        assert_eq!(resources("cds", recorded, vec![json!({"name": "b"})], &[]), ["a: missing", "b: not recorded"]);
+        assert_eq!(
+            resources("cds", recorded, vec![json!({"name": "b"})], &[]),
+            ["a: missing", "b: not recorded"]
+        );
     }
 }

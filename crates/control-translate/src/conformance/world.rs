@@ -36,7 +36,10 @@ pub(super) fn json(file: &Path) -> Result<Value, RecordingError> {
 
 /// The world of a scenario.
 pub(super) fn load(dir: &Path, scenario: &str) -> Result<Objects, RecordingError> {
-    let mut objects = Objects::new(Settings { identity: true, ..Settings::default() });
+    let mut objects = Objects::new(Settings {
+        identity: true,
+        ..Settings::default()
+    });
     let scenario = dir.join(scenario);
     let mut mesh = documents(&dir.join("mesh-base.yaml"))?.pop().unwrap_or_default();
     if scenario.join("mesh.yaml").exists() {
@@ -77,7 +80,13 @@ fn documents(file: &Path) -> Result<Vec<Value>, RecordingError> {
 /// Applies objects of kinds the mesh reads; others take no part in the comparison.
 fn apply(objects: &mut Objects, documents: Vec<Value>, created: &str) {
     for mut document in documents {
-        let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            document
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let kind = Kind::parse(&text("apiVersion"), &text("kind"));
         if let Some(kind) = kind {
             document["metadata"]["creationTimestamp"] = created.into();

@@ -19,7 +19,12 @@ pub(crate) fn circuit_breakers(policy: Option<&TrafficPolicy>) -> CircuitBreaker
     let tcp = pool.and_then(|p| p.tcp.as_ref());
     let http = pool.and_then(|p| p.http.as_ref());
     let limit = |value: Option<i32>| {
-        Some(value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(UNLIMITED))
+        Some(
+            value
+                .and_then(|v| u32::try_from(v).ok())
+                .filter(|v| *v > 0)
+                .unwrap_or(UNLIMITED),
+        )
     };
     let thresholds = Thresholds {
         max_connections: limit(tcp.map(|t| t.max_connections)),
@@ -29,7 +34,10 @@ pub(crate) fn circuit_breakers(policy: Option<&TrafficPolicy>) -> CircuitBreaker
         retry_budget: policy.and_then(|p| p.retry_budget.as_ref()).map(retry_budget),
         ..Thresholds::default()
     };
-    CircuitBreakers { thresholds: vec![thresholds], per_host_thresholds: Vec::new() }
+    CircuitBreakers {
+        thresholds: vec![thresholds],
+        per_host_thresholds: Vec::new(),
+    }
 }
 
 fn retry_budget(budget: &RetryBudget) -> thresholds::RetryBudget {
@@ -42,13 +50,19 @@ fn retry_budget(budget: &RetryBudget) -> thresholds::RetryBudget {
 
 /// The time a connection may take to come up.
 pub(crate) fn connect_timeout(policy: &TrafficPolicy, mesh: &Mesh) -> Duration {
-    let own = policy.connection_pool.as_ref().and_then(|p| p.tcp.as_ref()?.connect_timeout);
+    let own = policy
+        .connection_pool
+        .as_ref()
+        .and_then(|p| p.tcp.as_ref()?.connect_timeout);
     own.unwrap_or_else(|| mesh.connect_timeout()).0
 }
 
 /// TCP keepalive of the policy, else of the mesh.
 pub(crate) fn keepalive(policy: &TrafficPolicy, mesh: &Mesh) -> Option<UpstreamConnectionOptions> {
-    let own = policy.connection_pool.as_ref().and_then(|p| p.tcp.as_ref()?.tcp_keepalive.as_ref());
+    let own = policy
+        .connection_pool
+        .as_ref()
+        .and_then(|p| p.tcp.as_ref()?.tcp_keepalive.as_ref());
     let keepalive = own.or(mesh.tcp_keepalive.as_ref())?;
     Some(UpstreamConnectionOptions {
         tcp_keepalive: Some(keepalive_settings(keepalive)),
@@ -69,7 +83,9 @@ fn keepalive_settings(keepalive: &Keepalive) -> TcpKeepalive {
 pub(crate) fn common_options(policy: &TrafficPolicy) -> Option<HttpProtocolOptions> {
     let pool = policy.connection_pool.as_ref()?;
     let http = pool.http.as_ref();
-    let max_requests = http.and_then(|h| u32::try_from(h.max_requests_per_connection).ok()).filter(|n| *n > 0);
+    let max_requests = http
+        .and_then(|h| u32::try_from(h.max_requests_per_connection).ok())
+        .filter(|n| *n > 0);
     let idle = http.and_then(|h| h.idle_timeout);
     let lifetime = pool.tcp.as_ref().and_then(|t| t.max_connection_duration);
     let http2 = http.is_some_and(|h| h.max_concurrent_streams > 0 || h.http2_keep_alive.is_some());

@@ -11,12 +11,19 @@ use control_snapshot::{ServiceView, spread::effective_policy};
 /// The hash policy of a route to a subset and port of a service.
 pub(crate) fn of_destination(service: &ServiceView, subset: &str, port: u32) -> Option<HashPolicy> {
     let policy = effective_policy(service.rule.as_deref(), subset, port);
-    policy.load_balancer.as_ref().and_then(|lb| lb.consistent_hash.as_ref()).and_then(build)
+    policy
+        .load_balancer
+        .as_ref()
+        .and_then(|lb| lb.consistent_hash.as_ref())
+        .and_then(build)
 }
 
 fn build(hash: &ConsistentHashLb) -> Option<HashPolicy> {
     let specifier = if let Some(name) = &hash.http_header_name {
-        PolicySpecifier::Header(Header { header_name: name.clone(), ..Header::default() })
+        PolicySpecifier::Header(Header {
+            header_name: name.clone(),
+            ..Header::default()
+        })
     } else if let Some(cookie) = &hash.http_cookie {
         let attribute = |a: &api_istio::networking::CookieAttribute| CookieAttribute {
             name: a.name.clone(),
@@ -35,5 +42,8 @@ fn build(hash: &ConsistentHashLb) -> Option<HashPolicy> {
     } else {
         return None;
     };
-    Some(HashPolicy { policy_specifier: Some(specifier), ..HashPolicy::default() })
+    Some(HashPolicy {
+        policy_specifier: Some(specifier),
+        ..HashPolicy::default()
+    })
 }

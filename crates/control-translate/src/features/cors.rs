@@ -24,7 +24,10 @@ pub(crate) fn build(policy: &Policy) -> CorsPolicy {
         allow_methods: policy.allow_methods.join(","),
         allow_headers: policy.allow_headers.join(","),
         expose_headers: policy.expose_headers.join(","),
-        max_age: policy.max_age.map(|d| d.0.as_secs().to_string()).unwrap_or_default(),
+        max_age: policy
+            .max_age
+            .map(|d| d.0.as_secs().to_string())
+            .unwrap_or_default(),
         allow_credentials: policy.allow_credentials,
         filter_enabled: Some(RuntimeFractionalPercent {
             default_value: Some(hundredths(100)),

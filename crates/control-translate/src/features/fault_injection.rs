@@ -39,7 +39,10 @@ pub(crate) fn build(fault: &HttpFaultInjection) -> HttpFault {
 fn delay(delay: &Delay) -> Option<FaultDelay> {
     let duration = delay.fixed_delay?;
     let percent = u32::try_from(delay.percent).unwrap_or(0);
-    let percentage = delay.percentage.as_ref().map_or_else(|| hundredths(percent), percentage);
+    let percentage = delay
+        .percentage
+        .as_ref()
+        .map_or_else(|| hundredths(percent), percentage);
     Some(FaultDelay {
         percentage: Some(percentage),
         fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(wkt::duration(duration.0))),
@@ -70,10 +73,16 @@ fn percentage(percent: &Percent) -> FractionalPercent {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Clamped to 0..=100 first.
 pub(crate) fn millionths(percent: f64) -> FractionalPercent {
     let numerator = (percent.clamp(0.0, 100.0) * 10_000.0).round() as u32;
-    FractionalPercent { numerator, denominator: DenominatorType::Million.into() }
+    FractionalPercent {
+        numerator,
+        denominator: DenominatorType::Million.into(),
+    }
 }
 
 /// A whole percentage.
 pub(crate) fn hundredths(percent: u32) -> FractionalPercent {
-    FractionalPercent { numerator: percent, denominator: DenominatorType::Hundred.into() }
+    FractionalPercent {
+        numerator: percent,
+        denominator: DenominatorType::Hundred.into(),
+    }
 }

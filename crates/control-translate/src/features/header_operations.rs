@@ -20,7 +20,9 @@ pub(crate) struct Operations {
 
 /// Translates the operations of a route or destination.
 pub(crate) fn translate(headers: Option<&Headers>) -> Operations {
-    let Some(headers) = headers else { return Operations::default() };
+    let Some(headers) = headers else {
+        return Operations::default();
+    };
     let mut out = Operations::default();
     if let Some(request) = &headers.request {
         out.request_add = additions(request);
@@ -37,22 +39,35 @@ pub(crate) fn translate(headers: Option<&Headers>) -> Operations {
 /// Replacements first, then additions to them; each sorted by name.
 fn additions(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
     let set = options(&operations.set, HeaderAppendAction::OverwriteIfExistsOrAdd);
-    set.chain(options(&operations.add, HeaderAppendAction::AppendIfExistsOrAdd)).collect()
+    set.chain(options(&operations.add, HeaderAppendAction::AppendIfExistsOrAdd))
+        .collect()
 }
 
 fn options(
     headers: &BTreeMap<String, String>,
     action: HeaderAppendAction,
 ) -> impl Iterator<Item = HeaderValueOption> {
-    headers.iter().filter(|(key, _)| !is_internal(key)).map(move |(key, value)| HeaderValueOption {
-        header: Some(HeaderValue { key: key.clone(), value: value.clone(), ..HeaderValue::default() }),
-        append_action: action.into(),
-        ..HeaderValueOption::default()
-    })
+    headers
+        .iter()
+        .filter(|(key, _)| !is_internal(key))
+        .map(move |(key, value)| HeaderValueOption {
+            header: Some(HeaderValue {
+                key: key.clone(),
+                value: value.clone(),
+                ..HeaderValue::default()
+            }),
+            append_action: action.into(),
+            ..HeaderValueOption::default()
+        })
 }
 
 fn removals(operations: &HeaderOperations) -> Vec<String> {
-    operations.remove.iter().filter(|key| !is_internal(key)).cloned().collect()
+    operations
+        .remove
+        .iter()
+        .filter(|key| !is_internal(key))
+        .cloned()
+        .collect()
 }
 
 /// Pseudo-headers and the host are not headers to Envoy.
@@ -62,7 +77,10 @@ fn is_internal(key: &str) -> bool {
 
 fn authority(headers: &BTreeMap<String, String>) -> Option<String> {
     let is_authority = |key: &str| key.eq_ignore_ascii_case(":authority") || key.eq_ignore_ascii_case("host");
-    headers.iter().find(|(key, _)| is_authority(key)).map(|(_, value)| value.clone())
+    headers
+        .iter()
+        .find(|(key, _)| is_authority(key))
+        .map(|(_, value)| value.clone())
 }
 
 #[cfg(test)]
@@ -77,9 +95,16 @@ mod tests {
             add: [pair("x-b", "2")].into(),
             remove: vec!["x-c".to_owned(), ":method".to_owned()],
         };
-        let operations = translate(Some(&Headers { request: Some(request), response: None }));
+        let operations = translate(Some(&Headers {
+            request: Some(request),
+            response: None,
+        }));
         assert_eq!(operations.authority.as_deref(), Some("new.test"));
-        let names: Vec<_> = operations.request_add.iter().filter_map(|h| Some(&h.header.as_ref()?.key)).collect();
+        let names: Vec<_> = operations
+            .request_add
+            .iter()
+            .filter_map(|h| Some(&h.header.as_ref()?.key))
+            .collect();
         assert_eq!(names, ["x-a", "x-b"]);
         assert_eq!(operations.request_remove, ["x-c"]);
     }

@@ -3,8 +3,8 @@
 use api_envoy::envoy::config::cluster::v3::{
     Cluster,
     cluster::{
-        CommonLbConfig, DiscoveryType, LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig,
-        RoundRobinLbConfig, SlowStartConfig,
+        CommonLbConfig, DiscoveryType, LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig,
+        RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
         common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig},
     },
 };
@@ -29,8 +29,15 @@ pub(crate) fn apply(cluster: &mut Cluster, policy: &TrafficPolicy, service: &Ser
 
 /// `PASSTHROUGH` means the address the application dialled, whatever the service's own discovery is.
 pub(crate) fn discovery(policy: &TrafficPolicy, of_service: DiscoveryType) -> DiscoveryType {
-    let passthrough = policy.load_balancer.as_ref().is_some_and(|lb| lb.simple == Some(SimpleLb::Passthrough));
-    if passthrough { DiscoveryType::OriginalDst } else { of_service }
+    let passthrough = policy
+        .load_balancer
+        .as_ref()
+        .is_some_and(|lb| lb.simple == Some(SimpleLb::Passthrough));
+    if passthrough {
+        DiscoveryType::OriginalDst
+    } else {
+        of_service
+    }
 }
 
 fn simple(cluster: &mut Cluster, settings: Option<&LoadBalancerSettings>) {
@@ -45,7 +52,9 @@ fn simple(cluster: &mut Cluster, settings: Option<&LoadBalancerSettings>) {
     cluster.lb_config = slow_start.and_then(|slow_start| {
         let slow_start_config = Some(slow_start);
         match policy {
-            LbPolicy::RoundRobin => Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config })),
+            LbPolicy::RoundRobin => Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig {
+                slow_start_config,
+            })),
             LbPolicy::LeastRequest => Some(LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
                 slow_start_config,
                 ..LeastRequestLbConfig::default()
@@ -70,17 +79,25 @@ fn slow_start(settings: &LoadBalancerSettings) -> Option<SlowStartConfig> {
         });
     }
     let window = settings.warmup_duration_secs?;
-    Some(SlowStartConfig { slow_start_window: Some(wkt::duration(window.0)), ..SlowStartConfig::default() })
+    Some(SlowStartConfig {
+        slow_start_window: Some(wkt::duration(window.0)),
+        ..SlowStartConfig::default()
+    })
 }
 
 fn consistent_hash(cluster: &mut Cluster, hash: &ConsistentHashLb) {
     if let Some(maglev) = &hash.maglev {
         cluster.lb_policy = LbPolicy::Maglev.into();
         let table_size = Some(maglev.table_size).filter(|n| *n > 0);
-        cluster.lb_config = table_size.map(|n| LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: Some(n) }));
+        cluster.lb_config =
+            table_size.map(|n| LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: Some(n) }));
         return;
     }
-    let ring = hash.ring_hash.as_ref().map(|r| r.minimum_ring_size).filter(|n| *n > 0);
+    let ring = hash
+        .ring_hash
+        .as_ref()
+        .map(|r| r.minimum_ring_size)
+        .filter(|n| *n > 0);
     let deprecated = Some(hash.minimum_ring_size).filter(|n| *n > 0);
     cluster.lb_policy = LbPolicy::RingHash.into();
     cluster.lb_config = Some(LbConfig::RingHashLbConfig(RingHashLbConfig {
@@ -91,13 +108,22 @@ fn consistent_hash(cluster: &mut Cluster, hash: &ConsistentHashLb) {
 
 /// Unhealthy endpoints are part of EDS, so "panic" (using them all the same) must be off unless it is asked for.
 fn common(policy: &TrafficPolicy, service: &Service, mesh: &Mesh) -> CommonLbConfig {
-    let minimum = policy.outlier_detection.as_ref().map_or(0, |o| o.min_health_percent);
-    let locality = policy.load_balancer.as_ref().and_then(|lb| lb.locality_lb_setting.as_ref());
+    let minimum = policy
+        .outlier_detection
+        .as_ref()
+        .map_or(0, |o| o.min_health_percent);
+    let locality = policy
+        .load_balancer
+        .as_ref()
+        .and_then(|lb| lb.locality_lb_setting.as_ref());
     let by_locality = spread::setting(service, locality, mesh).is_some();
     CommonLbConfig {
-        healthy_panic_threshold: Some(Percent { value: f64::from(minimum.max(0)) }),
-        locality_config_specifier: by_locality
-            .then_some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
+        healthy_panic_threshold: Some(Percent {
+            value: f64::from(minimum.max(0)),
+        }),
+        locality_config_specifier: by_locality.then_some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
+            LocalityWeightedLbConfig {},
+        )),
         ..CommonLbConfig::default()
     }
 }

@@ -32,7 +32,10 @@ pub(crate) fn build(route: &HttpRoute, cluster: impl Fn(&Destination) -> String)
 fn policy(cluster: String, share: FractionalPercent) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
         cluster,
-        runtime_fraction: Some(RuntimeFractionalPercent { default_value: Some(share), ..Default::default() }),
+        runtime_fraction: Some(RuntimeFractionalPercent {
+            default_value: Some(share),
+            ..Default::default()
+        }),
         trace_sampled: Some(false),
         disable_shadow_host_suffix_append: true,
         ..RequestMirrorPolicy::default()

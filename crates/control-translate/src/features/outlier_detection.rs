@@ -25,7 +25,9 @@ pub(crate) fn build(settings: &Settings) -> OutlierDetection {
     if settings.split_external_local_origin_errors {
         out.split_external_local_origin_errors = true;
         out.enforcing_local_origin_success_rate = Some(0);
-        let local = settings.consecutive_local_origin_failures.filter(|count| *count > 0);
+        let local = settings
+            .consecutive_local_origin_failures
+            .filter(|count| *count > 0);
         out.consecutive_local_origin_failure = local;
         out.enforcing_consecutive_local_origin_failure = enforced(local);
     }

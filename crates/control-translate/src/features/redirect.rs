@@ -34,7 +34,11 @@ fn port(redirect: &HttpRedirect, listener_port: u32, tls: bool) -> u32 {
         (None, _) => return 0,
     };
     let own = if tls { "https" } else { "http" };
-    let scheme = if redirect.scheme.is_empty() { own } else { &redirect.scheme };
+    let scheme = if redirect.scheme.is_empty() {
+        own
+    } else {
+        &redirect.scheme
+    };
     match (scheme, port) {
         ("http", 80) | ("https", 443) => 0,
         _ => port,
@@ -71,7 +75,10 @@ mod tests {
     #[test]
     fn the_request_port_is_that_of_the_listener() {
         let derive_port = Some(RedirectPortSelection::FromRequestPort);
-        let redirect = HttpRedirect { derive_port, ..HttpRedirect::default() };
+        let redirect = HttpRedirect {
+            derive_port,
+            ..HttpRedirect::default()
+        };
         assert_eq!(build(&redirect, 9080, false).port_redirect, 9080);
         assert_eq!(build(&redirect, 80, false).port_redirect, 0);
     }

@@ -6,9 +6,7 @@ use api_envoy::envoy::config::route::v3::{
     HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
     query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
 };
-use api_envoy::envoy::r#type::matcher::v3::{
-    RegexMatcher, StringMatcher, string_matcher::MatchPattern,
-};
+use api_envoy::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern};
 use api_istio::networking::{HttpMatchRequest, StringMatch, StringMatchKind};
 use control_snapshot::{Profile, kubernetes::selects};
 
@@ -58,16 +56,35 @@ pub(crate) struct Unsupported(pub(crate) &'static str);
 pub(crate) fn translate(request: Option<&HttpMatchRequest>) -> Result<RouteMatch, Unsupported> {
     let everything = PathSpecifier::Prefix("/".to_owned());
     let Some(request) = request else {
-        return Ok(RouteMatch { path_specifier: Some(everything), ..RouteMatch::default() });
+        return Ok(RouteMatch {
+            path_specifier: Some(everything),
+            ..RouteMatch::default()
+        });
     };
-    let claims = |headers: &BTreeMap<String, StringMatch>| headers.keys().any(|k| k.starts_with(CLAIM_PREFIX));
+    let claims =
+        |headers: &BTreeMap<String, StringMatch>| headers.keys().any(|k| k.starts_with(CLAIM_PREFIX));
     if claims(&request.headers) || claims(&request.without_headers) {
-        return Err(Unsupported("routing by claims of a token is not available in this version"));
+        return Err(Unsupported(
+            "routing by claims of a token is not available in this version",
+        ));
     }
-    let mut headers: Vec<_> = request.headers.iter().map(|(name, value)| header(name, value, false)).collect();
-    headers.extend(request.without_headers.iter().map(|(name, value)| header(name, value, true)));
+    let mut headers: Vec<_> = request
+        .headers
+        .iter()
+        .map(|(name, value)| header(name, value, false))
+        .collect();
+    headers.extend(
+        request
+            .without_headers
+            .iter()
+            .map(|(name, value)| header(name, value, true)),
+    );
     headers.sort_by(|a, b| a.name.cmp(&b.name));
-    let pseudo = [(":method", &request.method), (":authority", &request.authority), (":scheme", &request.scheme)];
+    let pseudo = [
+        (":method", &request.method),
+        (":authority", &request.authority),
+        (":scheme", &request.scheme),
+    ];
     for (name, value) in pseudo {
         headers.extend(value.as_ref().map(|value| header(name, value, false)));
     }
@@ -75,7 +92,11 @@ pub(crate) fn translate(request: Option<&HttpMatchRequest>) -> Result<RouteMatch
         path_specifier: Some(request.uri.as_ref().and_then(path).unwrap_or(everything)),
         case_sensitive: Some(!request.ignore_uri_case),
         headers,
-        query_parameters: request.query_params.iter().map(|(n, v)| query_parameter(n, v)).collect(),
+        query_parameters: request
+            .query_params
+            .iter()
+            .map(|(n, v)| query_parameter(n, v))
+            .collect(),
         ..RouteMatch::default()
     })
 }
@@ -96,9 +117,10 @@ fn header(name: &str, value: &StringMatch, invert: bool) -> HeaderMatcher {
         name: name.to_owned(),
         invert_match: invert,
         treat_missing_header_as_empty: invert && matcher.is_some(),
-        header_match_specifier: Some(
-            matcher.map_or(HeaderMatchSpecifier::PresentMatch(true), HeaderMatchSpecifier::StringMatch),
-        ),
+        header_match_specifier: Some(matcher.map_or(
+            HeaderMatchSpecifier::PresentMatch(true),
+            HeaderMatchSpecifier::StringMatch,
+        )),
     }
 }
 
@@ -125,21 +147,31 @@ pub(crate) fn string_matcher(value: &StringMatch) -> Option<StringMatcher> {
         StringMatchKind::Regex(text) => MatchPattern::SafeRegex(regex_matcher(text)),
         StringMatchKind::Present => return None,
     };
-    Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() })
+    Some(StringMatcher {
+        match_pattern: Some(pattern),
+        ..StringMatcher::default()
+    })
 }
 
 fn regex_matcher(regex: &str) -> RegexMatcher {
-    RegexMatcher { regex: regex.to_owned(), ..RegexMatcher::default() }
+    RegexMatcher {
+        regex: regex.to_owned(),
+        ..RegexMatcher::default()
+    }
 }
 
 /// Every regular expression of a match.
 pub(crate) fn regexes(request: &HttpMatchRequest) -> impl Iterator<Item = &str> {
-    let single = [&request.uri, &request.scheme, &request.method, &request.authority].into_iter().flatten();
+    let single = [&request.uri, &request.scheme, &request.method, &request.authority]
+        .into_iter()
+        .flatten();
     let maps = [&request.headers, &request.without_headers, &request.query_params];
-    single.chain(maps.into_iter().flat_map(|m| m.values())).filter_map(|value| match value.kind() {
-        StringMatchKind::Regex(regex) if regex != ANY_VALUE => Some(regex),
-        _ => None,
-    })
+    single
+        .chain(maps.into_iter().flat_map(|m| m.values()))
+        .filter_map(|value| match value.kind() {
+            StringMatchKind::Regex(regex) if regex != ANY_VALUE => Some(regex),
+            _ => None,
+        })
 }
 
 /// Whether every request of a virtual host matches.

@@ -28,9 +28,14 @@ const PRIORITY_UPDATE_FREQUENCY: i32 = 2;
 ///
 /// With a hash policy the same host is wanted again, so hosts that were tried are not avoided.
 pub(crate) fn of_route(own: Option<&HttpRetry>, mesh: &Mesh, hashed: bool) -> Option<RetryPolicy> {
-    let Some(settings) = own.or(mesh.default_http_retry_policy.as_ref()) else { return Some(default(hashed)) };
+    let Some(settings) = own.or(mesh.default_http_retry_policy.as_ref()) else {
+        return Some(default(hashed));
+    };
     let attempts = u32::try_from(settings.attempts).ok().filter(|n| *n > 0)?;
-    let mut policy = RetryPolicy { num_retries: Some(attempts), ..default(hashed) };
+    let mut policy = RetryPolicy {
+        num_retries: Some(attempts),
+        ..default(hashed)
+    };
     if !settings.retry_on.is_empty() {
         (policy.retry_on, policy.retriable_status_codes) = conditions(&settings.retry_on);
     }
@@ -63,7 +68,11 @@ fn default(hashed: bool) -> RetryPolicy {
     RetryPolicy {
         retry_on: DEFAULT_RETRY_ON.to_owned(),
         num_retries: Some(DEFAULT_ATTEMPTS),
-        retry_host_predicate: if hashed { Vec::new() } else { vec![previous_hosts()] },
+        retry_host_predicate: if hashed {
+            Vec::new()
+        } else {
+            vec![previous_hosts()]
+        },
         host_selection_retry_max_attempts: limits::HOST_SELECTION_RETRY_MAX_ATTEMPTS,
         ..RetryPolicy::default()
     }
@@ -78,7 +87,9 @@ fn previous_hosts() -> RetryHostPredicate {
 }
 
 fn previous_priorities() -> RetryPriority {
-    let config = any::pack(&PreviousPrioritiesConfig { update_frequency: PRIORITY_UPDATE_FREQUENCY });
+    let config = any::pack(&PreviousPrioritiesConfig {
+        update_frequency: PRIORITY_UPDATE_FREQUENCY,
+    });
     RetryPriority {
         name: "envoy.retry_priorities.previous_priorities".to_owned(),
         config_type: Some(retry_priority::ConfigType::TypedConfig(config)),
@@ -106,7 +117,11 @@ mod tests {
     use super::*;
 
     fn retries(attempts: i32, retry_on: &str) -> HttpRetry {
-        HttpRetry { attempts, retry_on: retry_on.to_owned(), ..HttpRetry::default() }
+        HttpRetry {
+            attempts,
+            retry_on: retry_on.to_owned(),
+            ..HttpRetry::default()
+        }
     }
 
     #[test]
@@ -116,7 +131,12 @@ mod tests {
 
     #[test]
     fn status_codes_in_retry_on_are_told_apart() {
-        let policy = of_route(Some(&retries(3, "5xx, 429,gateway-error")), &Mesh::default(), false).expect("policy");
+        let policy = of_route(
+            Some(&retries(3, "5xx, 429,gateway-error")),
+            &Mesh::default(),
+            false,
+        )
+        .expect("policy");
         assert_eq!(policy.retry_on, "5xx,gateway-error,retriable-status-codes");
         assert_eq!(policy.retriable_status_codes, [429]);
         assert_eq!(policy.num_retries, Some(3));
@@ -126,6 +146,12 @@ mod tests {
     fn the_default_avoids_hosts_that_were_tried_unless_hashing_wants_the_same_one() {
         let plain = of_route(None, &Mesh::default(), false).expect("policy");
         let hashed = of_route(None, &Mesh::default(), true).expect("policy");
-        assert_eq!((plain.retry_host_predicate.len(), hashed.retry_host_predicate.len()), (1, 0));
+        assert_eq!(
+            (
+                plain.retry_host_predicate.len(),
+                hashed.retry_host_predicate.len()
+            ),
+            (1, 0)
+        );
     }
 }

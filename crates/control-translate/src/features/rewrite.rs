@@ -10,13 +10,18 @@ use api_istio::networking::HttpRewrite;
 pub(crate) fn apply(action: &mut RouteAction, rewrite: &HttpRewrite) {
     if let Some(regex) = &rewrite.uri_regex_rewrite {
         action.regex_rewrite = Some(RegexMatchAndSubstitute {
-            pattern: Some(RegexMatcher { regex: regex.r#match.clone(), ..RegexMatcher::default() }),
+            pattern: Some(RegexMatcher {
+                regex: regex.r#match.clone(),
+                ..RegexMatcher::default()
+            }),
             substitution: regex.rewrite.clone(),
         });
     } else {
         action.prefix_rewrite.clone_from(&rewrite.uri);
     }
     if !rewrite.authority.is_empty() {
-        action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(rewrite.authority.clone()));
+        action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(
+            rewrite.authority.clone(),
+        ));
     }
 }

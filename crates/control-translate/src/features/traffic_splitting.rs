@@ -20,7 +20,9 @@ pub(crate) fn apply(
         route.request_headers_to_add.extend(operations.request_add);
         route.request_headers_to_remove.extend(operations.request_remove);
         route.response_headers_to_add.extend(operations.response_add);
-        route.response_headers_to_remove.extend(operations.response_remove);
+        route
+            .response_headers_to_remove
+            .extend(operations.response_remove);
         if let Some(authority) = operations.authority
             && action.host_rewrite_specifier.is_none()
         {
@@ -31,8 +33,14 @@ pub(crate) fn apply(
         action.cluster_specifier = Some(route_action::ClusterSpecifier::Cluster(name));
         return;
     }
-    let clusters = destinations.iter().filter(|d| d.weight > 0).map(|d| weighted(d, cluster(&d.destination)));
-    let weighted = WeightedCluster { clusters: clusters.collect(), ..WeightedCluster::default() };
+    let clusters = destinations
+        .iter()
+        .filter(|d| d.weight > 0)
+        .map(|d| weighted(d, cluster(&d.destination)));
+    let weighted = WeightedCluster {
+        clusters: clusters.collect(),
+        ..WeightedCluster::default()
+    };
     action.cluster_specifier = Some(route_action::ClusterSpecifier::WeightedClusters(weighted));
 }
 
@@ -45,7 +53,9 @@ fn weighted(destination: &HttpRouteDestination, name: String) -> ClusterWeight {
         request_headers_to_remove: operations.request_remove,
         response_headers_to_add: operations.response_add,
         response_headers_to_remove: operations.response_remove,
-        host_rewrite_specifier: operations.authority.map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+        host_rewrite_specifier: operations
+            .authority
+            .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
         ..ClusterWeight::default()
     }
 }

@@ -28,7 +28,10 @@ pub(super) const TLS: &str = "tls";
 /// ALPN of plain HTTP; HTTP/1.0 where it is accepted.
 pub(super) fn plaintext_http(view: &ProxyView) -> Vec<String> {
     let http10 = view.profile.http10.then(|| "http/1.0".to_owned());
-    http10.into_iter().chain(PLAINTEXT_HTTP_ALPN.map(str::to_owned)).collect()
+    http10
+        .into_iter()
+        .chain(PLAINTEXT_HTTP_ALPN.map(str::to_owned))
+        .collect()
 }
 
 /// Everything but the filters: what connections a chain takes.
@@ -70,16 +73,25 @@ fn range(text: &str) -> Option<CidrRange> {
         Some((address, bits)) => (address, bits.parse().ok()?),
         None => (text, if text.contains(':') { 128 } else { 32 }),
     };
-    Some(CidrRange { address_prefix: address.to_owned(), prefix_len: Some(bits) })
+    Some(CidrRange {
+        address_prefix: address.to_owned(),
+        prefix_len: Some(bits),
+    })
 }
 
 /// A chain of a service's or gateway's listener.
-pub(super) fn outbound(conditions: &Conditions, filters: Vec<Filter>, metadata: Option<Metadata>) -> FilterChain {
+pub(super) fn outbound(
+    conditions: &Conditions,
+    filters: Vec<Filter>,
+    metadata: Option<Metadata>,
+) -> FilterChain {
     FilterChain {
         filter_chain_match: conditions.to_match(),
         filters,
         metadata,
-        transport_socket_connect_timeout: Some(wkt::seconds(limits::TRANSPORT_SOCKET_CONNECT_TIMEOUT_SECONDS)),
+        transport_socket_connect_timeout: Some(wkt::seconds(
+            limits::TRANSPORT_SOCKET_CONNECT_TIMEOUT_SECONDS,
+        )),
         ..FilterChain::default()
     }
 }
@@ -130,7 +142,10 @@ pub(super) fn disabled_on(mut filter: ListenerFilter, ports: &[u32]) -> Listener
     let mut ports = ports.to_vec();
     ports.sort_unstable();
     ports.dedup();
-    let mut rules: Vec<_> = ports.iter().map(|port| predicate(Rule::DestinationPortRange(one(*port)))).collect();
+    let mut rules: Vec<_> = ports
+        .iter()
+        .map(|port| predicate(Rule::DestinationPortRange(one(*port))))
+        .collect();
     filter.filter_disabled = match rules.len() {
         0 | 1 => rules.pop(),
         _ => Some(predicate(Rule::OrMatch(MatchSet { rules }))),
@@ -145,5 +160,8 @@ fn predicate(rule: Rule) -> ListenerFilterChainMatchPredicate {
 /// A half-open range of one port.
 fn one(port: u32) -> Int32Range {
     let start = i32::try_from(port).unwrap_or(0);
-    Int32Range { start, end: start + 1 }
+    Int32Range {
+        start,
+        end: start + 1,
+    }
 }

@@ -18,7 +18,10 @@ use crate::{access_log, limits};
 
 /// All listeners.
 pub(super) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<Listener> {
-    view.gateways.iter().filter_map(|port| listener(view, port, diagnostics)).collect()
+    view.gateways
+        .iter()
+        .filter_map(|port| listener(view, port, diagnostics))
+        .collect()
 }
 
 fn listener(view: &ProxyView, port: &GatewayPort, diagnostics: &mut Vec<Diagnostic>) -> Option<Listener> {
@@ -34,7 +37,10 @@ fn listener(view: &ProxyView, port: &GatewayPort, diagnostics: &mut Vec<Diagnost
             diagnostics.push(unsupported(server));
         } else {
             for chain in streams(view, server) {
-                if chains.iter().all(|c| c.filter_chain_match != chain.filter_chain_match) {
+                if chains
+                    .iter()
+                    .all(|c| c.filter_chain_match != chain.filter_chain_match)
+                {
                     chains.push(chain);
                 }
             }
@@ -43,8 +49,11 @@ fn listener(view: &ProxyView, port: &GatewayPort, diagnostics: &mut Vec<Diagnost
     if chains.is_empty() {
         return None;
     }
-    let names_matter =
-        chains.iter().any(|c| c.filter_chain_match.as_ref().is_some_and(|m| !m.server_names.is_empty()));
+    let names_matter = chains.iter().any(|c| {
+        c.filter_chain_match
+            .as_ref()
+            .is_some_and(|m| !m.server_names.is_empty())
+    });
     Some(Listener {
         name,
         address: Some(socket_address(&port.bind, port.port)),
@@ -73,10 +82,18 @@ fn http(view: &ProxyView, server: &GatewayServer, listener: &str) -> FilterChain
 
 /// The chains of TCP rules (plain servers), or of TLS rules (passed-through ones).
 fn streams(view: &ProxyView, server: &GatewayServer) -> Vec<FilterChain> {
-    let passthrough = server.server.tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::Passthrough);
+    let passthrough = server
+        .server
+        .tls
+        .as_ref()
+        .is_some_and(|t| t.mode == ServerTlsMode::Passthrough);
     let number = server.server.port.as_ref().map_or(0, |p| p.number);
     let mut chains = Vec::new();
-    for routing in view.routing.iter().filter(|r| r.config.spec.gateways.iter().any(|g| **g == *server.gateway)) {
+    for routing in view
+        .routing
+        .iter()
+        .filter(|r| r.config.spec.gateways.iter().any(|g| **g == *server.gateway))
+    {
         if !shares_host(server, routing) {
             continue;
         }
@@ -105,7 +122,14 @@ fn streams(view: &ProxyView, server: &GatewayServer) -> Vec<FilterChain> {
             });
             if rule.r#match.is_empty() || matching.next().is_some() {
                 // Without server names nothing tells rules apart, so the first takes every connection.
-                chains.push(stream(view, server, routing, &rule.route, &Conditions::default(), number));
+                chains.push(stream(
+                    view,
+                    server,
+                    routing,
+                    &rule.route,
+                    &Conditions::default(),
+                    number,
+                ));
                 break;
             }
         }
@@ -125,7 +149,9 @@ fn applies(
 
 fn shares_host(server: &GatewayServer, routing: &Routing) -> bool {
     let hosts = &routing.config.spec.hosts;
-    server.hosts_for(&routing.config.meta.namespace).any(|s| hosts.iter().any(|h| host::matches(s, h)))
+    server
+        .hosts_for(&routing.config.meta.namespace)
+        .any(|s| hosts.iter().any(|h| host::matches(s, h)))
 }
 
 fn stream(
@@ -153,8 +179,15 @@ fn stream(
 fn unsupported(server: &GatewayServer) -> Diagnostic {
     let (namespace, name) = server.gateway.split_once('/').unwrap_or(("", &server.gateway));
     let port = server.server.port.clone().unwrap_or_default();
-    let message = format!("ending TLS at a gateway (port {} {}) is not available in this version", port.number, port.name);
-    Diagnostic::new(Code::SchemaWarning, ResourceRef::new("Gateway", namespace, name), message)
-        .at("spec.servers")
-        .hint("the server is left out; servers without TLS and with mode PASSTHROUGH work")
+    let message = format!(
+        "ending TLS at a gateway (port {} {}) is not available in this version",
+        port.number, port.name
+    );
+    Diagnostic::new(
+        Code::SchemaWarning,
+        ResourceRef::new("Gateway", namespace, name),
+        message,
+    )
+    .at("spec.servers")
+    .hint("the server is left out; servers without TLS and with mode PASSTHROUGH work")
 }

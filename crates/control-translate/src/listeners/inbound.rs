@@ -29,10 +29,15 @@ pub(super) fn build(view: &ProxyView) -> Listener {
     }
     Listener {
         name: names::VIRTUAL_INBOUND.to_owned(),
-        address: Some(socket_address(names::WILDCARD, view.mesh.proxy_inbound_listen_port)),
+        address: Some(socket_address(
+            names::WILDCARD,
+            view.mesh.proxy_inbound_listen_port,
+        )),
         filter_chains,
         listener_filters: listener_filters(view, transparent),
-        listener_filters_timeout: Some(wkt::duration(view.mesh.protocol_detection_timeout.unwrap_or_default().0)),
+        listener_filters_timeout: Some(wkt::duration(
+            view.mesh.protocol_detection_timeout.unwrap_or_default().0,
+        )),
         continue_on_listener_filters_timeout: true,
         transparent: transparent.then_some(true),
         traffic_direction: TrafficDirection::Inbound.into(),
@@ -44,16 +49,26 @@ pub(super) fn build(view: &ProxyView) -> Listener {
 
 fn listener_filters(view: &ProxyView, transparent: bool) -> Vec<ListenerFilter> {
     let capture = view.mesh.proxy_inbound_listen_port;
-    let mut filters = vec![listener_filter("envoy.filters.listener.original_dst", &OriginalDst {})];
+    let mut filters = vec![listener_filter(
+        "envoy.filters.listener.original_dst",
+        &OriginalDst {},
+    )];
     if transparent {
-        let config = OriginalSrc { mark: TPROXY_MARK, ..OriginalSrc::default() };
+        let config = OriginalSrc {
+            mark: TPROXY_MARK,
+            ..OriginalSrc::default()
+        };
         filters.push(listener_filter("envoy.filters.listener.original_src", &config));
     }
     if view.identity {
         filters.push(chain::disabled_on(chain::tls_inspector(), &[capture]));
     }
     // Where the protocol is declared nothing needs to be sniffed, and the server may be the first to speak.
-    let declared = view.inbound.iter().filter(|p| !p.port.protocol.is_sniffed()).map(|p| p.target_port);
+    let declared = view
+        .inbound
+        .iter()
+        .filter(|p| !p.port.protocol.is_sniffed())
+        .map(|p| p.target_port);
     let ports: Vec<u32> = declared.chain([capture]).collect();
     filters.push(chain::disabled_on(chain::http_inspector(), &ports));
     filters
@@ -70,7 +85,10 @@ fn black_hole(view: &ProxyView) -> FilterChain {
         logged: false,
         policy: None,
     };
-    let conditions = Conditions { port: Some(view.mesh.proxy_inbound_listen_port), ..Conditions::default() };
+    let conditions = Conditions {
+        port: Some(view.mesh.proxy_inbound_listen_port),
+        ..Conditions::default()
+    };
     FilterChain {
         name: "virtualInbound-blackhole".to_owned(),
         filter_chain_match: conditions.to_match(),
@@ -100,7 +118,10 @@ impl<'a> Target<'a> {
         let cluster = names::INBOUND_PASSTHROUGH_CLUSTER;
         Self {
             view,
-            names: (names::VIRTUAL_INBOUND.to_owned(), format!("{}-catchall-http", names::VIRTUAL_INBOUND)),
+            names: (
+                names::VIRTUAL_INBOUND.to_owned(),
+                format!("{}-catchall-http", names::VIRTUAL_INBOUND),
+            ),
             port: None,
             service_port: 0,
             host: "",
@@ -160,7 +181,13 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn chain(&self, http: bool, transport: &'static str, protocols: Vec<String>, mutual: bool) -> FilterChain {
+    fn chain(
+        &self,
+        http: bool,
+        transport: &'static str,
+        protocols: Vec<String>,
+        mutual: bool,
+    ) -> FilterChain {
         let conditions = Conditions {
             transport,
             application_protocols: protocols,
@@ -168,9 +195,17 @@ impl<'a> Target<'a> {
             ..Conditions::default()
         };
         FilterChain {
-            name: if http { self.names.1.clone() } else { self.names.0.clone() },
+            name: if http {
+                self.names.1.clone()
+            } else {
+                self.names.0.clone()
+            },
             filter_chain_match: conditions.to_match(),
-            filters: if http { self.http_filters() } else { self.tcp_filters() },
+            filters: if http {
+                self.http_filters()
+            } else {
+                self.tcp_filters()
+            },
             transport_socket: mutual.then(|| mutual_tls::server(&self.view.mesh, http)),
             ..FilterChain::default()
         }
@@ -185,7 +220,10 @@ impl<'a> Target<'a> {
             stat_prefix: self.http_stat_prefix.clone(),
             routes: Routes::Inline(Box::new(routes)),
         };
-        tcp::metadata_exchange(self.view).into_iter().chain([manager.filter()]).collect()
+        tcp::metadata_exchange(self.view)
+            .into_iter()
+            .chain([manager.filter()])
+            .collect()
     }
 
     fn tcp_filters(&self) -> Vec<Filter> {

@@ -20,9 +20,17 @@ use crate::role::Role;
 
 /// All listeners of services.
 pub(super) fn build(view: &ProxyView) -> Vec<Listener> {
-    let mut drafts = Drafts { view, listeners: BTreeMap::new() };
+    let mut drafts = Drafts {
+        view,
+        listeners: BTreeMap::new(),
+    };
     for service in &view.services {
-        for port in service.service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
+        for port in service
+            .service
+            .ports
+            .iter()
+            .filter(|p| p.protocol != Protocol::Udp)
+        {
             drafts.add(service, port);
         }
     }
@@ -67,7 +75,10 @@ impl<'a> Drafts<'a> {
     /// The addresses a service is called at: those of its workloads when it is headless, without the proxy's own.
     fn addresses(&self, service: &'a ServiceView) -> Vec<&'a str> {
         if service.service.headless && service.service.resolution == Resolution::Passthrough {
-            let others = service.workload_addresses.iter().filter(|a| !service.own_addresses.contains(a));
+            let others = service
+                .workload_addresses
+                .iter()
+                .filter(|a| !service.own_addresses.contains(a));
             return others.map(|a| &**a).collect();
         }
         service.service.addresses.iter().map(|a| &**a).collect()
@@ -82,20 +93,41 @@ impl<'a> Drafts<'a> {
         self.listeners.entry((bind.to_owned(), port)).or_default()
     }
 
-    fn add_stream(&mut self, service: &'a ServiceView, port: &'a ServicePort, address: &str, range: Option<&'a str>) {
+    fn add_stream(
+        &mut self,
+        service: &'a ServiceView,
+        port: &'a ServicePort,
+        address: &str,
+        range: Option<&'a str>,
+    ) {
         let wildcard = address == names::WILDCARD;
-        let chains = Port { view: self.view, service, port, range, wildcard }.chains();
+        let chains = Port {
+            view: self.view,
+            service,
+            port,
+            range,
+            wildcard,
+        }
+        .chains();
         let hostname = &service.service.hostname;
         let draft = self.at(address, port.port);
         if port.protocol.is_sniffed() {
             // On a listener of its own the service is known, whatever host the request names.
             let shared = wildcard && range.is_none();
-            let name = if shared { port.port.to_string() } else { format!("{hostname}:{}", port.port) };
+            let name = if shared {
+                port.port.to_string()
+            } else {
+                format!("{hostname}:{}", port.port)
+            };
             draft.routes.get_or_insert(name);
         }
         for chain in chains {
             // Two chains with one condition would be refused; the older service keeps it.
-            if draft.streams.iter().all(|known| known.conditions != chain.conditions) {
+            if draft
+                .streams
+                .iter()
+                .all(|known| known.conditions != chain.conditions)
+            {
                 draft.streams.push(chain);
             }
         }
@@ -103,13 +135,19 @@ impl<'a> Drafts<'a> {
 
     fn finish(self) -> Vec<Listener> {
         let view = self.view;
-        self.listeners.into_iter().map(|((address, port), draft)| listener(view, &address, port, draft)).collect()
+        self.listeners
+            .into_iter()
+            .map(|((address, port), draft)| listener(view, &address, port, draft))
+            .collect()
     }
 }
 
 fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) -> Listener {
     let name = format!("{address}_{port}");
-    let tls = draft.streams.iter().any(|s| !s.conditions.server_names.is_empty());
+    let tls = draft
+        .streams
+        .iter()
+        .any(|s| !s.conditions.server_names.is_empty());
     let sniffs = draft.routes.is_some();
     let mut chains: Vec<FilterChain> = Vec::new();
     let mut default = None;
@@ -117,7 +155,11 @@ fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) ->
         let everything = stream.conditions.is_empty();
         let chain = chain::outbound(&stream.conditions, stream.filters, stream.metadata);
         // Next to HTTP, what takes everything is the default, so that HTTP is looked for first.
-        if everything && sniffs { default = Some(chain) } else { chains.push(chain) }
+        if everything && sniffs {
+            default = Some(chain)
+        } else {
+            chains.push(chain)
+        }
     }
     if let Some(routes) = draft.routes {
         let conditions = Conditions {
@@ -144,7 +186,9 @@ fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) ->
         filter_chains: chains,
         default_filter_chain: default,
         listener_filters: inspectors.into_iter().flatten().collect(),
-        listener_filters_timeout: Some(wkt::duration(view.mesh.protocol_detection_timeout.unwrap_or_default().0)),
+        listener_filters_timeout: Some(wkt::duration(
+            view.mesh.protocol_detection_timeout.unwrap_or_default().0,
+        )),
         continue_on_listener_filters_timeout: true,
         bind_to_port: Some(view.profile.interception == Interception::None),
         traffic_direction: TrafficDirection::Outbound.into(),
@@ -155,5 +199,7 @@ fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) ->
 /// The protocol that decides about HTTP filters: that of the oldest HTTP service on the port.
 fn http_protocol(view: &ProxyView, port: u32) -> Protocol {
     let mut ports = view.services.iter().filter_map(|s| s.service.port(port));
-    ports.find(|p| p.protocol.is_http()).map_or(Protocol::Unsupported, |p| p.protocol)
+    ports
+        .find(|p| p.protocol.is_http())
+        .map_or(Protocol::Unsupported, |p| p.protocol)
 }

@@ -10,9 +10,9 @@ use serde_json::json;
 use super::chain::Conditions;
 use crate::extension;
 use crate::features::request_matching::source_applies;
+use crate::names;
 use crate::role::Role;
 use crate::tcp::Stream;
-use crate::names;
 
 /// A chain before it is part of a listener.
 pub(super) struct Draft {
@@ -35,7 +35,13 @@ pub(super) struct Port<'a> {
 impl Port<'_> {
     /// All chains, in the order in which they are tried.
     pub(super) fn chains(&self) -> Vec<Draft> {
-        let routings: Vec<&Routing> = self.view.routing.iter().map(|r| &**r).filter(|r| self.concerns(r)).collect();
+        let routings: Vec<&Routing> = self
+            .view
+            .routing
+            .iter()
+            .map(|r| &**r)
+            .filter(|r| self.concerns(r))
+            .collect();
         let mut drafts = self.tls_rules(&routings);
         if self.port.protocol.is_tls() {
             if drafts.is_empty() {
@@ -53,13 +59,21 @@ impl Port<'_> {
 
     fn concerns(&self, routing: &Routing) -> bool {
         let hostname = &self.service.service.hostname;
-        routing.config.spec.hosts.iter().any(|h| host::matches(h, hostname))
+        routing
+            .config
+            .spec
+            .hosts
+            .iter()
+            .any(|h| host::matches(h, hostname))
     }
 
     /// The service's own name, where nothing else tells it from others on the listener.
     fn server_names(&self) -> Vec<String> {
         let needed = self.wildcard || self.range.is_some();
-        needed.then(|| self.service.service.hostname.to_string()).into_iter().collect()
+        needed
+            .then(|| self.service.service.hostname.to_string())
+            .into_iter()
+            .collect()
     }
 
     fn ranges(&self) -> Vec<String> {
@@ -70,7 +84,11 @@ impl Port<'_> {
         let cluster = names::outbound(self.port.port, "", &self.service.service.hostname);
         let policy = effective_policy(self.service.rule.as_deref(), "", self.port.port);
         Draft {
-            conditions: Conditions { server_names, ranges: self.ranges(), ..Conditions::default() },
+            conditions: Conditions {
+                server_names,
+                ranges: self.ranges(),
+                ..Conditions::default()
+            },
             filters: self.stream(cluster.clone(), vec![(cluster, 1)], &policy),
             metadata: None,
         }
@@ -89,10 +107,16 @@ impl Port<'_> {
                             &self.view.profile,
                             &[MESH_GATEWAY],
                         );
-                    let ranges =
-                        if m.destination_subnets.is_empty() { self.ranges() } else { m.destination_subnets.clone() };
-                    let conditions =
-                        Conditions { server_names: m.sni_hosts.clone(), ranges, ..Conditions::default() };
+                    let ranges = if m.destination_subnets.is_empty() {
+                        self.ranges()
+                    } else {
+                        m.destination_subnets.clone()
+                    };
+                    let conditions = Conditions {
+                        server_names: m.sni_hosts.clone(),
+                        ranges,
+                        ..Conditions::default()
+                    };
                     // Of rules with one condition the first counts; the proxy would refuse the second.
                     if here && drafts.iter().all(|d| d.conditions != conditions) {
                         drafts.push(self.routed(routing, &rule.route, conditions));
@@ -126,13 +150,22 @@ impl Port<'_> {
                     continue;
                 }
                 let everywhere = matching.iter().any(|m| m.destination_subnets.is_empty());
-                let subnets: Vec<String> = matching.iter().flat_map(|m| m.destination_subnets.clone()).collect();
+                let subnets: Vec<String> = matching
+                    .iter()
+                    .flat_map(|m| m.destination_subnets.clone())
+                    .collect();
                 if rule.r#match.is_empty() || everywhere {
-                    let conditions = Conditions { ranges: self.ranges(), ..Conditions::default() };
+                    let conditions = Conditions {
+                        ranges: self.ranges(),
+                        ..Conditions::default()
+                    };
                     drafts.push(self.routed(routing, &rule.route, conditions));
                     return (drafts, true);
                 }
-                let conditions = Conditions { ranges: subnets, ..Conditions::default() };
+                let conditions = Conditions {
+                    ranges: subnets,
+                    ..Conditions::default()
+                };
                 if drafts.iter().all(|d| d.conditions != conditions) {
                     drafts.push(self.routed(routing, &rule.route, conditions));
                 }
@@ -147,7 +180,10 @@ impl Port<'_> {
         Draft {
             conditions,
             filters: self.stream(stat_prefix, destinations, &policy),
-            metadata: Some(extension::metadata("istio", &json!({"config": routing.config.path()}))),
+            metadata: Some(extension::metadata(
+                "istio",
+                &json!({"config": routing.config.path()}),
+            )),
         }
     }
 
@@ -198,8 +234,12 @@ pub(super) fn destinations(
 
 /// The policy towards the one destination of a stream; with several there is none that holds for all.
 pub(super) fn policy(view: &ProxyView, destinations: &[(String, u32)]) -> TrafficPolicy {
-    let [(cluster, _)] = destinations else { return TrafficPolicy::default() };
-    let Some((port, subset, hostname)) = names::parts(cluster) else { return TrafficPolicy::default() };
+    let [(cluster, _)] = destinations else {
+        return TrafficPolicy::default();
+    };
+    let Some((port, subset, hostname)) = names::parts(cluster) else {
+        return TrafficPolicy::default();
+    };
     let rule = view.service(hostname).and_then(|s| s.rule.as_deref());
     effective_policy(rule, subset, port)
 }

@@ -30,7 +30,11 @@ pub(super) fn build(view: &ProxyView) -> Listener {
         name: names::VIRTUAL_OUTBOUND.to_owned(),
         address: Some(socket_address(names::WILDCARD, port)),
         filter_chains,
-        listener_filters: if dynamic { vec![chain::http_inspector()] } else { Vec::new() },
+        listener_filters: if dynamic {
+            vec![chain::http_inspector()]
+        } else {
+            Vec::new()
+        },
         use_original_dst: Some(true),
         transparent: (view.profile.interception == Interception::Tproxy).then_some(true),
         traffic_direction: TrafficDirection::Outbound.into(),
@@ -53,7 +57,10 @@ fn black_hole(view: &ProxyView, port: u32) -> FilterChain {
     };
     FilterChain {
         name: "virtualOutbound-blackhole".to_owned(),
-        filter_chain_match: Some(FilterChainMatch { destination_port: Some(port), ..FilterChainMatch::default() }),
+        filter_chain_match: Some(FilterChainMatch {
+            destination_port: Some(port),
+            ..FilterChainMatch::default()
+        }),
         filters: stream.filters(),
         ..FilterChain::default()
     }

@@ -25,7 +25,9 @@ fn add_host(domains: &mut Vec<String>, host: &str, namespace: &str, domain: &str
     domains.push(format!("{prefix}{host}."));
     // `name.namespace.svc.domain` is the only form that has short ones.
     let suffix = format!(".svc.{domain}");
-    let Some((name, of)) = host.strip_suffix(&suffix).and_then(|h| h.rsplit_once('.')) else { return };
+    let Some((name, of)) = host.strip_suffix(&suffix).and_then(|h| h.rsplit_once('.')) else {
+        return;
+    };
     if of == namespace {
         domains.push(format!("{prefix}{name}"));
     }
@@ -41,13 +43,24 @@ mod tests {
     fn the_bare_name_is_for_clients_of_the_same_namespace_only() {
         let of = |namespace: &str| {
             let mut domains = Vec::new();
-            add_host(&mut domains, "caller.other.svc.cluster.local", namespace, "cluster.local", "");
+            add_host(
+                &mut domains,
+                "caller.other.svc.cluster.local",
+                namespace,
+                "cluster.local",
+                "",
+            );
             domains
         };
         assert!(of("other").contains(&"caller".to_owned()));
         assert_eq!(
             of("default"),
-            ["caller.other.svc.cluster.local", "caller.other.svc.cluster.local.", "caller.other.svc", "caller.other"]
+            [
+                "caller.other.svc.cluster.local",
+                "caller.other.svc.cluster.local.",
+                "caller.other.svc",
+                "caller.other"
+            ]
         );
     }
 }

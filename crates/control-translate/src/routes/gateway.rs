@@ -43,27 +43,41 @@ fn add_server(
 ) {
     let port = number(server);
     let redirects = server.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
-    for routing in view.routing.iter().filter(|r| r.config.spec.gateways.iter().any(|g| **g == *server.gateway)) {
+    for routing in view
+        .routing
+        .iter()
+        .filter(|r| r.config.spec.gateways.iter().any(|g| **g == *server.gateway))
+    {
         let names = intersection(server, routing);
         if names.is_empty() {
             continue;
         }
         let lookup = |host: &str| view.service(host).map(|s| (&**s, only_port(s)));
         let gateways = [&*server.gateway];
-        let context = Context { view, gateways: &gateways, port, tls: server.terminates_tls(), lookup: &lookup };
+        let context = Context {
+            view,
+            gateways: &gateways,
+            port,
+            tls: server.terminates_tls(),
+            lookup: &lookup,
+        };
         let routes = http_route::build(&context, routing, diagnostics);
         if routes.is_empty() {
             continue;
         }
         for name in names {
-            let host = hosts.entry(name.clone()).or_insert_with(|| virtual_host(&name, port));
+            let host = hosts
+                .entry(name.clone())
+                .or_insert_with(|| virtual_host(&name, port));
             host.routes.extend(routes.iter().cloned());
         }
     }
     if redirects {
         // Hosts without any rule are redirected as well.
         for name in server.hosts() {
-            let host = hosts.entry(name.to_owned()).or_insert_with(|| virtual_host(name, port));
+            let host = hosts
+                .entry(name.to_owned())
+                .or_insert_with(|| virtual_host(name, port));
             host.require_tls = TlsRequirementType::All.into();
         }
     }

@@ -8,8 +8,8 @@ use diagnostics::{Code, Diagnostic};
 
 use super::{decorator, origin};
 use crate::features::{
-    consistent_hash, cors, direct_response, fault_injection, header_operations, mirroring, redirect, request_matching,
-    retry, rewrite, timeout, traffic_splitting,
+    consistent_hash, cors, direct_response, fault_injection, header_operations, mirroring, redirect,
+    request_matching, retry, rewrite, timeout, traffic_splitting,
 };
 use crate::{http_filters, names};
 
@@ -31,14 +31,22 @@ pub(super) struct Context<'a> {
 }
 
 /// The routes of a VirtualService in order, up to the first that takes every request.
-pub(super) fn build(context: &Context<'_>, routing: &Routing, diagnostics: &mut Vec<Diagnostic>) -> Vec<Route> {
+pub(super) fn build(
+    context: &Context<'_>,
+    routing: &Routing,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<Route> {
     let mut routes = Vec::new();
     for (index, http) in routing.config.spec.http.iter().enumerate() {
-        let matches: Vec<Option<&HttpMatchRequest>> =
-            if http.r#match.is_empty() { vec![None] } else { http.r#match.iter().map(Some).collect() };
+        let matches: Vec<Option<&HttpMatchRequest>> = if http.r#match.is_empty() {
+            vec![None]
+        } else {
+            http.r#match.iter().map(Some).collect()
+        };
         for request in matches {
-            let applies =
-                |m: &HttpMatchRequest| request_matching::applies(m, &context.view.profile, context.gateways, context.port);
+            let applies = |m: &HttpMatchRequest| {
+                request_matching::applies(m, &context.view.profile, context.gateways, context.port)
+            };
             if !request.is_none_or(applies) {
                 continue;
             }
@@ -51,9 +59,13 @@ pub(super) fn build(context: &Context<'_>, routing: &Routing, diagnostics: &mut 
                     }
                 }
                 Err(problem) => diagnostics.push(
-                    Diagnostic::new(Code::SchemaValidationError, routing.config.resource(), problem.message)
-                        .at(format!("spec.http[{index}]{}", problem.field))
-                        .hint("the route is left out; the others have effect"),
+                    Diagnostic::new(
+                        Code::SchemaValidationError,
+                        routing.config.resource(),
+                        problem.message,
+                    )
+                    .at(format!("spec.http[{index}]{}", problem.field))
+                    .hint("the route is left out; the others have effect"),
                 ),
             }
         }
@@ -75,8 +87,10 @@ fn route(
 ) -> Result<Route, Problem> {
     check(http, request)?;
     let operations = header_operations::translate(http.headers.as_ref());
-    let route_match = request_matching::translate(request)
-        .map_err(|reason| Problem { field: ".match", message: reason.0.to_owned() })?;
+    let route_match = request_matching::translate(request).map_err(|reason| Problem {
+        field: ".match",
+        message: reason.0.to_owned(),
+    })?;
     let mut route = Route {
         name: name(http, request),
         r#match: Some(route_match),
@@ -99,11 +113,15 @@ fn route(
     route.decorator = Some(decorator(&route, &routing.config.meta.name, context.port));
     if let Some(fault) = &http.fault {
         let config = any::pack(&fault_injection::build(fault));
-        route.typed_per_filter_config.insert(http_filters::FAULT.to_owned(), config);
+        route
+            .typed_per_filter_config
+            .insert(http_filters::FAULT.to_owned(), config);
     }
     if let Some(policy) = &http.cors_policy {
         let config = any::pack(&cors::build(policy));
-        route.typed_per_filter_config.insert(http_filters::CORS.to_owned(), config);
+        route
+            .typed_per_filter_config
+            .insert(http_filters::CORS.to_owned(), config);
     }
     Ok(route)
 }
@@ -117,8 +135,17 @@ fn name(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> String {
 }
 
 /// The action of a route that has destinations.
-fn forward(context: &Context<'_>, http: &HttpRoute, route: &mut Route, authority: Option<String>) -> RouteAction {
-    let hashes: Vec<_> = http.route.iter().filter_map(|d| hash_policy(context, &d.destination)).collect();
+fn forward(
+    context: &Context<'_>,
+    http: &HttpRoute,
+    route: &mut Route,
+    authority: Option<String>,
+) -> RouteAction {
+    let hashes: Vec<_> = http
+        .route
+        .iter()
+        .filter_map(|d| hash_policy(context, &d.destination))
+        .collect();
     let mut action = RouteAction {
         retry_policy: retry::of_route(http.retries.as_ref(), &context.view.mesh, !hashes.is_empty()),
         host_rewrite_specifier: authority.map(route_action::HostRewriteSpecifier::HostRewriteLiteral),
@@ -137,7 +164,8 @@ fn forward(context: &Context<'_>, http: &HttpRoute, route: &mut Route, authority
 /// The port a destination means: its own, else the only one of its service, else the one that is listened on.
 fn port(context: &Context<'_>, destination: &Destination) -> u32 {
     let own = destination.port.as_ref().map(|p| p.number);
-    own.or_else(|| (context.lookup)(&destination.host)?.1).unwrap_or(context.port)
+    own.or_else(|| (context.lookup)(&destination.host)?.1)
+        .unwrap_or(context.port)
 }
 
 /// The cluster of a destination. A host or subset that does not exist names a cluster that does not exist either: such
@@ -156,27 +184,53 @@ fn hash_policy(context: &Context<'_>, destination: &Destination) -> Option<route
 
 /// What a proxy would refuse, and with it the whole route configuration.
 fn check(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> Result<(), Problem> {
-    let rewrite = http.rewrite.as_ref().and_then(|r| r.uri_regex_rewrite.as_ref()).map(|r| r.r#match.as_str());
-    let origins = http.cors_policy.iter().flat_map(|c| &c.allow_origins).filter_map(|o| o.regex.as_deref());
-    let of_match = request.into_iter().flat_map(request_matching::regexes).map(|r| (".match", r));
+    let rewrite = http
+        .rewrite
+        .as_ref()
+        .and_then(|r| r.uri_regex_rewrite.as_ref())
+        .map(|r| r.r#match.as_str());
+    let origins = http
+        .cors_policy
+        .iter()
+        .flat_map(|c| &c.allow_origins)
+        .filter_map(|o| o.regex.as_deref());
+    let of_match = request
+        .into_iter()
+        .flat_map(request_matching::regexes)
+        .map(|r| (".match", r));
     let all = of_match
         .chain(rewrite.map(|r| (".rewrite.uriRegexRewrite.match", r)))
         .chain(origins.map(|r| (".corsPolicy.allowOrigins", r)));
     for (field, regex) in all {
         if let Err(error) = regex_automata::util::syntax::parse(regex) {
-            let reason = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-            return Err(Problem { field, message: format!("invalid regular expression {regex:?}: {reason}") });
+            let reason = error
+                .to_string()
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
+            return Err(Problem {
+                field,
+                message: format!("invalid regular expression {regex:?}: {reason}"),
+            });
         }
     }
     let direct = http.direct_response.as_ref().map(|r| r.status);
     if let Some(status) = direct.filter(|s| !(200..600).contains(s)) {
-        return Err(Problem { field: ".directResponse.status", message: format!("{status} is not a final status code") });
+        return Err(Problem {
+            field: ".directResponse.status",
+            message: format!("{status} is not a final status code"),
+        });
     }
     if http.redirect.is_none() && http.direct_response.is_none() {
         let positive = http.route.iter().any(|d| d.weight > 0);
         if http.route.is_empty() || (http.route.len() > 1 && !positive) {
             let message = "no destination gets any requests".to_owned();
-            return Err(Problem { field: ".route", message });
+            return Err(Problem {
+                field: ".route",
+                message,
+            });
         }
     }
     Ok(())

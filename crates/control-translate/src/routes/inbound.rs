@@ -27,7 +27,10 @@ pub(crate) fn build(cluster: &str, host: &str, port: u32, protocol: Protocol) ->
     let route = Route {
         name: "default".to_owned(),
         r#match: Some(everything()),
-        decorator: Some(Decorator { operation: format!("{host}:{port}/*"), ..Decorator::default() }),
+        decorator: Some(Decorator {
+            operation: format!("{host}:{port}/*"),
+            ..Decorator::default()
+        }),
         action: Some(Action::Route(action)),
         ..Route::default()
     };

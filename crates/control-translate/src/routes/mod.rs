@@ -31,7 +31,10 @@ pub(crate) fn configuration(name: &str, virtual_hosts: Vec<VirtualHost>) -> Rout
 
 /// Every path.
 fn everything() -> RouteMatch {
-    RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..RouteMatch::default() }
+    RouteMatch {
+        path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+        ..RouteMatch::default()
+    }
 }
 
 /// The catch-all virtual host that sends every request to one cluster under its own name.
@@ -79,5 +82,8 @@ fn decorator(route: &Route, virtual_service: &str, port: u32) -> Decorator {
         Some((port, _, host)) => format!("{host}:{port}{path}"),
         None => format!("{virtual_service}:{port}{path}"),
     };
-    Decorator { operation, ..Decorator::default() }
+    Decorator {
+        operation,
+        ..Decorator::default()
+    }
 }

@@ -30,7 +30,9 @@ impl<'a> Ports<'a> {
         for service in &view.services {
             for port in &service.service.ports {
                 let hosts = by_port.entry(port.port).or_default();
-                hosts.entry(&*service.service.hostname).or_insert((&**service, port));
+                hosts
+                    .entry(&*service.service.hostname)
+                    .or_insert((&**service, port));
             }
         }
         Self { view, by_port }
@@ -42,11 +44,16 @@ impl<'a> Ports<'a> {
             Some((_, port)) => (true, port.parse()),
             None => (false, name.parse()),
         };
-        let Ok(number) = number else { return configuration(name, vec![self.unknown_hosts()]) };
+        let Ok(number) = number else {
+            return configuration(name, vec![self.unknown_hosts()]);
+        };
         let mut hosts = self.virtual_hosts(number, diagnostics);
         if sniffed && let Some(own) = hosts.iter().position(|h| h.name == name) {
             // The listener is this service's alone, so whatever host is asked for means it.
-            let own = VirtualHost { domains: vec!["*".to_owned()], ..hosts.swap_remove(own) };
+            let own = VirtualHost {
+                domains: vec!["*".to_owned()],
+                ..hosts.swap_remove(own)
+            };
             return configuration(name, vec![own]);
         }
         hosts.push(self.unknown_hosts());
@@ -66,7 +73,12 @@ impl<'a> Ports<'a> {
     fn virtual_hosts(&self, number: u32, diagnostics: &mut Vec<Diagnostic>) -> Vec<VirtualHost> {
         let empty = BTreeMap::new();
         let on_port = self.by_port.get(&number).unwrap_or(&empty);
-        let mut hosts = VirtualHosts { view: self.view, number, taken: BTreeSet::new(), list: Vec::new() };
+        let mut hosts = VirtualHosts {
+            view: self.view,
+            number,
+            taken: BTreeSet::new(),
+            list: Vec::new(),
+        };
         let mut routed: BTreeSet<&str> = BTreeSet::new();
         for routing in &self.view.routing {
             let (services, others) = split_hosts(routing, on_port);
@@ -75,9 +87,18 @@ impl<'a> Ports<'a> {
             if !known && !nowhere {
                 continue;
             }
-            let lookup = |host: &str| on_port.get(host).map(|(service, port)| (*service, Some(port.port)));
-            let context =
-                Context { view: self.view, gateways: &[MESH_GATEWAY], port: number, tls: false, lookup: &lookup };
+            let lookup = |host: &str| {
+                on_port
+                    .get(host)
+                    .map(|(service, port)| (*service, Some(port.port)))
+            };
+            let context = Context {
+                view: self.view,
+                gateways: &[MESH_GATEWAY],
+                port: number,
+                tls: false,
+                lookup: &lookup,
+            };
             let routes = http_route::build(&context, routing, diagnostics);
             if routes.is_empty() {
                 continue;
@@ -114,8 +135,13 @@ fn split_hosts<'a, 'r>(
 ) -> (Vec<(&'a ServiceView, &'a ServicePort)>, Vec<&'r str>) {
     let mut services = Vec::new();
     let mut others = Vec::new();
-    let (wildcards, exact): (Vec<&str>, Vec<&str>) =
-        routing.config.spec.hosts.iter().map(String::as_str).partition(|h| host::is_wildcard(h));
+    let (wildcards, exact): (Vec<&str>, Vec<&str>) = routing
+        .config
+        .spec
+        .hosts
+        .iter()
+        .map(String::as_str)
+        .partition(|h| host::is_wildcard(h));
     for name in exact {
         match on_port.get(name) {
             Some(found) => services.push(*found),
@@ -124,7 +150,12 @@ fn split_hosts<'a, 'r>(
     }
     for pattern in wildcards {
         let before = services.len();
-        services.extend(on_port.iter().filter(|(h, _)| host::is_subset(h, pattern)).map(|(_, found)| *found));
+        services.extend(
+            on_port
+                .iter()
+                .filter(|(h, _)| host::is_subset(h, pattern))
+                .map(|(_, found)| *found),
+        );
         if services.len() == before {
             others.push(pattern);
         }
@@ -171,7 +202,9 @@ fn default_route(view: &ProxyView, service: &ServiceView, port: &ServicePort) ->
     let hostname = &service.service.hostname;
     let hash = consistent_hash::of_destination(service, "", port.port);
     let mut action = RouteAction {
-        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(names::outbound(port.port, "", hostname))),
+        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(names::outbound(
+            port.port, "", hostname,
+        ))),
         retry_policy: retry::of_route(None, &view.mesh, hash.is_some()),
         hash_policy: hash.into_iter().collect(),
         ..RouteAction::default()
@@ -180,7 +213,10 @@ fn default_route(view: &ProxyView, service: &ServiceView, port: &ServicePort) ->
     Route {
         name: "default".to_owned(),
         r#match: Some(everything()),
-        decorator: Some(Decorator { operation: format!("{hostname}:{}/*", port.port), ..Decorator::default() }),
+        decorator: Some(Decorator {
+            operation: format!("{hostname}:{}/*", port.port),
+            ..Decorator::default()
+        }),
         action: Some(Action::Route(action)),
         ..Route::default()
     }
@@ -192,10 +228,12 @@ const BLOCKED_STATUS: u32 = 502;
 fn block_all() -> VirtualHost {
     let mut host = catch_all(names::BLOCK_ALL, names::BLACK_HOLE_CLUSTER);
     for route in &mut host.routes {
-        route.action = Some(Action::DirectResponse(api_envoy::envoy::config::route::v3::DirectResponseAction {
-            status: BLOCKED_STATUS,
-            ..Default::default()
-        }));
+        route.action = Some(Action::DirectResponse(
+            api_envoy::envoy::config::route::v3::DirectResponseAction {
+                status: BLOCKED_STATUS,
+                ..Default::default()
+            },
+        ));
     }
     host
 }
