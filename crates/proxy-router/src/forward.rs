@@ -7,9 +7,10 @@ use api_envoy::envoy::config::route::v3::route_action::{
 };
 use api_envoy::wkt;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
-use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
-use proxy_http::{HeaderName, RequestHead};
+use proxy_core::{ConfigError, ConfigResult};
+use proxy_http::HeaderName;
 
+use crate::cluster_ref::NamedCluster;
 use crate::filter_config::RouteContext;
 use crate::hash_policy::HashPolicies;
 use crate::limits;
@@ -57,42 +58,6 @@ pub(crate) enum Target {
     Cluster(NamedCluster),
     Header(HeaderName),
     Weighted(WeightedClusters),
-}
-
-/// A cluster by its name and slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedCluster {
-    /// The name.
-    pub name: Box<str>,
-    /// The slot of the name.
-    pub slot: ClusterSlot,
-}
-
-impl NamedCluster {
-    pub(crate) fn new(name: &str, context: &mut dyn RouteContext) -> Self {
-        Self {
-            name: name.into(),
-            slot: context.cluster(name),
-        }
-    }
-}
-
-/// The cluster of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClusterRef<'r> {
-    /// Named by the configuration.
-    Slot(ClusterSlot, &'r str),
-    /// Named by a header of the request; `None` when the header is missing.
-    Header(Option<&'r str>),
-}
-
-pub(crate) fn named_by<'r>(header: &HeaderName, request: &'r RequestHead) -> ClusterRef<'r> {
-    ClusterRef::Header(
-        request
-            .headers
-            .get(header)
-            .and_then(|name| std::str::from_utf8(name).ok()),
-    )
 }
 
 impl Forward {

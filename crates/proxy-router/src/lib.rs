@@ -23,6 +23,7 @@ pub mod table;
 pub mod timeout;
 pub mod virtual_host;
 
+mod cluster_ref;
 mod domains;
 mod path_tree;
 mod rewrite;
@@ -30,9 +31,10 @@ mod rewrite;
 mod testing;
 mod weighted_cluster;
 
+pub use cluster_ref::{ClusterRef, NamedCluster};
 pub use direct_response::DirectResponse;
 pub use filter_config::{FilterConfig, RouteContext};
-pub use forward::{ClusterRef, Forward, NamedCluster};
+pub use forward::Forward;
 pub use hash_policy::RequestHash;
 pub use mirror::MirrorPolicy;
 pub use redirect::Redirect;

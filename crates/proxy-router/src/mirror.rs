@@ -5,9 +5,9 @@ use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_http::RequestHead;
 
+use crate::cluster_ref::NamedCluster;
 use crate::domains::without_port;
 use crate::filter_config::RouteContext;
-use crate::forward::NamedCluster;
 use crate::route_match::Fraction;
 
 /// A policy to mirror requests.

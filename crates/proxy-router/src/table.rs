@@ -9,9 +9,10 @@ use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::substitution::ProcessInfo;
 use proxy_http::{RequestHead, ResponseHead};
 
+use crate::cluster_ref::{ClusterRef, named_by};
 use crate::domains::Domains;
 use crate::filter_config::{FilterConfig, FilterConfigs, RouteContext};
-use crate::forward::{ClusterRef, Forward, Target, named_by};
+use crate::forward::{Forward, Target};
 use crate::header_mutation::{Answer, HeaderMutations};
 use crate::limits;
 use crate::mirror::MirrorPolicy;

@@ -7,8 +7,9 @@ use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_http::{HeaderName, RequestHead};
 
+use crate::cluster_ref::{ClusterRef, NamedCluster, named_by};
 use crate::filter_config::{FilterConfigs, RouteContext};
-use crate::forward::{ClusterRef, NamedCluster, named_by};
+
 use crate::header_mutation::HeaderMutations;
 
 /// Clusters and their weights.

@@ -4,7 +4,6 @@
 
 mod discovery;
 mod http;
-mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +16,9 @@ use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 use telemetry::stats::Registry;
 
+pub use crate::transport::{Transport, TransportSelection};
 pub use discovery::{Discovery, DnsConfig, LookupFamily, OriginalDstConfig};
 pub use http::{HttpOptions, HttpProtocol};
-pub use transport::{Transport, TransportSelection};
 
 use crate::circuit_breaker::CircuitBreakers;
 use crate::load_balancer::LbConfig;
@@ -176,7 +175,7 @@ impl ClusterConfig {
         Ok(Self {
             name: proto.name.as_str().into(),
             stat_name: stat_name.into(),
-            lb: LbConfig::compile(proto, &discovery)?,
+            lb: LbConfig::compile(proto, matches!(discovery, Discovery::OriginalDst(_)))?,
             discovery,
             static_endpoints: Arc::new(static_endpoints),
             connect_timeout: connect_timeout(proto)?,

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use crate::config::{BindConfig, ClusterConfig, TcpKeepalive, Transport};
+use crate::checkout::ConnectionPermit;
+use crate::config::{BindConfig, ClusterConfig, TcpKeepalive};
 use crate::endpoints::HostAddress;
-use crate::pool::ConnectionPermit;
+use crate::transport::Transport;
 
 /// A connected upstream socket.
 #[derive(Debug)]

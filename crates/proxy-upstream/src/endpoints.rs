@@ -17,8 +17,8 @@ use foldhash::{HashSet, HashSetExt as _};
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
-use crate::config::{Transport, TransportSelection};
 use crate::limits;
+use crate::transport::{Transport, TransportSelection};
 
 /// Where a host listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -16,7 +16,9 @@ pub mod load_balancer;
 pub mod outlier;
 pub mod snapshot;
 pub mod stats;
+pub mod transport;
 
+mod checkout;
 mod cluster;
 mod cluster_manager;
 mod endpoints;
@@ -27,6 +29,7 @@ mod pool;
 mod priority_load;
 mod slot;
 
+pub use checkout::{Acquired, ConnectionPermit, acquire};
 pub use circuit_breaker::RequestPriority;
 pub use cluster::{ActiveRequest, ActiveRetry, Cluster, Overflow, PickContext, PickError, UpstreamProtocol};
 pub use cluster_manager::{ClusterManager, ClusterUpdate};
@@ -34,6 +37,6 @@ pub use config::ClusterConfig;
 pub use connect::{ConnectError, Dialer, Stream, connect};
 pub use endpoints::{Assignment, Health, HostAddress, HostSpec, LocalitySpec, PrioritySpec};
 pub use host::Host;
-pub use pool::{Acquired, ConnectionPermit, Pool, acquire};
+pub use pool::Pool;
 pub use proxy_core::ClusterSlot;
 pub use slot::SlotTable;

@@ -9,10 +9,11 @@ use std::time::Instant;
 use api_envoy::envoy::config::core::v3::{HealthStatus, Locality};
 use foldhash::{HashMap, HashMapExt as _};
 
-use crate::config::{OriginalDstConfig, Transport};
+use crate::config::OriginalDstConfig;
 use crate::endpoints::{Health, HostAddress, HostSpec};
 use crate::host::Host;
 use crate::limits;
+use crate::transport::Transport;
 
 /// The hosts in use, and when they were last looked over.
 #[derive(Debug)]

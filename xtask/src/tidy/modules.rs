@@ -39,7 +39,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("control-snapshot", &["gateways", "view"]),
     ("control-translate", &["clusters", "http_filters", "tcp"]),
     ("proxy-http", &["chunked", "framing", "parse"]),
-    ("proxy-router", &["forward", "mirror", "weighted_cluster"]),
     (
         "proxy-server",
         &[
@@ -55,19 +54,6 @@ const KNOWN: &[(&str, &[&str])] = &[
         ],
     ),
     ("proxy-server", &["discovery", "server"]),
-    (
-        "proxy-upstream",
-        &[
-            "cluster",
-            "config",
-            "endpoints",
-            "host",
-            "host_set",
-            "load_balancer",
-            "original_dst",
-            "pool",
-        ],
-    ),
 ];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;

@@ -8,7 +8,6 @@ use api_envoy::envoy::extensions::load_balancing_policies as policies;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
-use crate::config::Discovery;
 use crate::limits;
 
 /// How hosts are chosen.
@@ -67,11 +66,12 @@ pub struct LbConfig {
 }
 
 impl LbConfig {
-    /// Reads the load balancing fields of a cluster.
+    /// Reads the load balancing fields of a cluster. `provides_hosts` says whether the cluster knows the host by itself
+    /// (`ORIGINAL_DST`).
     ///
     /// # Errors
     /// A policy or parameter that is not enforced, or a policy that does not fit the discovery type.
-    pub fn compile(proto: &pb::Cluster, discovery: &Discovery) -> ConfigResult<Self> {
+    pub fn compile(proto: &pb::Cluster, provides_hosts: bool) -> ConfigResult<Self> {
         let mut this = Self {
             policy: LbPolicy::RoundRobin,
             panic_threshold_percent: limits::DEFAULT_PANIC_THRESHOLD_PERCENT,
@@ -87,7 +87,7 @@ impl LbConfig {
             this.policy = classic_policy(proto, use_hostname)?;
         }
         let provided = this.policy == LbPolicy::ClusterProvided;
-        if provided != matches!(discovery, Discovery::OriginalDst(_)) {
+        if provided != provides_hosts {
             return Err(ConfigError::at(
                 "lb_policy",
                 "CLUSTER_PROVIDED goes with type ORIGINAL_DST and no other",

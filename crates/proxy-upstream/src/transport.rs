@@ -47,7 +47,11 @@ impl TransportSelection {
         }
     }
 
-    pub(super) fn compile(proto: &pb::Cluster) -> ConfigResult<Self> {
+    /// Reads the transport sockets of a cluster.
+    ///
+    /// # Errors
+    /// The cluster's own transport socket is one that this proxy does not have.
+    pub fn compile(proto: &pb::Cluster) -> ConfigResult<Self> {
         if let Some(socket) = proto.transport_socket.as_ref().filter(|s| !is_plaintext(s)) {
             return Err(ConfigError::at(
                 "transport_socket",
