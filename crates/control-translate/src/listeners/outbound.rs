@@ -180,15 +180,15 @@ fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) ->
         default = Some(chain::passthrough(view));
     }
     let inspectors = [tls.then(chain::tls_inspector), sniffs.then(chain::http_inspector)];
+    // Where nothing is inspected nothing is waited for.
+    let detection = if tls || sniffs { view.mesh.protocol_detection_timeout } else { None };
     Listener {
         name,
         address: Some(socket_address(address, port)),
         filter_chains: chains,
         default_filter_chain: default,
         listener_filters: inspectors.into_iter().flatten().collect(),
-        listener_filters_timeout: Some(wkt::duration(
-            view.mesh.protocol_detection_timeout.unwrap_or_default().0,
-        )),
+        listener_filters_timeout: Some(wkt::duration(detection.unwrap_or_default().0)),
         continue_on_listener_filters_timeout: true,
         bind_to_port: Some(view.profile.interception == Interception::None),
         traffic_direction: TrafficDirection::Outbound.into(),
