@@ -86,7 +86,7 @@ pub struct Service {
 pub struct Client {
     /// Its namespace.
     pub namespace: String,
-    /// Its labels beside `app: client`.
+    /// Its labels; `app: client` unless they say otherwise.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -225,7 +225,7 @@ impl World {
             }
             name => self.pod(name).unwrap_or_else(|| {
                 let mut labels = self.client.labels.clone();
-                labels.insert("app".to_owned(), "client".to_owned());
+                labels.entry("app".to_owned()).or_insert_with(|| "client".to_owned());
                 pod("client", &self.client.namespace, labels, CLIENT)
             }),
         }

@@ -18,7 +18,9 @@ impl World {
         let mut objects: Vec<Value> = namespaces.into_iter().map(namespace).collect();
         objects.push(self.mesh_config_map(access_log));
         objects.push(node());
-        if !pods.iter().any(|pod| pod.name == proxy.name) {
+        // A workload that registers itself is no Pod.
+        let registers = self.metadata.contains_key("AUTO_REGISTER_GROUP");
+        if !registers && !pods.iter().any(|pod| pod.name == proxy.name) {
             objects.push(pod(&proxy));
         }
         objects.extend(pods.iter().map(pod));
