@@ -95,6 +95,25 @@ fn traffic_follows_changes_of_endpoints_routes_and_clusters() {
 }
 
 #[test]
+fn state_of_the_world_streams_bring_and_take_resources_too() {
+    let discovery = Discovery::start();
+    discovery.put(CLUSTER, &eds_cluster("app"));
+    discovery.put(ENDPOINT, &endpoints("app", &[harness::http_upstream("one")]));
+    discovery.put(LISTENER, &rds_listener("web", "r"));
+    discovery.put(ROUTE, &routes("r", "app"));
+    let proxy = Proxy::start(&discovery.bootstrap().replace("DELTA_GRPC", "GRPC"), &[]);
+    check_answer(&proxy, "web", "one /");
+    discovery.put(ENDPOINT, &endpoints("app", &[harness::http_upstream("two")]));
+    check_answer(&proxy, "web", "two /");
+    let address = proxy.listener("web");
+    discovery.remove(LISTENER, "web");
+    eventually("nobody listens", || {
+        std::net::TcpStream::connect(address).is_err().then_some(())
+    });
+    assert!(discovery.nacks().is_empty(), "{:?}", discovery.nacks());
+}
+
+#[test]
 fn a_refused_resource_is_nacked_by_field_and_the_last_good_one_stays() {
     let discovery = Discovery::start();
     discovery.put(CLUSTER, &cluster("app", harness::http_upstream("app")));

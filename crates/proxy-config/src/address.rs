@@ -68,7 +68,7 @@ pub fn bind_address(address: Option<&core::Address>) -> ConfigResult<BindAddress
 
 fn socket_address(socket: &core::SocketAddress) -> ConfigResult<BindAddress> {
     if socket.protocol != socket_address::Protocol::Tcp as i32 {
-        return Err(ConfigError::unsupported("protocol").within("UDP"));
+        return Err(ConfigError::at("protocol", "only TCP is supported"));
     }
     if !socket.resolver_name.is_empty() {
         return Err(ConfigError::unsupported("resolver_name"));

@@ -1,4 +1,4 @@
-//! A discovery service for delta streams: it sends what a test gives it, and keeps what it is told.
+//! A discovery service: it sends what a test gives it, and keeps what it is told.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -179,10 +179,47 @@ impl Streams for Service {
         }
     }
 
-    async fn sotw(&self, connection: SotwConnection) {
-        connection
-            .refuse(tonic::Status::unimplemented("these tests speak delta"))
-            .await;
+    async fn sotw(&self, mut connection: SotwConnection) {
+        self.told.lock().streams += 1;
+        let mut resources = self.resources.subscribe();
+        let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut sent: BTreeMap<String, Vec<api_envoy::Any>> = BTreeMap::new();
+        let mut nonce = 0;
+        loop {
+            tokio::select! {
+                request = connection.receive() => match request {
+                    None => return,
+                    Some(request) => {
+                        self.told.lock().nacks.extend(request.error_detail.map(|error| error.message));
+                        wanted.insert(request.type_url, request.resource_names);
+                    }
+                },
+                changed = resources.changed() => if changed.is_err() { return },
+            }
+            let all = resources.borrow_and_update().clone();
+            for (kind, names) in &wanted {
+                let has = |name: &String| names.is_empty() || names.contains(name);
+                let now = all
+                    .iter()
+                    .filter(|((k, name), _)| k == kind && has(name))
+                    .map(|(_, any)| any.clone());
+                let now: Vec<_> = now.collect();
+                if sent.insert(kind.clone(), now.clone()).as_ref() == Some(&now) {
+                    continue;
+                }
+                nonce += 1;
+                let response = ads::DiscoveryResponse {
+                    type_url: kind.clone(),
+                    version_info: nonce.to_string(),
+                    nonce: nonce.to_string(),
+                    resources: now,
+                    ..Default::default()
+                };
+                if !connection.send(response).await {
+                    return;
+                }
+            }
+        }
     }
 }
 
