@@ -33,13 +33,21 @@ impl Events {
     /// No Events yet.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, written: BTreeMap::new() }
+        Self {
+            client,
+            written: BTreeMap::new(),
+        }
     }
 
     /// Writes and removes Events until they are what `findings` says. `now` is RFC 3339 with whole seconds.
     pub async fn update(&mut self, findings: impl IntoIterator<Item = Finding>, now: &str) {
         let findings: Vec<_> = findings.into_iter().collect();
-        let gone: Vec<_> = self.written.keys().filter(|f| !findings.contains(f)).cloned().collect();
+        let gone: Vec<_> = self
+            .written
+            .keys()
+            .filter(|f| !findings.contains(f))
+            .cloned()
+            .collect();
         for finding in gone {
             if let Some(event) = self.written.remove(&finding)
                 && let Err(error) = write::delete(&self.client, &event).await
@@ -51,7 +59,9 @@ impl Events {
             if !self.written.contains_key(&finding) {
                 match self.write(&finding, now).await {
                     Ok(event) => drop(self.written.insert(finding, event)),
-                    Err(error) => tracing::debug!(kind = finding.kind, name = finding.name, %error, "no event"),
+                    Err(error) => {
+                        tracing::debug!(kind = finding.kind, name = finding.name, %error, "no event")
+                    }
                 }
             }
         }
@@ -77,9 +87,12 @@ impl Events {
 
 fn event(finding: &Finding, object: &Value, now: &str) -> Value {
     // The same finding has the same name in every run, so that a restart does not multiply Events.
-    let digest = finding.message.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let digest = finding
+        .message
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     let name = format!("{}.{}.{digest:016x}", finding.name, finding.code.to_lowercase());
     json!({
         "apiVersion": "v1",

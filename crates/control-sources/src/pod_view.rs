@@ -15,7 +15,10 @@ pub fn pod_of(entry: &Value) -> Value {
     let app = meta["labels"]["app"].as_str().unwrap_or("app");
     let registered = meta["annotations"]["istio.io/autoRegistrationGroup"].is_string();
     let names = std::iter::once(app).chain(registered.then_some("istio-proxy"));
-    let containers: Vec<_> = names.clone().map(|name| json!({"name": name, "image": "process"})).collect();
+    let containers: Vec<_> = names
+        .clone()
+        .map(|name| json!({"name": name, "image": "process"}))
+        .collect();
     let statuses: Vec<_> = names
         .map(|name| {
             json!({
@@ -59,7 +62,10 @@ pub fn pod_of(entry: &Value) -> Value {
 /// Whether the entry gets traffic: its health is not checked, or is reported as good.
 fn is_ready(entry: &Value) -> bool {
     let conditions = entry["status"]["conditions"].as_array().into_iter().flatten();
-    let healthy = conditions.clone().find(|c| c["type"] == "Healthy").map(|c| c["status"] == "True");
+    let healthy = conditions
+        .clone()
+        .find(|c| c["type"] == "Healthy")
+        .map(|c| c["status"] == "True");
     let checked = entry["metadata"]["annotations"]["proxy.istio.io/health-checks-enabled"] == "true";
     healthy.unwrap_or(!checked)
 }
