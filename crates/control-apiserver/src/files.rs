@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::server::StartError;
@@ -27,6 +27,19 @@ fn create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, StartError>) -> Re
     let content = make()?;
     write(path, &content)?;
     Ok(content)
+}
+
+/// Makes the file when it is missing, and takes it away from everybody but its owner.
+pub(crate) fn make_private(path: &Path) -> Result<(), StartError> {
+    let restrict = || -> std::io::Result<()> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(PRIVATE)
+            .open(path)?;
+        file.set_permissions(fs::Permissions::from_mode(PRIVATE))
+    };
+    restrict().map_err(|error| StartError::file(path, error))
 }
 
 /// Replaces a file at once: readers see the old content or the new, with mode 0600 from its first moment.

@@ -123,6 +123,8 @@ impl ApiServer {
         let authenticator = Authenticator::open(&config.state_dir)?;
         let authority = authority(&config)?;
         let database = config.state_dir.join(DATABASE);
+        // The database holds Secrets; it is private before anything is written to it.
+        files::make_private(&database)?;
         let store = tokio::task::spawn_blocking(move || Store::open(&database))
             .await
             .map_err(|error| StartError::Store(error.to_string()))??;

@@ -159,7 +159,13 @@ async fn a_service_account_knows_itself_and_may_do_nothing_else() {
 async fn secrets_on_disk_are_their_owners_alone() {
     let server = start().await;
     let state = server.directory.path().join("state");
-    for name in ["kubeconfig", "ca.key", "admin.token", "service-account.key"] {
+    for name in [
+        "kubeconfig",
+        "ca.key",
+        "admin.token",
+        "service-account.key",
+        "apiserver.redb",
+    ] {
         let mode = std::fs::metadata(state.join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
