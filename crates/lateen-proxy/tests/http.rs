@@ -48,7 +48,10 @@ fn proxy(upstream: SocketAddr, route: &str, manager: &str) -> Proxy {
     let filters = http_filters("app")
         .replacen("cluster: app", &format!("cluster: app{route}"), 1)
         .replacen("stat_prefix: http", &format!("stat_prefix: http{manager}"), 1);
-    let proxy = Proxy::start(&bootstrap(&[listener("web", &filters)], &[cluster("app", upstream)]), &[]);
+    let proxy = Proxy::start(
+        &bootstrap(&[listener("web", &filters)], &[cluster("app", upstream)]),
+        &[],
+    );
     proxy.wait_live();
     proxy
 }
@@ -83,12 +86,31 @@ fn a_request_is_forwarded_with_envoys_header_manipulation() {
     let (head, sent) = response.split_once("\r\n\r\n").unwrap();
     let sent: Vec<&str> = sent.lines().collect();
     assert_eq!(sent[..3], ["GET /a?b HTTP/1.1", "host: Shop", "x-mine: 1"]);
-    assert!(sent.contains(&"x-forwarded-proto: http") && sent.contains(&"x-envoy-expected-rq-timeout-ms: 15000"));
-    assert!(sent.iter().any(|line| line.starts_with("x-request-id: ") && line.len() == 14 + 36), "{sent:?}");
-    for gone in ["keep-alive", "x-hop", "te:", "x-envoy-internal", "x-forwarded-client-cert", "connection"] {
-        assert!(!sent.iter().any(|line| line.starts_with(gone)), "{gone} went on: {sent:?}");
+    assert!(
+        sent.contains(&"x-forwarded-proto: http") && sent.contains(&"x-envoy-expected-rq-timeout-ms: 15000")
+    );
+    assert!(
+        sent.iter()
+            .any(|line| line.starts_with("x-request-id: ") && line.len() == 14 + 36),
+        "{sent:?}"
+    );
+    for gone in [
+        "keep-alive",
+        "x-hop",
+        "te:",
+        "x-envoy-internal",
+        "x-forwarded-client-cert",
+        "connection",
+    ] {
+        assert!(
+            !sent.iter().any(|line| line.starts_with(gone)),
+            "{gone} went on: {sent:?}"
+        );
     }
-    assert!(head.contains("server: envoy") && head.contains("x-envoy-upstream-service-time: "), "{head}");
+    assert!(
+        head.contains("server: envoy") && head.contains("x-envoy-upstream-service-time: "),
+        "{head}"
+    );
     assert!(head.contains("connection: close"), "{head}");
 }
 
@@ -100,7 +122,10 @@ fn ambiguous_framing_is_refused_and_never_reaches_the_upstream() {
         ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "400"),
         ("Content-Length: 3\r\nContent-Length: 3\r\n", "400"),
         ("Transfer-Encoding: gzip, chunked\r\n", "501"),
-        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "501"),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "501",
+        ),
         ("Content-Length: +3\r\n", "400"),
         ("X: a\rb\r\n", "400"),
         ("X: a\nContent-Length: 3\r\n", "400"),
@@ -109,7 +134,10 @@ fn ambiguous_framing_is_refused_and_never_reaches_the_upstream() {
         ("Host: other\r\n", "400"),
     ] {
         let response = exchange(&proxy, &format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\nabc"));
-        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{fields:?}: {response}");
+        assert!(
+            response.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{fields:?}: {response}"
+        );
         assert!(response.contains("connection: close"), "{fields:?}: {response}");
     }
     assert_eq!(connections.load(Ordering::SeqCst), 0);
@@ -121,17 +149,32 @@ fn pipelined_requests_are_answered_in_order() {
     let (upstream, connections) = scripted(|_, stream| {
         loop {
             let head = read_until(stream, "\r\n\r\n");
-            let Some(path) = head.split(' ').nth(1) else { return };
+            let Some(path) = head.split(' ').nth(1) else {
+                return;
+            };
             answer(stream, path);
         }
     });
     let proxy = proxy(upstream, "", "");
     let request = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
-    let all = [request("/1", ""), request("/2", ""), request("/3", "Connection: close\r\n")].concat();
+    let all = [
+        request("/1", ""),
+        request("/2", ""),
+        request("/3", "Connection: close\r\n"),
+    ]
+    .concat();
     let response = exchange(&proxy, &all);
-    let bodies: Vec<&str> = response.split("\r\n\r\n").skip(1).map(|part| &part[..2]).collect();
+    let bodies: Vec<&str> = response
+        .split("\r\n\r\n")
+        .skip(1)
+        .map(|part| &part[..2])
+        .collect();
     assert_eq!(bodies, ["/1", "/2", "/3"]);
-    assert_eq!(connections.load(Ordering::SeqCst), 1, "the upstream connection is used again");
+    assert_eq!(
+        connections.load(Ordering::SeqCst),
+        1,
+        "the upstream connection is used again"
+    );
 }
 
 #[test]
@@ -142,9 +185,15 @@ fn a_reset_is_retried_with_the_same_body_on_another_connection() {
             answer(stream, "second try");
         }
     });
-    let proxy = proxy(upstream, ", retry_policy: { retry_on: reset, num_retries: 1 }", "");
-    let response =
-        exchange(&proxy, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+    let proxy = proxy(
+        upstream,
+        ", retry_policy: { retry_on: reset, num_retries: 1 }",
+        "",
+    );
+    let response = exchange(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+    );
     assert!(response.ends_with("second try"), "{response}");
     assert_eq!(connections.load(Ordering::SeqCst), 2);
     assert_eq!(proxy.stat("cluster.app.upstream_rq_retry"), 1);
@@ -176,7 +225,10 @@ fn a_route_timeout_gives_504() {
     });
     let proxy = proxy(upstream, ", timeout: 0.05s", "");
     let response = exchange(&proxy, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    assert!(response.starts_with("HTTP/1.1 504 ") && response.ends_with("upstream request timeout"), "{response}");
+    assert!(
+        response.starts_with("HTTP/1.1 504 ") && response.ends_with("upstream request timeout"),
+        "{response}"
+    );
     assert_eq!(proxy.stat("cluster.app.upstream_rq_timeout"), 1);
 }
 
@@ -204,9 +256,14 @@ fn the_upstream_is_let_go_when_the_client_has_gone() {
 fn an_upgrade_is_tunnelled_and_nothing_is_passed_on_before_the_101() {
     let (upstream, _) = scripted(|_, stream| {
         let head = read_until(stream, "\r\n\r\n");
-        assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"), "{head}");
+        assert!(
+            head.contains("upgrade: websocket") && head.contains("connection: upgrade"),
+            "{head}"
+        );
         // What the client has sent already must not have come along.
-        stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_millis(50)))
+            .unwrap();
         let early = stream.read(&mut [0; 16]).is_ok();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let _ = stream.write_all(
@@ -244,7 +301,10 @@ fn chunked_bodies_go_both_ways() {
     let head = read_until(&mut stream, "\r\n\r\n");
     assert!(head.contains("transfer-encoding: chunked"), "{head}");
     // Extensions and trailers are not passed on.
-    assert_eq!(read_until(&mut stream, "\r\n0\r\n\r\n"), "d\r\n3\r\nabc\r\n0\r\n\r\n\r\n0\r\n\r\n");
+    assert_eq!(
+        read_until(&mut stream, "\r\n\r\n\r\n0\r\n\r\n"),
+        "d\r\n3\r\nabc\r\n0\r\n\r\n\r\n0\r\n\r\n"
+    );
 }
 
 #[test]
@@ -256,14 +316,27 @@ fn expect_100_continue_is_answered_by_the_proxy_unless_it_passes_it_on() {
             let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         read_until(stream, "abc");
-        answer(stream, if expects { "upstream was asked" } else { "proxy answered" });
+        answer(
+            stream,
+            if expects {
+                "upstream was asked"
+            } else {
+                "proxy answered"
+            },
+        );
     });
-    for (manager, body) in [("", "proxy answered"), (", proxy_100_continue: true", "upstream was asked")] {
+    for (manager, body) in [
+        ("", "proxy answered"),
+        (", proxy_100_continue: true", "upstream was asked"),
+    ] {
         let proxy = proxy(upstream, "", manager);
         let mut stream = connect(&proxy);
         let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
-        assert_eq!(read_until(&mut stream, "\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(
+            read_until(&mut stream, "\r\n\r\n"),
+            "HTTP/1.1 100 Continue\r\n\r\n"
+        );
         stream.write_all(b"abc").unwrap();
         read_until(&mut stream, "\r\n\r\n");
         assert_eq!(read_until(&mut stream, body), body);

@@ -156,7 +156,8 @@ impl<S: Transport> Forward<'_, S> {
             Poll::Ready(Err(reset)) => return Poll::Ready(PhaseEnd::Upstream(reset)),
             Poll::Pending => {}
         }
-        if reception.interim_seen > 0 && !self.down.write.is_empty() {
+        // A 1xx waits, ours or the upstream's: the client may send nothing before it has it.
+        if !self.down.write.is_empty() {
             let down = &mut *self.down;
             if let Poll::Ready(Err(_)) =
                 down.write
