@@ -11,9 +11,6 @@ pub const FREE_BLOCKS: usize = 64;
 /// A write buffer that has grown beyond this is not kept.
 pub const KEPT_WRITE_BYTES: usize = 64 * 1024;
 
-/// Response bodies up to this size travel in one write with their head.
-pub const COALESCED_BODY_BYTES: usize = 16 * 1024;
-
 /// Most bytes waiting to be written on one side before reading on the other pauses.
 pub const PENDING_WRITE_BYTES: usize = 64 * 1024;
 
