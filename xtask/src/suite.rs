@@ -14,11 +14,10 @@ use crate::tools;
 
 /// The sets of test data that `cargo xtask test` runs, with their further arguments.
 const ORACLES: &[(&str, &[&str])] = &[
-    ("istiod-xds", &["--without", "mtls,telemetry", "--foundation"]),
+    ("istiod-xds", &[]),
     ("llhttp", &[]),
     ("istio-crds", &[]),
     ("istio-crd-validation", &[]),
-    ("istio-config", &[]),
 ];
 
 /// What one stage found.

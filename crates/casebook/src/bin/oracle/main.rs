@@ -1,0 +1,105 @@
+//! Runs one set of test data by other projects and prints a line per case and a sum: `cargo xtask oracle SET`.
+//!
+//! A case that differs must have an entry in docs/differences.md, under the heading of its set; see [`differences`].
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool prints"
+)]
+
+mod differences;
+mod sets;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+
+use differences::Differences;
+
+/// Most differences shown of one case.
+const MAX_SHOWN: usize = 12;
+
+/// One verdict.
+#[derive(Clone, Debug)]
+struct Case {
+    name: String,
+    passed: bool,
+    differences: Vec<String>,
+}
+
+/// Runs one set of test data by other projects.
+#[derive(Debug, Parser)]
+#[command(name = "oracle")]
+struct Arguments {
+    /// istiod-xds, llhttp, istio-crds, istio-crd-validation or istio-config
+    set: String,
+    /// Another folder of the same shape
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Parts left out of the comparison, by name: mtls, telemetry (istiod-xds)
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// Only these scenarios (istiod-xds)
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Only the scenarios of the foundation: 01, 02, 03, 05, 15, 15b, 19, 29, 31 (istiod-xds)
+    #[arg(long)]
+    foundation: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("oracle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let oracle =
+        std::env::var_os("LATEEN_ORACLE").map_or_else(|| root.join("../shared/oracle"), PathBuf::from);
+    let dir = arguments
+        .dir
+        .clone()
+        .unwrap_or_else(|| oracle.join(&arguments.set));
+    ensure!(dir.is_dir(), "{} is not a folder", dir.display());
+    let known = Differences::read(&root.join("docs/differences.md"), &arguments.set)?;
+    if !arguments.without.is_empty() {
+        println!("left out of the comparison: {}", arguments.without.join(", "));
+    }
+    let cases = sets::run(arguments, &dir)?;
+    ensure!(!cases.is_empty(), "{} holds no case", dir.display());
+    let (mut passed, mut explained, mut failed) = (0, 0, 0);
+    for case in &cases {
+        if case.passed {
+            passed += 1;
+            println!("ok        {}", case.name);
+        } else if let Some(reason) = known.explain(&case.name, &case.differences) {
+            explained += 1;
+            println!("explained {}: {reason}", case.name);
+        } else {
+            failed += 1;
+            println!("DIFFERS   {}", case.name);
+            let open = case.differences.iter().filter(|d| !known.covers(&case.name, d));
+            open.clone()
+                .take(MAX_SHOWN)
+                .for_each(|d| println!("            {d}"));
+            let rest = open.count().saturating_sub(MAX_SHOWN);
+            if rest > 0 {
+                println!("            … and {rest} more");
+            }
+        }
+    }
+    if explained > 0 {
+        println!("\n{explained} of the passed are differences that docs/differences.md explains");
+    }
+    println!("\n{} passed, {failed} failed, 0 skipped", passed + explained);
+    Ok(failed == 0)
+}
