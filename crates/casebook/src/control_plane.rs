@@ -38,6 +38,9 @@ const ROOT_NAMESPACE: &str = "istio-system";
 /// Time between two looks at whether a change has arrived.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Time for the world to publish what has come in: several times its debounce.
+const SETTLE: Duration = Duration::from_millis(60);
+
 /// Types whose refusal fails a page.
 const TYPES: [&str; 4] = [
     type_url::CLUSTER,
@@ -172,13 +175,14 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Publishes what was applied and waits until the proxy holds it.
+    /// Waits until what was applied is published and the proxy holds it.
     ///
     /// # Errors
     /// The proxy refuses a resource, or does not answer in time.
     pub async fn converge(&self, proxy: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
-        self.objects.publish();
+        // The world publishes by itself after a moment of quiet; publishing here too would race with that.
+        sleep(SETTLE).await;
         let wanted = self
             .objects
             .current()
@@ -193,7 +197,9 @@ impl ControlPlane {
             }
             if Instant::now() > deadline {
                 match connection {
-                    Some(_) => bail!("the proxy has not answered within {limit:?}"),
+                    Some(connection) => {
+                        bail!("not in force within {limit:?}: {}", state(&connection, wanted))
+                    }
                     None => bail!("the proxy has not connected to the control plane within {limit:?}"),
                 }
             }
@@ -331,6 +337,25 @@ fn caught_up(connection: &Connection, wanted: u64) -> bool {
     let answered = session.stream().watches().all(|(_, watch)| !watch.is_pending());
     let listeners = session.stream().watch(type_url::LISTENER).is_some();
     session.publication().sequence >= wanted && listeners && answered
+}
+
+/// Where a proxy stands, for a message.
+fn state(connection: &Connection, wanted: u64) -> String {
+    let session = connection.session.lock();
+    let watches = session.stream().watches().map(|(type_url, watch)| {
+        let short = type_url.rsplit('.').next().unwrap_or(type_url);
+        format!(
+            "{short} sent {:?} answered {:?}",
+            watch.nonce_sent(),
+            watch.nonce_acked()
+        )
+    });
+    let watches: Vec<String> = watches.collect();
+    format!(
+        "the session is at {} of {wanted}; {}",
+        session.publication().sequence,
+        watches.join(", ")
+    )
 }
 
 fn refusals(connection: &Connection) -> Result<()> {

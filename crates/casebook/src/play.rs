@@ -147,7 +147,11 @@ impl Player<'_> {
             let resource = self.control_plane.resource(&self.node, fragment)?;
             let missing = fragment.missing_in(resource.as_ref());
             if missing.is_empty() || self.changed.elapsed() > CHANGE_TIME {
-                self.problems(missing.into_iter().map(|problem| format!("line {line}: {problem}")));
+                self.problems(
+                    missing
+                        .into_iter()
+                        .map(|problem| format!("line {line}: {problem}")),
+                );
                 return Ok(());
             }
             sleep(LOOK_AGAIN).await;

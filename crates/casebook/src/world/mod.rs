@@ -225,7 +225,9 @@ impl World {
             }
             name => self.pod(name).unwrap_or_else(|| {
                 let mut labels = self.client.labels.clone();
-                labels.entry("app".to_owned()).or_insert_with(|| "client".to_owned());
+                labels
+                    .entry("app".to_owned())
+                    .or_insert_with(|| "client".to_owned());
                 pod("client", &self.client.namespace, labels, CLIENT)
             }),
         }
