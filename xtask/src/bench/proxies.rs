@@ -88,7 +88,7 @@ pub(crate) fn all(dir: &Path, upstream: u16, envoy: &Path) -> Result<Vec<Proxy>>
     let nginx = nginx_file(dir, "nginx", &nginx_proxy(ports[2], upstream))?;
     let haproxy = write(dir, "haproxy.cfg", &haproxy_proxy(ports[3], upstream))?;
     let prefix = dir.display().to_string();
-    let lateen = target_dir().join("release/lateen-proxy");
+    let lateen = target_dir().join("dist/lateen-proxy");
     Ok(vec![
         Proxy::new(
             "lateen",
