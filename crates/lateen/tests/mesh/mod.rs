@@ -11,14 +11,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 /// A running demo.
-pub struct Mesh {
+pub(crate) struct Mesh {
     home: tempfile::TempDir,
     kubectl: PathBuf,
     facts: Value,
 }
 
 /// Tries until it holds.
-pub fn within(limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + limit;
     let mut last = None;
     while Instant::now() < end {
@@ -36,7 +36,7 @@ pub fn within(limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Resul
 }
 
 /// Whether a process runs (zombies do not).
-pub fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !stat.is_empty()
         && !stat
@@ -49,7 +49,7 @@ pub fn alive(pid: u32) -> bool {
 
 impl Mesh {
     /// Starts `lateen demo --detach` in a home of its own.
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let kubectl = std::env::var_os("LATEEN_KUBECTL")
             .context("LATEEN_KUBECTL does not name a kubectl")?
             .into();
@@ -63,7 +63,7 @@ impl Mesh {
     }
 
     /// Starts the demo in the same home.
-    pub fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         let text = self.lateen(&["demo", "--detach", "--output", "json"])?;
         self.facts = serde_json::from_str(&text).with_context(|| format!("demo printed {text}"))?;
         Ok(())
@@ -76,30 +76,30 @@ impl Mesh {
     }
 
     /// Runs a lateen command and returns what it printed.
-    pub fn lateen(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn lateen(&self, arguments: &[&str]) -> Result<String> {
         finish(self.command().args(arguments), &[0])
     }
 
     /// Starts `lateen run` with the application's command.
-    pub fn run(&self, flags: &[&str], application: &[&str]) -> Result<Background> {
+    pub(crate) fn run(&self, flags: &[&str], application: &[&str]) -> Result<Background> {
         let mut command = self.command();
         command.arg("run").args(flags).arg("--").args(application);
         Background::start(&mut command)
     }
 
     /// Runs kubectl.
-    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_env(arguments, &[])
     }
 
     /// Runs kubectl with environment variables.
-    pub fn kubectl_env(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
+    pub(crate) fn kubectl_env(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
         let mut command = self.kubectl_command()?;
         finish(command.args(arguments).envs(environment.iter().copied()), &[0])
     }
 
     /// Runs kubectl with text on its standard input; `codes` are exit codes that count as success beside 0.
-    pub fn kubectl_stdin(&self, arguments: &[&str], text: &str, codes: &[i32]) -> Result<String> {
+    pub(crate) fn kubectl_stdin(&self, arguments: &[&str], text: &str, codes: &[i32]) -> Result<String> {
         let mut command = self.kubectl_command()?;
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), text)?;
@@ -110,12 +110,12 @@ impl Mesh {
     }
 
     /// `kubectl apply` of a text.
-    pub fn apply(&self, yaml: &str) -> Result<()> {
+    pub(crate) fn apply(&self, yaml: &str) -> Result<()> {
         self.kubectl_stdin(&["apply", "-f", "-"], yaml, &[]).map(drop)
     }
 
     /// Applies a text that must be refused; returns kubectl's message.
-    pub fn refused(&self, yaml: &str) -> Result<String> {
+    pub(crate) fn refused(&self, yaml: &str) -> Result<String> {
         match self.apply(yaml) {
             Ok(()) => bail!("was accepted:\n{yaml}"),
             Err(error) => Ok(format!("{error:#}")),
@@ -123,7 +123,7 @@ impl Mesh {
     }
 
     /// Starts a kubectl that goes on printing.
-    pub fn watch(&self, arguments: &[&str]) -> Result<Background> {
+    pub(crate) fn watch(&self, arguments: &[&str]) -> Result<Background> {
         Background::start(self.kubectl_command()?.args(arguments))
     }
 
@@ -140,7 +140,7 @@ impl Mesh {
     }
 
     /// The shop's page as a user sees it; an error for any status but 200.
-    pub fn shop(&self, user: Option<&str>) -> Result<String> {
+    pub(crate) fn shop(&self, user: Option<&str>) -> Result<String> {
         let url = self.facts["shop"].as_str().context("the demo told no shop")?;
         let authority = url
             .trim_start_matches("http://")
@@ -167,7 +167,7 @@ impl Mesh {
     }
 
     /// The pids of everything that runs, the supervisor included.
-    pub fn processes(&self) -> Result<Vec<u32>> {
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
         let list = self.lateen(&["ps", "--output", "json"])?;
         let list: Value = serde_json::from_str(&list)?;
         let mut pids = Vec::new();
@@ -177,13 +177,13 @@ impl Mesh {
     }
 
     /// The demo's own process.
-    pub fn supervisor(&self) -> Result<u32> {
+    pub(crate) fn supervisor(&self) -> Result<u32> {
         let pid = self.facts["pid"].as_u64().context("the demo told no pid")?;
         Ok(u32::try_from(pid)?)
     }
 
     /// The pid of one part (`app`, `sidecar`, …) of a process group that `ps` lists by name.
-    pub fn pid_of(&self, name: &str, part: &str) -> Result<u32> {
+    pub(crate) fn pid_of(&self, name: &str, part: &str) -> Result<u32> {
         let list: Value = serde_json::from_str(&self.lateen(&["ps", "--output", "json"])?)?;
         let rows = list["processes"].as_array().context("ps lists no processes")?;
         let row = rows.iter().find(|r| {
@@ -196,13 +196,13 @@ impl Mesh {
     }
 
     /// Kill -9 of a process of this mesh.
-    pub fn kill(&self, pid: u32) -> Result<()> {
+    pub(crate) fn kill(&self, pid: u32) -> Result<()> {
         ensure!(alive(pid), "process {pid} does not run");
         finish(Command::new("kill").arg("-9").arg(pid.to_string()), &[0]).map(drop)
     }
 
     /// The last lines of every log, for a failed run.
-    pub fn print_logs(&self) {
+    pub(crate) fn print_logs(&self) {
         let Ok(entries) = std::fs::read_dir(self.home.path().join("logs")) else {
             return;
         };
@@ -249,7 +249,7 @@ fn finish(command: &mut Command, codes: &[i32]) -> Result<String> {
 }
 
 /// A program that goes on, whose lines are collected.
-pub struct Background {
+pub(crate) struct Background {
     child: Child,
     lines: Receiver<String>,
 }
@@ -270,7 +270,7 @@ impl Background {
     }
 
     /// Waits for a line that contains a text.
-    pub fn expect(&self, text: &str, limit: Duration) -> Result<()> {
+    pub(crate) fn expect(&self, text: &str, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         let mut seen = Vec::new();
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -284,7 +284,7 @@ impl Background {
     }
 
     /// SIGTERM, then waits for its end.
-    pub fn terminate(&mut self) -> Result<()> {
+    pub(crate) fn terminate(&mut self) -> Result<()> {
         finish(Command::new("kill").arg(self.child.id().to_string()), &[0])?;
         within(Duration::from_secs(15), || Ok(self.child.try_wait()?.is_some()))
     }
