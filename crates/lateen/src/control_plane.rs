@@ -64,7 +64,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     // Huge pages would triple the memory of a process whose heap is some megabytes; without them it is a little slower.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "huge pages stay on");
@@ -102,7 +106,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         cluster: args.cluster_id.as_str().into(),
         ..Settings::default()
     };
-    let stamp = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
+    let stamp = OffsetDateTime::now_utc()
+        .replace_nanosecond(0)?
+        .format(&Rfc3339)?;
     let world = World::new(settings, &stamp);
     let (events, heard) = mpsc::channel(control_discovery::limits::STREAM_EVENTS);
     let discovery = Discovery::new(Arc::clone(&world), &identifier(), Some(events));
@@ -114,7 +120,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         "control plane started in {:?}",
         started.elapsed()
     );
-    let pages = Pages { discovery: discovery.clone(), version: env!("CARGO_PKG_VERSION"), started };
+    let pages = Pages {
+        discovery: discovery.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        started,
+    };
     let stop = tokio::sync::watch::Sender::new(false);
     let stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
         let _ = stopping.wait_for(|stop| *stop).await.is_ok();
@@ -125,8 +135,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         stop.send_replace(true);
         outcome
     };
-    let (xds, http, signal) =
-        tokio::join!(discovery.serve(xds, stopped(stop.subscribe())), http.into_future(), signal);
+    let (xds, http, signal) = tokio::join!(
+        discovery.serve(xds, stopped(stop.subscribe())),
+        http.into_future(),
+        signal
+    );
     if let Some(server) = embedded {
         server.handle.shutdown().await;
     }
@@ -159,7 +172,11 @@ fn start_tasks(
 }
 
 async fn listen(args: &Args, port: u16, what: &str) -> anyhow::Result<TcpListener> {
-    let tries = if args.move_ports && port != 0 { PORT_TRIES } else { 1 };
+    let tries = if args.move_ports && port != 0 {
+        PORT_TRIES
+    } else {
+        1
+    };
     let mut last = None;
     for candidate in (0..tries).filter_map(|step| port.checked_add(step)) {
         match TcpListener::bind((args.bind, candidate)).await {

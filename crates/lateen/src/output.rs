@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const LABEL_WIDTH: usize = 17;
 
 /// The width of the text of a step; its time stands after.
-const TEXT_WIDTH: usize = 68;
+const TEXT_WIDTH: usize = 73;
 
 /// Whether to colour: only on a terminal, and not against the user's wish (<https://no-color.org>).
 fn coloured(stream: &impl std::io::IsTerminal) -> bool {

@@ -258,7 +258,10 @@ fn describe_diff_edit_wait(mesh: &mut Mesh) -> Result<()> {
     ensure!(diff.contains("end-user"), "diff shows\n{diff}");
     mesh.kubectl_env(
         &["edit", "vs", "reviews"],
-        &[("KUBE_EDITOR", "sed -i -e 's/weight: 90/weight: 80/' -e 's/weight: 10/weight: 20/'")],
+        &[(
+            "KUBE_EDITOR",
+            "sed -i -e 's/weight: 90/weight: 80/' -e 's/weight: 10/weight: 20/'",
+        )],
     )?;
     let weight = mesh.kubectl(&[
         "get",

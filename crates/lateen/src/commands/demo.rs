@@ -69,7 +69,7 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -
     steps.done(
         &format!("{} workloads", names.len()),
         &format!(
-            "{}\neach with its own process, network namespace and sidecar; no root, no iptables",
+            "{}\neach with its own process, namespace and sidecar; no root, no iptables",
             names.join(" ")
         ),
     );

@@ -79,7 +79,7 @@ impl RunningMesh {
         steps.done(
             "control plane",
             &format!(
-                "Kubernetes API 127.0.0.1:{} · xDS 127.0.0.1:{} · debug 127.0.0.1:{}",
+                "127.0.0.1: Kubernetes API {} · xDS {} · debug {}",
                 ports.api, ports.xds, ports.debug
             ),
         );

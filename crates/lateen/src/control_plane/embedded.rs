@@ -25,9 +25,13 @@ pub(super) async fn start(
     root_namespace: &str,
 ) -> anyhow::Result<Embedded> {
     let shown = state_dir.display().to_string();
-    let config = Config { bind: address, ..Config::new(state_dir) };
-    let handle =
-        ApiServer::start(config).await.with_context(|| format!("start the embedded API server in {shown}"))?;
+    let config = Config {
+        bind: address,
+        ..Config::new(state_dir)
+    };
+    let handle = ApiServer::start(config)
+        .await
+        .with_context(|| format!("start the embedded API server in {shown}"))?;
     let client = client::in_process(handle.service());
     let objects = [
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}),

@@ -26,7 +26,11 @@ pub(super) async fn feed(
         }
         match change {
             Change::Apply { kind, object } => drop(world.apply(kind, object)),
-            Change::Delete { kind, namespace, name } => world.delete(kind, &namespace, &name),
+            Change::Delete {
+                kind,
+                namespace,
+                name,
+            } => world.delete(kind, &namespace, &name),
             Change::Synced { kind } => {
                 if missing.remove(&kind) && missing.is_empty() {
                     tracing::info!("configuration read");

@@ -15,7 +15,9 @@ pub(super) async fn publish(world: Arc<World>, client: Client) {
     let mut events = Events::new(client);
     let mut known: BTreeSet<Diagnostic> = BTreeSet::new();
     while publications.changed().await.is_ok() {
-        let Some(publication) = publications.borrow_and_update().clone() else { continue };
+        let Some(publication) = publications.borrow_and_update().clone() else {
+            continue;
+        };
         let current: BTreeSet<_> = publication.snapshot.diagnostics().iter().cloned().collect();
         drop(publication);
         if current == known {
@@ -24,8 +26,13 @@ pub(super) async fn publish(world: Arc<World>, client: Client) {
         for diagnostic in current.difference(&known) {
             tracing::warn!("{diagnostic}");
         }
-        let now = OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok());
-        events.update(current.iter().map(finding), &now.unwrap_or_default()).await;
+        let now = OffsetDateTime::now_utc()
+            .replace_nanosecond(0)
+            .ok()
+            .and_then(|now| now.format(&Rfc3339).ok());
+        events
+            .update(current.iter().map(finding), &now.unwrap_or_default())
+            .await;
         known = current;
     }
 }

@@ -21,13 +21,21 @@ pub(super) async fn register(mut heard: mpsc::Receiver<StreamEvent>, registrar: 
     while let Some(event) = heard.recv().await {
         let event = match event {
             StreamEvent::Connected { stream, proxy, node } => {
-                let Some(announcement) = announcement(&proxy, &node) else { continue };
+                let Some(announcement) = announcement(&proxy, &node) else {
+                    continue;
+                };
                 registration::StreamEvent::Connected { stream, announcement }
             }
             StreamEvent::Disconnected { stream } => registration::StreamEvent::Disconnected { stream },
-            StreamEvent::Health { stream, healthy, message } => {
-                registration::StreamEvent::Health { stream, healthy, message }
-            }
+            StreamEvent::Health {
+                stream,
+                healthy,
+                message,
+            } => registration::StreamEvent::Health {
+                stream,
+                healthy,
+                message,
+            },
         };
         registrar.report(event).await;
     }
@@ -36,7 +44,10 @@ pub(super) async fn register(mut heard: mpsc::Receiver<StreamEvent>, registrar: 
 /// `None` for proxies that belong to no group and no entry, such as those of Pods.
 fn announcement(proxy: &Proxy, node: &Node) -> Option<Announcement> {
     let metadata = node.metadata.as_ref().map(wkt::json_struct).unwrap_or_default();
-    let belonging = match (proxy.auto_register_group.as_ref(), metadata["WORKLOAD_ENTRY"].as_str()) {
+    let belonging = match (
+        proxy.auto_register_group.as_ref(),
+        metadata["WORKLOAD_ENTRY"].as_str(),
+    ) {
         ("", None | Some("")) => return None,
         ("", Some(entry)) => Belonging::Entry(entry.to_owned()),
         (group, _) => Belonging::Group(group.to_owned()),
@@ -44,11 +55,19 @@ fn announcement(proxy: &Proxy, node: &Node) -> Option<Announcement> {
     let config: Value = serde_json::from_str(&proxy.profile.proxy_config).unwrap_or_default();
     let locality = &proxy.locality;
     let parts = [&locality.region, &locality.zone, &locality.sub_zone];
-    let parts: Vec<&str> = parts.into_iter().map(AsRef::as_ref).take_while(|part: &&str| !part.is_empty()).collect();
+    let parts: Vec<&str> = parts
+        .into_iter()
+        .map(AsRef::as_ref)
+        .take_while(|part: &&str| !part.is_empty())
+        .collect();
     Some(Announcement {
         namespace: proxy.profile.namespace.to_string(),
         belonging,
-        address: proxy.addresses.first().map(ToString::to_string).unwrap_or_default(),
+        address: proxy
+            .addresses
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         network: proxy.network.to_string(),
         labels: proxy.profile.labels.clone(),
         locality: parts.join("/"),
