@@ -1,4 +1,4 @@
-//! Links the program at a fixed address (docs/adr/2026-11-21-fixed-address.md).
+//! Links the program at a fixed address (docs/adr/2026-11-21-fixed-address-binary.md).
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -263,7 +263,9 @@ impl Workload {
             .first()
             .map(|program| program.to_string_lossy().into_owned());
         let what = format!("start {} for {}", command.unwrap_or_default(), self.spec.name);
-        let pid = capture.run().map_err(|error| AgentError::new(&*what, error))?;
+        let pid = capture
+            .run()
+            .map_err(|error| AgentError::command(&*what, error))?;
         let watched = Watched::open(pid).map_err(|error| AgentError::new(&*what, error))?;
         self.application = Some(Application { pid, watched });
         let channel = capture

@@ -29,7 +29,10 @@ pub enum UnpackError {
 
 /// Packs a message under its type URL.
 pub fn pack<M: Message + Name>(message: &M) -> Any {
-    Any { type_url: format!("{}{}", type_url::PREFIX, M::full_name()), value: message.encode_to_vec() }
+    Any {
+        type_url: format!("{}{}", type_url::PREFIX, M::full_name()),
+        value: message.encode_to_vec(),
+    }
 }
 
 /// Reads an `Any` as `M`.
@@ -43,8 +46,10 @@ pub fn unpack<M: Message + Name + Default>(any: &Any) -> Result<M, UnpackError> 
             expected: format!("{}{}", type_url::PREFIX, M::full_name()),
         });
     }
-    M::decode(any.value.as_slice())
-        .map_err(|source| UnpackError::Malformed { type_url: any.type_url.clone(), source })
+    M::decode(any.value.as_slice()).map_err(|source| UnpackError::Malformed {
+        type_url: any.type_url.clone(),
+        source,
+    })
 }
 
 /// Whether an `Any` holds an `M`.

@@ -5,7 +5,9 @@
 
 use prost::bytes::BufMut as _;
 use prost::encoding::{self, WireType};
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value,
+};
 
 use crate::type_url::message_name;
 
@@ -52,9 +54,13 @@ fn encode_field(pool: &DescriptorPool, field: &FieldDescriptor, value: &Value, o
                 length_delimited(tag, &packed, out);
             }
         }
-        Value::List(items) => items.iter().for_each(|item| encode_single(pool, tag, &field.kind(), item, out)),
+        Value::List(items) => items
+            .iter()
+            .for_each(|item| encode_single(pool, tag, &field.kind(), item, out)),
         Value::Map(entries) => {
-            let Kind::Message(entry) = field.kind() else { return };
+            let Kind::Message(entry) = field.kind() else {
+                return;
+            };
             let (key_field, value_field) = (entry.map_entry_key_field(), entry.map_entry_value_field());
             let mut sorted: Vec<_> = entries.iter().collect();
             sorted.sort_by(|a, b| a.0.cmp(b.0));

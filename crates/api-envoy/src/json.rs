@@ -79,13 +79,21 @@ impl Schema {
     pub fn get() -> Self {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = shared.upgrade() {
-            return Self { pool, ignore_unknown_fields: false };
+            return Self {
+                pool,
+                ignore_unknown_fields: false,
+            };
         }
         let mut raw = Vec::new();
-        flate2::read::GzDecoder::new(DESCRIPTORS).read_to_end(&mut raw).expect("embedded descriptors unpack");
+        flate2::read::GzDecoder::new(DESCRIPTORS)
+            .read_to_end(&mut raw)
+            .expect("embedded descriptors unpack");
         let pool = Arc::new(DescriptorPool::decode(raw.as_slice()).expect("embedded descriptors decode"));
         *shared = Arc::downgrade(&pool);
-        Self { pool, ignore_unknown_fields: false }
+        Self {
+            pool,
+            ignore_unknown_fields: false,
+        }
     }
 
     /// A schema that reads on where JSON has a field that the message has not.
@@ -96,7 +104,9 @@ impl Schema {
     }
 
     fn descriptor(&self, name: &str) -> Result<MessageDescriptor, JsonError> {
-        self.pool.get_message_by_name(name).ok_or_else(|| JsonError::UnknownType(name.to_owned()))
+        self.pool
+            .get_message_by_name(name)
+            .ok_or_else(|| JsonError::UnknownType(name.to_owned()))
     }
 
     /// Whether `name` (a full message name, or a type URL) is known.
@@ -111,8 +121,10 @@ impl Schema {
     /// An unknown field or a wrong type, with its path.
     pub fn parse<M: Message + Name + Default>(&self, json: &Value) -> Result<M, JsonError> {
         let bytes = self.parse_bytes(&M::full_name(), json)?;
-        M::decode(bytes.as_slice())
-            .map_err(|e| JsonError::Malformed { message_type: M::full_name(), reason: e.to_string() })
+        M::decode(bytes.as_slice()).map_err(|e| JsonError::Malformed {
+            message_type: M::full_name(),
+            reason: e.to_string(),
+        })
     }
 
     /// Reads a message of type `M` from YAML or JSON text.
@@ -130,8 +142,10 @@ impl Schema {
     pub fn parse_any(&self, json: &Value) -> Result<Any, JsonError> {
         const NAME: &str = "google.protobuf.Any";
         let bytes = self.parse_bytes(NAME, json)?;
-        Any::decode(bytes.as_slice())
-            .map_err(|e| JsonError::Malformed { message_type: NAME.to_owned(), reason: e.to_string() })
+        Any::decode(bytes.as_slice()).map_err(|e| JsonError::Malformed {
+            message_type: NAME.to_owned(),
+            reason: e.to_string(),
+        })
     }
 
     /// Reads JSON as the message called `name`, into canonical bytes.
@@ -173,7 +187,10 @@ impl Schema {
     /// # Errors
     /// An unknown type, or bytes that do not decode.
     pub fn print_bytes(&self, name: &str, bytes: &[u8], style: Style) -> Result<Value, JsonError> {
-        let malformed = |reason: String| JsonError::Malformed { message_type: name.to_owned(), reason };
+        let malformed = |reason: String| JsonError::Malformed {
+            message_type: name.to_owned(),
+            reason,
+        };
         let mut message =
             DynamicMessage::decode(self.descriptor(name)?, bytes).map_err(|e| malformed(e.to_string()))?;
         self.wrap_unknown(&mut message);
@@ -198,10 +215,16 @@ impl Schema {
             match value {
                 Dynamic::Message(m) => self.wrap_unknown(m),
                 Dynamic::List(items) => {
-                    items.iter_mut().filter_map(Dynamic::as_message_mut).for_each(|m| self.wrap_unknown(m));
+                    items
+                        .iter_mut()
+                        .filter_map(Dynamic::as_message_mut)
+                        .for_each(|m| self.wrap_unknown(m));
                 }
                 Dynamic::Map(entries) => {
-                    entries.values_mut().filter_map(Dynamic::as_message_mut).for_each(|m| self.wrap_unknown(m));
+                    entries
+                        .values_mut()
+                        .filter_map(Dynamic::as_message_mut)
+                        .for_each(|m| self.wrap_unknown(m));
                 }
                 _ => {}
             }
@@ -209,16 +232,24 @@ impl Schema {
     }
 
     fn wrap_unknown_any(&self, any: &mut DynamicMessage) {
-        let url = any.get_field_by_name("type_url").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        let bytes = any.get_field_by_name("value").and_then(|v| v.as_bytes().cloned()).unwrap_or_default();
+        let url = any
+            .get_field_by_name("type_url")
+            .and_then(|v| v.as_str().map(str::to_owned))
+            .unwrap_or_default();
+        let bytes = any
+            .get_field_by_name("value")
+            .and_then(|v| v.as_bytes().cloned())
+            .unwrap_or_default();
         if url.is_empty() {
             return;
         }
         let replaced = match self.pool.get_message_by_name(message_name(&url)) {
-            Some(descriptor) => DynamicMessage::decode(descriptor, bytes.clone()).ok().map(|mut inner| {
-                self.wrap_unknown(&mut inner);
-                (url.clone(), inner.encode_to_vec())
-            }),
+            Some(descriptor) => DynamicMessage::decode(descriptor, bytes.clone())
+                .ok()
+                .map(|mut inner| {
+                    self.wrap_unknown(&mut inner);
+                    (url.clone(), inner.encode_to_vec())
+                }),
             None => None,
         };
         let (url, bytes) = replaced.unwrap_or_else(|| {
@@ -238,7 +269,11 @@ fn sorted(value: Value) -> Value {
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
         Value::Object(map) => {
             let mut entries: Vec<_> = map.into_iter().map(|(k, v)| (k, sorted(v))).collect();
-            entries.sort_by(|a, b| (a.0 != "@type").cmp(&(b.0 != "@type")).then_with(|| a.0.cmp(&b.0)));
+            entries.sort_by(|a, b| {
+                (a.0 != "@type")
+                    .cmp(&(b.0 != "@type"))
+                    .then_with(|| a.0.cmp(&b.0))
+            });
             Value::Object(entries.into_iter().collect())
         }
         other => other,
@@ -267,18 +302,29 @@ mod tests {
         let printed = schema.print(&bootstrap, Style::Envoy).unwrap();
         let again: Bootstrap = schema.parse(&printed).unwrap();
         assert_eq!(bootstrap, again);
-        let manager = &printed["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+        let manager =
+            &printed["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
         assert_eq!(manager["stat_prefix"], "ingress");
-        assert_eq!(manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"], "1.500s");
+        assert_eq!(
+            manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"],
+            "1.500s"
+        );
     }
 
     #[test]
     fn equal_messages_have_equal_bytes_in_every_run() {
         let schema = Schema::get();
         let json = yaml_to_json(BOOTSTRAP).unwrap();
-        let first = schema.parse_bytes("envoy.config.bootstrap.v3.Bootstrap", &json).unwrap();
+        let first = schema
+            .parse_bytes("envoy.config.bootstrap.v3.Bootstrap", &json)
+            .unwrap();
         for _ in 0..20 {
-            assert_eq!(first, schema.parse_bytes("envoy.config.bootstrap.v3.Bootstrap", &json).unwrap());
+            assert_eq!(
+                first,
+                schema
+                    .parse_bytes("envoy.config.bootstrap.v3.Bootstrap", &json)
+                    .unwrap()
+            );
         }
     }
 
@@ -291,7 +337,10 @@ mod tests {
 
     #[test]
     fn an_any_of_an_unknown_type_still_prints() {
-        let any = Any { type_url: "type.googleapis.com/acme.Widget".to_owned(), value: vec![8, 1] };
+        let any = Any {
+            type_url: "type.googleapis.com/acme.Widget".to_owned(),
+            value: vec![8, 1],
+        };
         let printed = Schema::get().print_any(&any, Style::Envoy).unwrap();
         assert_eq!(printed["value"]["type_url"], "type.googleapis.com/acme.Widget");
     }

@@ -11,14 +11,22 @@
 
 #![allow(clippy::module_name_repetitions)]
 
-#[allow(missing_docs, dead_code, unreachable_pub, clippy::all, clippy::pedantic, rustdoc::all, rust_2018_idioms)]
+#[allow(
+    missing_docs,
+    dead_code,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    rustdoc::all,
+    rust_2018_idioms
+)]
 mod generated {
     include!("gen/mod.rs");
 }
 
-pub use generated::{envoy, google, istio, stats, udpa};
 /// The `xds.*` packages (CNCF xDS), renamed because a crate of this workspace is called `xds`.
 pub use generated::xds as cncf_xds;
+pub use generated::{envoy, google, istio, stats, udpa};
 
 pub mod any;
 mod canonical;

@@ -13,7 +13,10 @@ pub fn seconds(seconds: i64) -> Duration {
 /// A protobuf duration from a standard one.
 #[must_use]
 pub fn duration(d: StdDuration) -> Duration {
-    Duration { seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: d.subsec_nanos().cast_signed() }
+    Duration {
+        seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
+        nanos: d.subsec_nanos().cast_signed(),
+    }
 }
 
 /// A standard duration from a protobuf one; negative values become zero.
@@ -33,14 +36,18 @@ pub fn value(json: &serde_json::Value) -> Value {
         serde_json::Value::Bool(b) => Kind::BoolValue(*b),
         serde_json::Value::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or_default()),
         serde_json::Value::String(s) => Kind::StringValue(s.clone()),
-        serde_json::Value::Array(a) => Kind::ListValue(ListValue { values: a.iter().map(value).collect() }),
+        serde_json::Value::Array(a) => Kind::ListValue(ListValue {
+            values: a.iter().map(value).collect(),
+        }),
         serde_json::Value::Object(o) => Kind::StructValue(object(o)),
     };
     Value { kind: Some(kind) }
 }
 
 fn object(map: &serde_json::Map<String, serde_json::Value>) -> Struct {
-    Struct { fields: map.iter().map(|(k, v)| (k.clone(), value(v))).collect() }
+    Struct {
+        fields: map.iter().map(|(k, v)| (k.clone(), value(v))).collect(),
+    }
 }
 
 /// A JSON object as `google.protobuf.Struct`; anything else is an empty struct.

@@ -234,7 +234,7 @@ fn a_route_timeout_gives_504() {
 
 #[test]
 fn the_upstream_is_let_go_when_the_client_has_gone() {
-    let (sender, gone) = mpsc::channel();
+    let (sender, gone) = mpsc::sync_channel(64);
     let sender = parking_lot::Mutex::new(sender);
     let sender = Arc::new(sender);
     let (upstream, _) = scripted(move |_, stream| {

@@ -38,7 +38,14 @@ struct Plan {
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let plan = plan(arguments)?;
     tools::debian(PROGRAMS)?;
-    let mut build = cargo(["build", "--profile", "dist", "--quiet", "--package", "lateen-proxy"]);
+    let mut build = cargo([
+        "build",
+        "--profile",
+        "dist",
+        "--quiet",
+        "--package",
+        "lateen-proxy",
+    ]);
     anyhow::ensure!(succeeds(&mut build)?, "lateen-proxy does not build");
     let dir = target_dir().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;

@@ -181,7 +181,11 @@ fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) ->
     }
     let inspectors = [tls.then(chain::tls_inspector), sniffs.then(chain::http_inspector)];
     // Where nothing is inspected nothing is waited for.
-    let detection = if tls || sniffs { view.mesh.protocol_detection_timeout } else { None };
+    let detection = if tls || sniffs {
+        view.mesh.protocol_detection_timeout
+    } else {
+        None
+    };
     Listener {
         name,
         address: Some(socket_address(address, port)),

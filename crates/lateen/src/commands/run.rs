@@ -33,6 +33,7 @@ async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Resul
     let client = control_sources::client::from_kubeconfig(&mesh.kubeconfig).await?;
     register(&client, &arguments, &spec).await?;
     drop(client);
+    let folder = home.run().join(format!("{}.{}", spec.name, spec.namespace));
     let agent = Mesh {
         xds: mesh.xds,
         folder: home.run(),
@@ -40,7 +41,15 @@ async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Resul
         programs: programs()?,
     };
     let workload = tokio::select! {
-        started = Workload::start(&agent, spec) => started?,
+        started = Workload::start(&agent, spec) => match started {
+            Ok(workload) => workload,
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(folder);
+                let code = error.exit_code;
+                output::error(&error.into());
+                return Ok(ExitCode::from(code));
+            }
+        },
         signal = stop.wait() => return Ok(ExitCode::from(128 + u8::try_from(signal.as_raw()).unwrap_or_default())),
     };
     let record = WorkloadRecord::of(&workload, 0);
@@ -49,7 +58,6 @@ async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Resul
         "lateen: {} joined {} as {} (sidecar ready, admin http://{})",
         record.name, record.namespace, record.address, record.admin
     ));
-    let folder = workload.folder().to_owned();
     let exit = supervise(workload, &mut stop, &arguments).await;
     let _ = std::fs::remove_dir_all(folder);
     exit

@@ -245,7 +245,11 @@ impl Client {
     pub fn report(&mut self, type_url: &str, error: Option<Status>) {
         if self.connected {
             let (type_url, nonce) = (type_url.to_owned(), String::new());
-            self.answers.push_back(Answer { type_url, nonce, error });
+            self.answers.push_back(Answer {
+                type_url,
+                nonce,
+                error,
+            });
         }
     }
 
