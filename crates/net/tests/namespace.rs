@@ -47,10 +47,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let root = rustix::process::geteuid().is_root();
+    let program = Program::copied();
     let users: &[Option<u32>] = if root { &[None, Some(NOBODY)] } else { &[None] };
     for user in users {
         for (name, case) in CASES {
-            let start = Inside::start(*user);
+            let start = Inside::start(*user, &program);
             case(&start);
             println!(
                 "test {name} (user {}) ... ok",
@@ -59,6 +60,20 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// This program where every user may run it: the folder it was built in may be closed to others.
+struct Program {
+    folder: tempfile::TempDir,
+}
+
+impl Program {
+    fn copied() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::copy(std::env::current_exe().unwrap(), folder.path().join("inside")).unwrap();
+        Self { folder }
+    }
 }
 
 /// The process in the namespace, as seen from outside.
@@ -70,12 +85,12 @@ struct Inside {
 }
 
 impl Inside {
-    fn start(user: Option<u32>) -> Self {
+    fn start(user: Option<u32>, program: &Program) -> Self {
         let (channel, theirs) = descriptors::channel().unwrap();
         let mut hosts = tempfile::NamedTempFile::new().unwrap();
         hosts.write_all(b"10.96.0.7 reviews\n").unwrap();
         std::fs::set_permissions(hosts.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = Command::new(program.folder.path().join("inside"));
         command.arg("inside").arg(hosts.path());
         if let Some(user) = user {
             command.uid(user).gid(user);

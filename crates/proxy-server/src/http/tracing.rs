@@ -117,7 +117,7 @@ mod tests {
         );
         assert_eq!(
             digit(ALWAYS, "my-own-id-is-not-a-uuid", None, 0),
-            'i',
+            'o',
             "foreign ids are left alone"
         );
     }
