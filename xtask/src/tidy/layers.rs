@@ -14,7 +14,6 @@ const ORDER: &[&str] = &[
     "api-istio",
     "tls",
     "xds",
-    "testkit",
     "control-apiserver",
     "control-snapshot",
     "control-sources",

@@ -1,1 +1,0 @@
-//! Fake clock, seeded randomness, fixtures, scripted upstreams.
