@@ -1,6 +1,6 @@
 //! The broker end to end over a real Unix socket: a sidecar's questions, a policy's answers.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
@@ -55,24 +55,40 @@ fn check_broker(namespace: Option<OwnedFd>, sidecar: impl FnOnce(Broker) + Send 
     assert!(!path.exists(), "the socket file goes away with the server");
 }
 
+/// The server's own copies of the descriptors close some time after they were received, and until then a connection may
+/// wait behind one of them; so each worker keeps its listener, and the two of them take every connection.
 #[test]
 fn each_worker_gets_a_listener_of_its_own_on_the_same_port() {
+    const CLIENTS: usize = 64;
     check_broker(None, |broker| {
         let wildcard = "0.0.0.0:15006".parse().unwrap();
-        let mut first = broker.listen(wildcard).unwrap();
-        let mut second = broker.listen(wildcard).unwrap();
-        assert_eq!(first.len(), 1);
-        assert_eq!(first[0].kind, ListenerKind::Direct);
-        assert_eq!(first[0].local_addr, second[0].local_addr);
-        let address = first[0].local_addr;
-        drop(second.remove(0));
-        let listener = TcpListener::from(first.remove(0).fd);
-        listener.set_nonblocking(false).unwrap();
-        let mut client = TcpStream::connect(address).unwrap();
-        client.write_all(b"hi").unwrap();
-        let mut greeting = [0; 2];
-        listener.accept().unwrap().0.read_exact(&mut greeting).unwrap();
-        assert_eq!(&greeting, b"hi");
+        let granted: Vec<BrokeredListener> = (0..2)
+            .map(|_| {
+                let mut answer = broker.listen(wildcard).unwrap();
+                assert_eq!(answer.len(), 1);
+                answer.remove(0)
+            })
+            .collect();
+        assert!(granted.iter().all(|l| l.kind == ListenerKind::Direct));
+        let address = granted[0].local_addr;
+        assert_eq!(address, granted[1].local_addr);
+        let clients: Vec<TcpStream> = (0..CLIENTS)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let accepted: Vec<usize> = granted
+            .into_iter()
+            .map(|l| {
+                let listener = TcpListener::from(l.fd);
+                listener.set_nonblocking(true).unwrap();
+                std::iter::from_fn(|| listener.accept().ok()).count()
+            })
+            .collect();
+        assert_eq!(accepted.iter().sum::<usize>(), CLIENTS, "{accepted:?}");
+        assert!(
+            accepted.iter().all(|a| *a > 0),
+            "one listener took all: {accepted:?}"
+        );
+        drop(clients);
     });
 }
 
