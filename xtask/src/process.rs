@@ -74,6 +74,55 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// Kills a process and all that descend from it; returns the commands of those that had no child of their own.
+pub(crate) fn end_family(pid: u32) -> Vec<String> {
+    let mut family = vec![pid];
+    let mut leaves = Vec::new();
+    let mut at = 0;
+    while let Some(parent) = family.get(at).copied() {
+        at += 1;
+        let children = children(parent);
+        if children.is_empty() {
+            leaves.push(command_line(parent));
+        }
+        family.extend(children);
+    }
+    let pids: Vec<String> = family.iter().map(u32::to_string).collect();
+    // One that ended meanwhile makes kill complain, and is what was wanted.
+    let _ = Command::new("kill")
+        .arg("-KILL")
+        .args(pids)
+        .stderr(Stdio::null())
+        .status();
+    leaves
+}
+
+/// The processes that a process has started and not yet reaped (proc(5), `/proc/pid/task/tid/children`).
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|w| w.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn command_line(pid: u32) -> String {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = line
+        .split(|b| *b == 0)
+        .filter(|w| !w.is_empty())
+        .map(String::from_utf8_lossy)
+        .collect();
+    words.join(" ")
+}
+
 /// A child that is killed and reaped when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {

@@ -1,15 +1,16 @@
 //! `cargo xtask test`: everything, with a line per stage and a sum; and its parts as commands of their own.
 //!
 //! Each stage is a program that ends with `N passed, N failed, N skipped`; its exit code must agree. A stage that
-//! cannot run is reported as not run, and that fails in CI.
+//! cannot run is reported as not run, and that fails in CI. A stage that does not end is stopped and has failed.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::process::{cargo, in_ci, oracle_dir};
+use crate::process::{cargo, end_family, in_ci, oracle_dir, succeeds};
 use crate::tools;
 
 /// The sets of test data that `cargo xtask test` runs, with their further arguments.
@@ -19,6 +20,10 @@ const ORACLES: &[(&str, &[&str])] = &[
     ("istio-crds", &[]),
     ("istio-crd-validation", &[]),
 ];
+
+/// How long one stage may run, without what it builds first: several times what the longest needs on two busy cores,
+/// and a fraction of what CI allows, so that a test that hangs is named instead of timing everything out.
+const STAGE_LIMIT: Duration = Duration::from_mins(15);
 
 /// What one stage found.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +45,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let envoy = tools::envoy();
     let kubectl = tools::kubectl();
     build_binaries()?;
+    let mut build = cargo(["test", "--workspace", "--no-run", "--quiet"]);
+    anyhow::ensure!(succeeds(&mut build)?, "the tests do not build");
     let mut stages: Vec<(String, f64, Outcome)> = Vec::new();
     let mut stage = |name: &str, run: &mut dyn FnMut() -> Result<Outcome>| {
         if wanted(name) {
@@ -89,7 +96,7 @@ pub(crate) fn oracle(arguments: &[String]) -> Result<bool> {
         .first()
         .context("name a set, such as istiod-xds or llhttp")?;
     let extra: Vec<&str> = arguments[1..].iter().map(String::as_str).collect();
-    crate::process::succeeds(&mut oracle_command(set, &extra))
+    succeeds(&mut oracle_command(set, &extra))
 }
 
 /// `cargo xtask pages ...`.
@@ -107,7 +114,7 @@ pub(crate) fn pages(arguments: &[String]) -> Result<bool> {
         command.env("LATEEN_ENVOY", tools::envoy()?);
     }
     build_binaries()?;
-    crate::process::succeeds(command.args(arguments))
+    succeeds(command.args(arguments))
 }
 
 /// The programs that pages and end-to-end tests start must exist before those do.
@@ -120,7 +127,7 @@ fn build_binaries() -> Result<()> {
         "--package",
         "lateen",
     ]);
-    anyhow::ensure!(crate::process::succeeds(&mut build)?, "the binaries do not build");
+    anyhow::ensure!(succeeds(&mut build)?, "the binaries do not build");
     Ok(())
 }
 
@@ -164,15 +171,28 @@ fn not_run(reason: String) -> Outcome {
 
 /// Runs a command, shows its output and adds up the counts that it prints.
 fn counted(command: &mut Command) -> Result<Outcome> {
+    counted_within(command, STAGE_LIMIT)
+}
+
+fn counted_within(command: &mut Command, limit: Duration) -> Result<Outcome> {
+    let end = Instant::now() + limit;
     let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
+    let output = child.stdout.take().context("no output")?;
+    let (sender, lines) = mpsc::sync_channel(1);
+    // Ends with the output, that is, with the last process that holds it.
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
     let mut outcome = Outcome::default();
-    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
-        let line = line?;
-        println!("{line}");
-        if let Some(counts) = counts(&line) {
-            outcome.passed += counts.0;
-            outcome.failed += counts.1;
-            outcome.skipped += counts.2;
+    loop {
+        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => add_counts(&mut outcome, &line?),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => return Ok(hung(&mut child, outcome, limit)),
         }
     }
     let status = child.wait()?;
@@ -184,6 +204,31 @@ fn counted(command: &mut Command) -> Result<Outcome> {
         outcome.note = Some("ran no test".to_owned());
     }
     Ok(outcome)
+}
+
+fn add_counts(outcome: &mut Outcome, line: &str) {
+    println!("{line}");
+    if let Some((passed, failed, skipped)) = counts(line) {
+        outcome.passed += passed;
+        outcome.failed += failed;
+        outcome.skipped += skipped;
+    }
+}
+
+/// Stops a stage that does not end, and says what it was running.
+fn hung(child: &mut Child, outcome: Outcome, limit: Duration) -> Outcome {
+    let running = end_family(child.id());
+    // Reaps it; how it ended says nothing, it was killed.
+    let _ = child.wait();
+    Outcome {
+        failed: outcome.failed + 1,
+        note: Some(format!(
+            "stopped after {} s; it was running {}",
+            limit.as_secs(),
+            running.join(" · ")
+        )),
+        ..outcome
+    }
 }
 
 /// Reads `test result: ok. 4 passed; 0 failed; 1 ignored` and `4 passed, 0 failed, 1 skipped`.
@@ -236,7 +281,28 @@ fn summarise(stages: &[(String, f64, Outcome)]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::counts;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::{counted_within, counts};
+
+    #[test]
+    fn a_stage_that_hangs_is_stopped_and_says_what_it_ran() {
+        let start = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo '3 passed, 0 failed'; sleep 3600 & wait"]);
+        let outcome = counted_within(&mut command, Duration::from_millis(300)).unwrap();
+        assert!(start.elapsed() < Duration::from_mins(1));
+        assert_eq!((outcome.passed, outcome.failed), (3, 1));
+        let note = outcome.note.unwrap();
+        assert!(note.contains("sleep 3600"), "{note}");
+    }
+
+    #[test]
+    fn a_stage_that_counts_nothing_has_failed() {
+        let outcome = counted_within(&mut Command::new("true"), Duration::from_mins(1)).unwrap();
+        assert_eq!((outcome.passed, outcome.failed), (0, 1));
+    }
 
     #[test]
     fn both_kinds_of_closing_lines_are_read() {
