@@ -1,11 +1,23 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), strict: no white space, no bare LF, bounded extensions.
 
+use std::ops::Range;
+
 use crate::error::ParseError;
-use crate::framing::BodyStep;
 use crate::headers::Headers;
 use crate::limits;
 use crate::parse::{HeadLimits, HeadParser};
 use crate::syntax::is_token;
+
+/// What a call of a body decoder's `decode` has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BodyStep {
+    /// Bytes of the input that are done with once `data` has been used.
+    pub consumed: usize,
+    /// Body bytes in the input; may be empty.
+    pub data: Range<usize>,
+    /// True when the body is complete.
+    pub end: bool,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {

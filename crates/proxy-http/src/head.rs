@@ -193,6 +193,19 @@ impl ResponseHead {
     }
 }
 
+/// The gRPC status of an answer that has none but its HTTP status ("HTTP to gRPC status code mapping" in gRPC's
+/// documentation).
+pub const fn grpc_status_of(status: u16) -> u8 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
 /// `application/grpc`, or that followed by `+` or `;`.
 fn is_grpc_content_type(headers: &Headers) -> bool {
     const GRPC: &[u8] = b"application/grpc";

@@ -209,16 +209,6 @@ impl Headers {
         self.live == 0
     }
 
-    /// Bytes of names and values, pseudo-header fields included, as Envoy's `HeaderMap::byteSize` counts them.
-    pub fn byte_size(&self) -> usize {
-        let fields: usize = self.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let pseudo: usize = self
-            .iter_pseudo()
-            .map(|(id, value)| id.name().len() + value.len())
-            .sum();
-        fields + pseudo
-    }
-
     /// The first value of a field, or of a pseudo-header field such as `:path`.
     #[inline]
     pub fn get<N: Name + ?Sized>(&self, name: &N) -> Option<&[u8]> {

@@ -4,6 +4,7 @@
 //! bytes that the caller has read, bodies are decoded piece by piece, and what is to be sent is appended to a
 //! buffer. The connection loop lives in `proxy-server`.
 
+mod body;
 mod chunked;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -19,10 +20,11 @@ mod response;
 mod serialize;
 mod syntax;
 
-pub use chunked::ChunkedDecoder;
+pub use body::BodyDecoder;
+pub use chunked::{BodyStep, ChunkedDecoder};
 pub use error::ParseError;
-pub use framing::{BodyDecoder, BodyFraming, BodyStep, request_framing, response_framing};
-pub use head::{RequestHead, ResponseHead, Version, connection_lists, lists_token};
+pub use framing::{BodyFraming, request_framing, response_framing};
+pub use head::{RequestHead, ResponseHead, Version, connection_lists, grpc_status_of, lists_token};
 pub use header_id::HeaderId;
 pub use headers::{HeaderName, Headers, Name};
 pub use parse::{HeadLimits, HeadParser, Parsed};

@@ -13,6 +13,69 @@ use crate::limits;
 use crate::syntax::{TOKEN_LOWER, is_field_value};
 use crate::{request, response};
 
+/// What the parser fills: a head, or a trailer section, which has neither a start line nor a check as a whole.
+trait Section {
+    fn fields(&mut self) -> &mut Headers;
+
+    /// Forgets the message before, and takes the start line.
+    fn begin(&mut self, _line: &[u8]) -> Result<(), ParseError> {
+        Ok(())
+    }
+
+    /// Finds what is already wrong with the beginning of a start line.
+    fn check_unfinished_start(_line: &[u8]) -> Result<(), ParseError> {
+        Ok(())
+    }
+
+    /// Checks the complete section as a whole.
+    fn finish(&mut self) -> Result<(), ParseError> {
+        Ok(())
+    }
+}
+
+impl Section for RequestHead {
+    #[inline]
+    fn fields(&mut self) -> &mut Headers {
+        &mut self.headers
+    }
+
+    fn begin(&mut self, line: &[u8]) -> Result<(), ParseError> {
+        self.clear();
+        request::parse_line(line, self)
+    }
+
+    fn check_unfinished_start(line: &[u8]) -> Result<(), ParseError> {
+        request::check_unfinished_line(line)
+    }
+
+    fn finish(&mut self) -> Result<(), ParseError> {
+        request::finish(self)
+    }
+}
+
+impl Section for ResponseHead {
+    #[inline]
+    fn fields(&mut self) -> &mut Headers {
+        &mut self.headers
+    }
+
+    fn begin(&mut self, line: &[u8]) -> Result<(), ParseError> {
+        self.clear();
+        response::parse_line(line, self)
+    }
+
+    fn check_unfinished_start(line: &[u8]) -> Result<(), ParseError> {
+        response::check_unfinished_line(line)
+    }
+}
+
+impl Section for Headers {
+    #[inline]
+    fn fields(&mut self) -> &mut Headers {
+        self
+    }
+}
+
 /// Limits of one head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
@@ -38,6 +101,8 @@ pub struct Parsed {
     pub consumed: usize,
     /// True when the head is complete.
     pub complete: bool,
+    /// Bytes of the field lines of a complete head, with a line end counted as one, as Envoy does; 0 before.
+    pub field_bytes: usize,
 }
 
 /// Where in the head the parser stands.
@@ -54,6 +119,8 @@ pub struct HeadParser {
     place: Place,
     /// Bytes of this head that were consumed by earlier lines.
     taken: usize,
+    /// What [`Parsed::field_bytes`] will be.
+    field_bytes: usize,
     /// Bytes of the unfinished line that are known to hold no LF.
     scanned: usize,
     empty_lines: usize,
@@ -68,6 +135,7 @@ impl HeadParser {
             limits,
             place: Place::StartLine,
             taken: 0,
+            field_bytes: 0,
             scanned: 0,
             empty_lines: 0,
         }
@@ -83,34 +151,7 @@ impl HeadParser {
     /// # Errors
     /// The bytes break the protocol or a limit.
     pub fn request(&mut self, input: &[u8], head: &mut RequestHead) -> Result<Parsed, ParseError> {
-        let mut at = 0;
-        while let Some(end) = self.line_end(input, at)? {
-            let line = &input[at..end - 2];
-            match self.place {
-                Place::StartLine if line.is_empty() => self.count_empty_line()?,
-                Place::StartLine => {
-                    head.clear();
-                    request::parse_line(line, head)?;
-                    self.place = Place::Fields;
-                }
-                Place::Fields if line.is_empty() => {
-                    request::finish(head)?;
-                    self.restart();
-                    return Ok(Parsed {
-                        consumed: end,
-                        complete: true,
-                    });
-                }
-                Place::Fields => self.field(&input[at..end], &mut head.headers)?,
-            }
-            self.taken += end - at;
-            at = end;
-        }
-        self.check_unfinished(&input[at..], request::check_unfinished_line)?;
-        Ok(Parsed {
-            consumed: at,
-            complete: false,
-        })
+        self.section(input, head)
     }
 
     /// Reads on in a response head, as [`Self::request`] does.
@@ -118,33 +159,7 @@ impl HeadParser {
     /// # Errors
     /// The bytes break the protocol or a limit.
     pub fn response(&mut self, input: &[u8], head: &mut ResponseHead) -> Result<Parsed, ParseError> {
-        let mut at = 0;
-        while let Some(end) = self.line_end(input, at)? {
-            let line = &input[at..end - 2];
-            match self.place {
-                Place::StartLine if line.is_empty() => self.count_empty_line()?,
-                Place::StartLine => {
-                    head.clear();
-                    response::parse_line(line, head)?;
-                    self.place = Place::Fields;
-                }
-                Place::Fields if line.is_empty() => {
-                    self.restart();
-                    return Ok(Parsed {
-                        consumed: end,
-                        complete: true,
-                    });
-                }
-                Place::Fields => self.field(&input[at..end], &mut head.headers)?,
-            }
-            self.taken += end - at;
-            at = end;
-        }
-        self.check_unfinished(&input[at..], response::check_unfinished_line)?;
-        Ok(Parsed {
-            consumed: at,
-            complete: false,
-        })
+        self.section(input, head)
     }
 
     /// Reads on in a trailer section: fields and the empty line, no start line.
@@ -153,23 +168,43 @@ impl HeadParser {
     /// The bytes break the protocol or a limit.
     pub(crate) fn trailers(&mut self, input: &[u8], trailers: &mut Headers) -> Result<Parsed, ParseError> {
         self.place = Place::Fields;
+        self.section(input, trailers)
+    }
+
+    #[inline]
+    fn section<S: Section>(&mut self, input: &[u8], section: &mut S) -> Result<Parsed, ParseError> {
         let mut at = 0;
         while let Some(end) = self.line_end(input, at)? {
-            if end - at == 2 {
-                self.restart();
-                return Ok(Parsed {
-                    consumed: end,
-                    complete: true,
-                });
-            }
-            self.field(&input[at..end], trailers)?;
+            let line = &input[at..end - 2];
             self.taken += end - at;
+            match self.place {
+                Place::StartLine if line.is_empty() => self.count_empty_line()?,
+                Place::StartLine => {
+                    section.begin(line)?;
+                    self.place = Place::Fields;
+                }
+                Place::Fields if line.is_empty() => {
+                    section.finish()?;
+                    let field_bytes = self.field_bytes;
+                    self.restart();
+                    return Ok(Parsed {
+                        consumed: end,
+                        complete: true,
+                        field_bytes,
+                    });
+                }
+                Place::Fields => {
+                    self.field(&input[at..end], section.fields())?;
+                    self.field_bytes += end - at - 1;
+                }
+            }
             at = end;
         }
-        self.check_unfinished(&input[at..], |_| Ok(()))?;
+        self.check_unfinished(&input[at..], S::check_unfinished_start)?;
         Ok(Parsed {
             consumed: at,
             complete: false,
+            field_bytes: 0,
         })
     }
 

@@ -1,9 +1,11 @@
 //! Writing heads and chunks, always as HTTP/1.1 with lower-case names.
 
 use crate::head::{RequestHead, ResponseHead};
+use crate::headers::Headers;
 
-/// Appends a request head. `host` comes from `:authority`; framing fields are the caller's.
-pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead) {
+/// Appends a request head, and gives the bytes of its field lines. `host` comes from `:authority`; framing fields are
+/// the caller's.
+pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead) -> usize {
     out.extend_from_slice(head.method());
     out.push(b' ');
     // CONNECT has no path; its target is the authority (RFC 9112 section 3.2.3).
@@ -12,15 +14,16 @@ pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead) {
     } else {
         head.path()
     });
-    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let start = out.len();
+    out.extend_from_slice(b"host: ");
     out.extend_from_slice(head.authority());
     out.extend_from_slice(b"\r\n");
-    head.headers.write_lines(out);
-    out.extend_from_slice(b"\r\n");
+    end_head(out, start, &head.headers)
 }
 
-/// Appends a response head with the standard reason phrase of its status.
-pub fn write_response_head(out: &mut Vec<u8>, head: &ResponseHead) {
+/// Appends a response head with the standard reason phrase of its status, and gives the bytes of its field lines.
+pub fn write_response_head(out: &mut Vec<u8>, head: &ResponseHead) -> usize {
     if head.status() == 200 {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     } else {
@@ -30,8 +33,16 @@ pub fn write_response_head(out: &mut Vec<u8>, head: &ResponseHead) {
         out.extend_from_slice(reason_phrase(head.status()).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    head.headers.write_lines(out);
+    let start = out.len();
+    end_head(out, start, &head.headers)
+}
+
+/// Appends the fields and the empty line; gives the bytes from `start` to that line.
+fn end_head(out: &mut Vec<u8>, start: usize, headers: &Headers) -> usize {
+    headers.write_lines(out);
+    let length = out.len() - start;
     out.extend_from_slice(b"\r\n");
+    length
 }
 
 /// Appends the size line of a chunk; `size` must not be zero, which would end the body.
@@ -47,7 +58,7 @@ pub fn write_chunk_header(out: &mut Vec<u8>, size: usize) {
 }
 
 /// Appends the last chunk, with trailers if there are any.
-pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&crate::Headers>) {
+pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&Headers>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
         trailers.write_lines(out);
