@@ -23,6 +23,9 @@ pub const MAX_STATS: usize = 1 << 20;
 /// Where statistics beyond [`MAX_STATS`] are counted together; slots of real ones start at 1.
 const OVERFLOW_SLOT: u32 = 0;
 
+/// Below so many scopes nobody looks for those that are gone.
+const SWEEP_SCOPES: usize = 64;
+
 type Page = Arc<[AtomicU64]>;
 
 /// A count that only grows.
@@ -80,6 +83,8 @@ struct ScopeEntry {
 #[derive(Debug, Default)]
 struct Table {
     scopes: Vec<ScopeEntry>,
+    /// How many scopes there are before the next look for those that are gone.
+    sweep_at: usize,
     stats: usize,
     next_slot: u32,
     free_slots: Vec<u32>,
@@ -167,7 +172,7 @@ impl Registry {
             tags,
             leaves: Arc::clone(&leaves),
         });
-        self.table.lock().scopes.push(ScopeEntry {
+        self.table.lock().add_scope(ScopeEntry {
             alive: Arc::downgrade(&inner),
             leaves,
         });
@@ -292,6 +297,16 @@ impl Table {
             *next += 1;
             *next
         })
+    }
+
+    /// Adds a scope. Whenever their number has doubled those that are gone are forgotten: configuration may change for
+    /// ever in a process whose statistics nobody reads.
+    fn add_scope(&mut self, scope: ScopeEntry) {
+        if self.scopes.len() >= self.sweep_at {
+            self.sweep();
+            self.sweep_at = (self.scopes.len() * 2).max(SWEEP_SCOPES);
+        }
+        self.scopes.push(scope);
     }
 
     /// Forgets statistics whose scope is gone.
@@ -511,6 +526,19 @@ mod tests {
         let new = registry.cluster_scope("new");
         let _counter = new.counter("upstream_rq_total");
         assert_eq!(value(&registry, "cluster.new.upstream_rq_total"), Some(0));
+    }
+
+    #[test]
+    fn scopes_that_come_and_go_do_not_pile_up_while_nobody_reads() {
+        let registry = Registry::new();
+        let kept = registry.scope("kept.");
+        let _counter = kept.counter("a");
+        for round in 0..1000 {
+            let _counter = registry.scope(&format!("{round}.")).counter("a");
+        }
+        let table = registry.table.lock();
+        assert!(table.scopes.len() <= 2 * SWEEP_SCOPES, "{}", table.scopes.len());
+        assert!(table.next_slot <= 2 * SWEEP_SCOPES as u32, "{}", table.next_slot);
     }
 
     #[test]
