@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::limits::{FLUSH_BYTES, MAX_PENDING_BYTES};
+use crate::limits::{FLUSH_BYTES, KEPT_BYTES, MAX_PENDING_BYTES};
 
 /// A file that lines are appended to. Shared by all workers.
 #[derive(Debug)]
@@ -57,8 +57,10 @@ impl LogFile {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        let before = pending.len();
         pending.extend_from_slice(line);
-        if pending.len() >= FLUSH_BYTES {
+        // Once is enough: the thread takes everything when it wakes.
+        if before < FLUSH_BYTES && pending.len() >= FLUSH_BYTES {
             drop(pending);
             self.wake.notify(|s| s.flush_now = true);
         }
@@ -152,6 +154,7 @@ fn open(path: &str) -> io::Result<File> {
 impl Shared {
     fn run(&self, flush_interval: Duration) {
         let mut open_files: BTreeMap<String, File> = BTreeMap::new();
+        let mut spare = Vec::new();
         loop {
             let mut state = self.wake.state.lock();
             if !state.flush_now && !state.stop {
@@ -166,24 +169,31 @@ impl Shared {
             if reopen {
                 open_files.clear();
             }
-            self.write_pending(&mut open_files);
+            self.write_pending(&mut open_files, &mut spare);
             if stop {
                 return;
             }
         }
     }
 
-    fn write_pending(&self, open_files: &mut BTreeMap<String, File>) {
+    /// Writes what is pending. Each file gets the memory of the one before, in `spare`, so that workers need not
+    /// allocate for the lines to come.
+    fn write_pending(&self, open_files: &mut BTreeMap<String, File>, spare: &mut Vec<u8>) {
         let files: Vec<Arc<LogFile>> = self.files.lock().values().cloned().collect();
         for file in files {
-            let bytes = std::mem::take(&mut *file.pending.lock());
+            if spare.capacity() > KEPT_BYTES {
+                *spare = Vec::new();
+            }
+            spare.clear();
+            std::mem::swap(&mut *file.pending.lock(), spare);
+            let bytes = &*spare;
             if bytes.is_empty() {
                 continue;
             }
             let written = match open_files.get_mut(&file.path) {
-                Some(open) => open.write_all(&bytes),
+                Some(open) => open.write_all(bytes),
                 None => open(&file.path).and_then(|mut opened| {
-                    opened.write_all(&bytes)?;
+                    opened.write_all(bytes)?;
                     open_files.insert(file.path.clone(), opened);
                     Ok(())
                 }),

@@ -144,15 +144,15 @@ impl LineFormat {
     }
 
     fn write_value(&self, format: &Format, context: &Context<'_>, out: &mut Vec<u8>) -> bool {
-        let mut value = Vec::new();
+        let start = out.len();
         let Some(operator) = format.single() else {
-            format.write(context, if self.omit_empty { b"" } else { b"-" }, &mut value);
-            write_string(&value, out);
+            format.write(context, if self.omit_empty { b"" } else { b"-" }, out);
+            quote_from(start, out);
             return true;
         };
-        match (operator.write(context, &mut value), operator.is_number()) {
-            (true, true) => out.extend_from_slice(&value),
-            (true, false) => write_string(&value, out),
+        match (operator.write(context, out), operator.is_number()) {
+            (true, true) => {}
+            (true, false) => quote_from(start, out),
             (false, _) if self.omit_empty => return false,
             (false, _) => out.extend_from_slice(b"null"),
         }
@@ -175,6 +175,21 @@ fn node(json: &serde_json::Value) -> ConfigResult<Node> {
         serde_json::Value::String(text) => Node::Format(Format::parse(text)?),
         other => Node::Fixed(other.to_string()),
     })
+}
+
+/// Makes a JSON string of what was written from `start` on.
+fn quote_from(start: usize, out: &mut Vec<u8>) {
+    let value = &out[start..];
+    if value
+        .iter()
+        .all(|byte| (0x20..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\'))
+    {
+        out.insert(start, b'"');
+        out.push(b'"');
+    } else {
+        let value = out.split_off(start);
+        write_string(&value, out);
+    }
 }
 
 /// Writes a JSON string; bytes that are not UTF-8 become replacement characters.

@@ -103,8 +103,8 @@ impl TimeFormat {
                 Item::Second => write!(out, "{:02}", civil.second_of_day % 60),
                 Item::Epoch => write!(out, "{}", since.as_secs()),
                 Item::Fraction(digits) => {
-                    let nanos = format!("{:09}", since.subsec_nanos());
-                    write!(out, "{}", &nanos[..digits])
+                    let fraction = since.subsec_nanos() / 10_u32.pow(9 - digits as u32);
+                    write!(out, "{fraction:0digits$}")
                 }
             };
         }
