@@ -113,16 +113,6 @@ impl ResponseFlags {
             ResponseFlag::ALL[index as usize]
         })
     }
-
-    /// Short names joined by commas; empty for no flag (loggers print `-` then).
-    pub fn short_names(self) -> String {
-        self.iter().map(ResponseFlag::short).collect::<Vec<_>>().join(",")
-    }
-
-    /// Long names joined by commas.
-    pub fn long_names(self) -> String {
-        self.iter().map(ResponseFlag::long).collect::<Vec<_>>().join(",")
-    }
 }
 
 impl From<ResponseFlag> for ResponseFlags {
@@ -142,12 +132,15 @@ mod tests {
         let mut flags = ResponseFlags::from(ResponseFlag::UpstreamRetryLimitExceeded);
         flags.set(ResponseFlag::UpstreamConnectionFailure);
         flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
-        assert_eq!(flags.short_names(), "URX,UF");
+        let names: Vec<_> = flags.iter().map(|flag| (flag.short(), flag.long())).collect();
         assert_eq!(
-            flags.long_names(),
-            "UpstreamRetryLimitExceeded,UpstreamConnectionFailure"
+            names,
+            [
+                ("URX", "UpstreamRetryLimitExceeded"),
+                ("UF", "UpstreamConnectionFailure")
+            ]
         );
         assert!(flags.contains(ResponseFlag::UpstreamConnectionFailure));
-        assert!(ResponseFlags::NONE.short_names().is_empty());
+        assert!(!flags.is_empty() && ResponseFlags::NONE.is_empty());
     }
 }

@@ -42,14 +42,10 @@ pub struct UpstreamInfo {
     pub local_address: Option<Address>,
     /// The id of the upstream connection (`%UPSTREAM_CONNECTION_ID%`).
     pub connection_id: Option<u64>,
-    /// How many requests that connection has carried, this one included (`%UPSTREAM_REQUEST_COUNT%`... per connection).
-    pub connection_request_count: u32,
     /// The protocol spoken upstream (`%UPSTREAM_PROTOCOL%`).
     pub protocol: Option<Version>,
     /// Why no connection could be made (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`); empty when there was no failure.
     pub transport_failure_reason: Cow<'static, str>,
-    /// How long it took to get a ready connection (`%UPSTREAM_CONNECTION_POOL_READY_DURATION%`).
-    pub pool_ready: Option<Duration>,
 }
 
 impl Default for UpstreamInfo {
@@ -59,22 +55,22 @@ impl Default for UpstreamInfo {
             host_name: None,
             local_address: None,
             connection_id: None,
-            connection_request_count: 0,
             protocol: None,
             transport_failure_reason: Cow::Borrowed(""),
-            pool_ready: None,
         }
     }
 }
 
-/// Bytes moved for a stream. Bodies alone where not said otherwise, as `%BYTES_RECEIVED%` counts for HTTP.
+/// Bytes moved for a stream. Bodies alone where not said otherwise, as `%BYTES_RECEIVED%` counts for HTTP. Head bytes
+/// are those of the field lines; upstream, all tries count.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct StreamBytes {
     /// Body bytes from the client (`%BYTES_RECEIVED%`).
     pub received: u64,
     /// Body bytes to the client (`%BYTES_SENT%`).
     pub sent: u64,
-    /// Head bytes from the client, as they came (`%DOWNSTREAM_HEADER_BYTES_RECEIVED%`).
+    /// Head bytes from the client; Envoy counts the line ends of what it receives as one byte
+    /// (`%DOWNSTREAM_HEADER_BYTES_RECEIVED%`).
     pub downstream_header_received: u64,
     /// Head bytes to the client (`%DOWNSTREAM_HEADER_BYTES_SENT%`).
     pub downstream_header_sent: u64,
@@ -92,9 +88,10 @@ pub struct StreamBytes {
     pub upstream_header_received: u64,
 }
 
-/// Everything that is known of one stream.
+/// Everything that is known of one stream. It borrows the names of the route from the configuration in force, so that
+/// a request costs no copies of them.
 #[derive(Clone, Debug)]
-pub struct StreamInfo {
+pub struct StreamInfo<'r> {
     /// The downstream connection: addresses, SNI, listener, filter chain.
     pub connection: Rc<ConnectionInfo>,
     /// The client's address as the connection manager resolved it from `x-forwarded-for`
@@ -119,9 +116,9 @@ pub struct StreamInfo {
     /// What went wrong, if anything.
     pub response_flags: ResponseFlags,
     /// The route's name (`%ROUTE_NAME%`).
-    pub route_name: Option<Rc<str>>,
+    pub route_name: Option<&'r str>,
     /// The virtual host's name (`%VIRTUAL_HOST_NAME%`).
-    pub virtual_host_name: Option<Rc<str>>,
+    pub virtual_host_name: Option<&'r str>,
     /// The cluster's name (`%UPSTREAM_CLUSTER_RAW%`).
     pub cluster_name: Option<Rc<str>>,
     /// The cluster's `alt_stat_name`, or its name (`%UPSTREAM_CLUSTER%`).
@@ -130,13 +127,11 @@ pub struct StreamInfo {
     pub upstream: UpstreamInfo,
     /// Tries so far (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`); 0 when the request never left.
     pub attempt_count: u32,
-    /// Whether the request counts as one of a health checker (`not_health_check_filter`).
-    pub is_health_check: bool,
     /// Whether the `x-request-id` says that the request is traced (`traceable_filter`).
     pub is_traced: bool,
 }
 
-impl StreamInfo {
+impl StreamInfo<'_> {
     /// A stream that begins now. Both clocks are passed in.
     pub fn new(connection: Rc<ConnectionInfo>, start_time: SystemTime, start: Instant) -> Self {
         StreamInfo {
@@ -157,7 +152,6 @@ impl StreamInfo {
             cluster_observability_name: None,
             upstream: UpstreamInfo::default(),
             attempt_count: 0,
-            is_health_check: false,
             is_traced: false,
         }
     }
@@ -184,7 +178,7 @@ pub trait AccessLogger {
     /// Records one stream. `request` is empty when no head was understood, `response` is absent when none was sent.
     fn log(
         &self,
-        info: &StreamInfo,
+        info: &StreamInfo<'_>,
         request: &RequestHead,
         response: Option<&ResponseHead>,
         trailers: Option<&Headers>,

@@ -142,7 +142,7 @@ pub struct FileAccessLogger {
 impl AccessLogger for FileAccessLogger {
     fn log(
         &self,
-        info: &StreamInfo,
+        info: &StreamInfo<'_>,
         request: &RequestHead,
         response: Option<&ResponseHead>,
         trailers: Option<&Headers>,
@@ -186,7 +186,7 @@ mod tests {
         AccessLog::compile(&Schema::get().parse::<AccessLogProto>(&json).unwrap())
     }
 
-    fn stream(status: u16, flag: Option<ResponseFlag>) -> StreamInfo {
+    fn stream(status: u16, flag: Option<ResponseFlag>) -> StreamInfo<'static> {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap().into();
         let connection = ConnectionInfo::new(1, address("10.0.0.1:1"), address("10.0.0.2:80"), UNIX_EPOCH);
         let mut info = StreamInfo::new(Rc::new(connection), UNIX_EPOCH, Instant::now());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     /// Logs the streams and returns what was written.
-    fn written(log: &AccessLog, streams: &[StreamInfo]) -> String {
+    fn written(log: &AccessLog, streams: &[StreamInfo<'_>]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log").display().to_string();
         let files = LogFiles::start(Duration::from_secs(3600)).unwrap();

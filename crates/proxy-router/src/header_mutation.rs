@@ -67,7 +67,7 @@ impl HeaderMutations {
 
     /// Changes the headers of `message`. All values are computed before any header is changed, so that a value may
     /// refer to a header that is overwritten: removals first, then overwrites, then additions.
-    pub fn apply(&self, message: &mut impl Message, info: &StreamInfo, process: &ProcessInfo) {
+    pub fn apply(&self, message: &mut impl Message, info: &StreamInfo<'_>, process: &ProcessInfo) {
         for name in &self.remove {
             message.headers_mut().remove(name);
         }
@@ -111,7 +111,7 @@ pub trait Message {
     /// Its headers, to change.
     fn headers_mut(&mut self) -> &mut Headers;
     /// What command operators read.
-    fn context<'c>(&'c self, info: &'c StreamInfo, process: &'c ProcessInfo) -> Context<'c>;
+    fn context<'c>(&'c self, info: &'c StreamInfo<'c>, process: &'c ProcessInfo) -> Context<'c>;
 }
 
 impl Message for RequestHead {
@@ -123,7 +123,7 @@ impl Message for RequestHead {
         &mut self.headers
     }
 
-    fn context<'c>(&'c self, info: &'c StreamInfo, process: &'c ProcessInfo) -> Context<'c> {
+    fn context<'c>(&'c self, info: &'c StreamInfo<'c>, process: &'c ProcessInfo) -> Context<'c> {
         Context {
             info,
             request: Some(self),
@@ -152,7 +152,7 @@ impl Message for Answer<'_> {
         &mut self.response.headers
     }
 
-    fn context<'c>(&'c self, info: &'c StreamInfo, process: &'c ProcessInfo) -> Context<'c> {
+    fn context<'c>(&'c self, info: &'c StreamInfo<'c>, process: &'c ProcessInfo) -> Context<'c> {
         Context {
             info,
             request: Some(self.request),

@@ -241,7 +241,7 @@ impl<'t> Match<'t> {
     pub fn rewrite_request(
         &self,
         request: &mut RequestHead,
-        info: &StreamInfo,
+        info: &StreamInfo<'_>,
         process: &ProcessInfo,
         suppress_envoy_headers: bool,
     ) {
@@ -296,7 +296,7 @@ impl<'t> Match<'t> {
         &self,
         response: &mut ResponseHead,
         request: &RequestHead,
-        info: &StreamInfo,
+        info: &StreamInfo<'_>,
         process: &ProcessInfo,
     ) {
         let mut answer = Answer { response, request };

@@ -49,7 +49,7 @@ fn request(path: &str, fields: &[(&str, &str)]) -> RequestHead {
     request
 }
 
-fn info() -> StreamInfo {
+fn info() -> StreamInfo<'static> {
     let address = Address::Ip("10.0.0.1:99".parse().unwrap());
     let connection = Rc::new(ConnectionInfo::new(
         1,

@@ -6,7 +6,7 @@ use proxy_core::{AccessLogger, StreamInfo};
 use proxy_http::RequestHead;
 
 /// Records a TCP connection with each logger.
-pub(crate) fn log(loggers: &[Rc<dyn AccessLogger>], info: &StreamInfo) {
+pub(crate) fn log(loggers: &[Rc<dyn AccessLogger>], info: &StreamInfo<'_>) {
     if loggers.is_empty() {
         return;
     }

@@ -108,7 +108,7 @@ async fn run_chain(worker: &Worker, active: &ActiveListener, chain: &Chain, pend
         connection: Rc::new(pending.info),
         drain: chain.drain.clone(),
         buffer_limit_bytes: active.config.buffer_limit_bytes,
-        worker: worker.clone(),
+        worker: worker.local().clone(),
     };
     // Boxed, so that waiting in listener filters does not cost the memory of every filter's future.
     match &chain.filter {

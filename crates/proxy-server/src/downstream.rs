@@ -7,7 +7,7 @@ use proxy_core::ConnectionInfo;
 use proxy_upstream::Stream;
 
 use crate::drain::Drain;
-use crate::worker::Worker;
+use crate::local::Local;
 
 /// A downstream connection on its way into a network filter.
 #[derive(Debug)]
@@ -22,6 +22,6 @@ pub struct Downstream {
     pub drain: Drain,
     /// Most bytes that may be held for it and direction.
     pub buffer_limit_bytes: usize,
-    /// The worker it runs on.
-    pub worker: Worker,
+    /// What it may touch of the worker that it runs on.
+    pub worker: Local,
 }

@@ -1,7 +1,7 @@
 //! The running proxy: a main thread that takes configuration, and workers that carry traffic.
 //!
 //! - [`args`]: Envoy's command line. [`main`] runs it.
-//! - [`worker`]: one thread's world; [`command`] is what reaches it.
+//! - [`worker`]: one thread's world, of which connections see what is [`local`]; [`command`] is what reaches it.
 //! - Connections: `acceptor` → `connection` → [`listener_filters`] → a filter chain → [`http`] or `tcp_proxy`, which
 //!   get a [`downstream::Downstream`].
 //! - [`server`]: the main thread; `discovery` feeds it, [`admin`] tells of it.
@@ -23,6 +23,7 @@ pub mod http;
 pub mod limits;
 pub mod listener_filters;
 mod listeners;
+pub mod local;
 mod output;
 pub mod random;
 mod run;

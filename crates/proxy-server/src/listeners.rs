@@ -72,7 +72,11 @@ impl Chain {
         worker: &Worker,
     ) -> Rc<Self> {
         let filter = match &chain.filter {
-            NetworkFilter::Http(http) => Filter::Http(HttpConnectionManager::new(Arc::clone(http), worker)),
+            NetworkFilter::Http(http) => Filter::Http(HttpConnectionManager::new(
+                Arc::clone(http),
+                worker.local(),
+                worker.http(),
+            )),
             NetworkFilter::Tcp(_) => Filter::Tcp(Rc::new(TcpProxy::new(Arc::clone(config), index, worker))),
             NetworkFilter::Close => Filter::Close,
         };

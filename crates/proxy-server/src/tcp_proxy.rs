@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::command::Listener;
 use crate::copy::{self, Side};
 use crate::downstream::Downstream;
+use crate::local::Local;
 use crate::worker::Worker;
 
 /// A TCP proxy on one worker.
@@ -81,7 +82,7 @@ pub(crate) async fn serve(downstream: Downstream, proxy: Rc<TcpProxy>) {
 async fn connect_upstream(
     config: &Config,
     downstream: &Downstream,
-    info: &mut StreamInfo,
+    info: &mut StreamInfo<'_>,
 ) -> Option<(Stream, ConnectionPermit)> {
     let worker = &downstream.worker;
     let (slot, name) = config.clusters.pick(worker.random());
@@ -114,11 +115,11 @@ async fn connect_upstream(
 }
 
 fn permit(
-    worker: &Worker,
+    worker: &Local,
     cluster: &Rc<Cluster>,
     downstream: &Downstream,
     tried: &[Rc<proxy_upstream::Host>],
-    info: &mut StreamInfo,
+    info: &mut StreamInfo<'_>,
 ) -> Option<ConnectionPermit> {
     let context = PickContext {
         protocol: UpstreamProtocol::Tcp,
@@ -144,7 +145,7 @@ fn permit(
     }
 }
 
-fn describe_upstream(info: &mut StreamInfo, stream: &Stream) {
+fn describe_upstream(info: &mut StreamInfo<'_>, stream: &Stream) {
     info.upstream.transport_failure_reason = "".into();
     if let Stream::Tcp(stream) = stream {
         info.upstream.local_address = stream.local_addr().ok().map(Address::Ip);
@@ -157,7 +158,7 @@ async fn relay(
     downstream: Downstream,
     upstream: Stream,
     permit: &ConnectionPermit,
-    info: &mut StreamInfo,
+    info: &mut StreamInfo<'_>,
 ) {
     let worker = &downstream.worker;
     let (tcp, cluster) = (&config.stats, &permit.cluster().config().stats);

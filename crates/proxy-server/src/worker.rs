@@ -1,38 +1,28 @@
-//! One worker: a thread with a single-threaded runtime, and everything that a connection on it may touch.
+//! One worker: a thread with a single-threaded runtime, its listeners, and what its connections may touch ([`Local`]).
 //!
 //! State is `Rc` and `Cell`; nothing here is shared with another thread but the connection counts, which are read to
 //! find the least loaded worker. Configuration arrives compiled, as commands from the main thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use proxy_config::RouteSlot;
-use proxy_config::access_log::AccessLogConfig;
-use proxy_core::substitution::ProcessInfo;
-use proxy_core::{AccessLogger, ClusterSlot};
-use proxy_router::RouteTable;
-use proxy_upstream::{Cluster, ClusterManager, Dialer};
-use telemetry::stats::{Registry, Shard};
+use proxy_upstream::{ClusterManager, Dialer};
+use telemetry::stats::Registry;
 use tokio::sync::mpsc;
 
 use crate::command::{Command, HandedOver};
 use crate::http::HttpLocal;
 use crate::limits;
 use crate::listeners::Listeners;
+use crate::local::Local;
 use crate::random::Random;
 
 /// Active connections per worker.
 pub(crate) type Load = Arc<[AtomicU32]>;
-
-/// A route configuration as one worker holds it: the count that each request moves is this thread's alone.
-#[allow(
-    clippy::redundant_allocation,
-    reason = "cloning the Arc would make all workers contend for its count"
-)]
-pub type LocalRoutes = Rc<Arc<RouteTable>>;
 
 /// A worker. Cheap to clone within its thread, and not `Send`.
 #[derive(Clone, Debug)]
@@ -43,16 +33,12 @@ pub struct Worker {
 #[derive(Debug)]
 struct Inner {
     index: usize,
-    shard: Shard,
-    random: Random,
-    clusters: RefCell<ClusterManager>,
-    routes: RefCell<Vec<Option<LocalRoutes>>>,
+    local: Local,
+    http: Rc<HttpLocal>,
     listeners: Listeners,
     next_connection: Cell<u64>,
     load: Load,
     peers: Vec<mpsc::Sender<Command>>,
-    process: Rc<ProcessInfo>,
-    http: HttpLocal,
 }
 
 /// What a worker is made of.
@@ -78,18 +64,12 @@ impl Worker {
         }
         let inner = Inner {
             index: parts.index,
-            random: Random::new(parts.seed),
-            clusters: RefCell::new(clusters),
-            shard,
-            routes: RefCell::default(),
+            local: Local::new(shard, Random::new(parts.seed), clusters, &parts.hostname),
+            http: Rc::default(),
             listeners: Listeners::default(),
             next_connection: Cell::new(parts.index as u64),
             load: parts.load,
             peers: parts.peers,
-            process: Rc::new(ProcessInfo {
-                hostname: (&*parts.hostname).into(),
-            }),
-            http: HttpLocal::default(),
         };
         Self {
             inner: Rc::new(inner),
@@ -102,65 +82,15 @@ impl Worker {
         self.inner.index
     }
 
-    /// This thread's counters.
+    /// What the connections of this worker may touch.
     #[must_use]
-    pub fn shard(&self) -> &Shard {
-        &self.inner.shard
+    pub fn local(&self) -> &Local {
+        &self.inner.local
     }
 
-    /// A random number, uniform over all values. Not for secrets.
-    #[must_use]
-    pub fn random(&self) -> u64 {
-        self.inner.random.next()
-    }
-
-    /// The cluster in a slot, if it is in force.
-    #[must_use]
-    pub fn cluster(&self, slot: ClusterSlot) -> Option<Rc<Cluster>> {
-        self.inner.clusters.borrow().get(slot).cloned()
-    }
-
-    /// The cluster called `name`. Slow: for `cluster_header` routes and the admin interface.
-    #[must_use]
-    pub fn cluster_by_name(&self, name: &str) -> Option<Rc<Cluster>> {
-        self.inner
-            .clusters
-            .borrow()
-            .iter()
-            .find(|c| &*c.config().name == name)
-            .cloned()
-    }
-
-    /// What makes the sockets of clusters that are bound to a source address, if that is not this process.
-    #[must_use]
-    pub fn dialer(&self) -> Option<Rc<dyn Dialer>> {
-        self.inner.clusters.borrow().dialer().cloned()
-    }
-
-    /// The route configuration in a slot, if it has come.
-    #[must_use]
-    pub fn routes(&self, slot: RouteSlot) -> Option<LocalRoutes> {
-        self.inner.routes.borrow().get(slot.index())?.clone()
-    }
-
-    /// Facts of this process that format operators read.
-    #[must_use]
-    pub fn process(&self) -> &Rc<ProcessInfo> {
-        &self.inner.process
-    }
-
-    /// What HTTP connections of this worker share.
-    pub(crate) fn http(&self) -> &HttpLocal {
+    /// What the HTTP connections of this worker share.
+    pub(crate) fn http(&self) -> &Rc<HttpLocal> {
         &self.inner.http
-    }
-
-    /// Loggers of this worker for configured access logs.
-    #[must_use]
-    pub fn access_loggers(&self, configs: &[AccessLogConfig]) -> Vec<Rc<dyn AccessLogger>> {
-        configs
-            .iter()
-            .map(|config| config.logger(Rc::clone(&self.inner.process)))
-            .collect()
     }
 
     pub(crate) fn listeners(&self) -> &Listeners {
@@ -215,14 +145,14 @@ impl Worker {
                     None | Some(Command::Stop) => return,
                     Some(command) => self.carry_out(command),
                 },
-                _ = tick.tick() => self.inner.clusters.borrow().tick(Instant::now()),
+                _ = tick.tick() => self.clusters().borrow().tick(Instant::now()),
             }
         }
     }
 
     fn carry_out(&self, command: Command) {
         match command {
-            Command::Cluster(update) => self.inner.clusters.borrow_mut().apply(update),
+            Command::Cluster(update) => self.clusters().borrow_mut().apply(update),
             Command::Routes { slot, table } => self.set_routes(slot, table),
             Command::PutListener(put) => self.inner.listeners.put(self, *put),
             Command::RemoveListener { name, drain } => self.inner.listeners.remove(&name, drain),
@@ -244,15 +174,16 @@ impl Worker {
     /// The clusters of this worker, as `/clusters` shows them.
     #[must_use]
     pub fn cluster_snapshot(&self) -> Vec<proxy_upstream::snapshot::ClusterSnapshot> {
-        self.inner.clusters.borrow().snapshot()
+        self.clusters().borrow().snapshot()
     }
+}
 
-    fn set_routes(&self, slot: RouteSlot, table: Option<Arc<RouteTable>>) {
-        let mut routes = self.inner.routes.borrow_mut();
-        if routes.len() <= slot.index() {
-            routes.resize_with(slot.index() + 1, || None);
-        }
-        routes[slot.index()] = table.map(Rc::new);
+/// A worker can do whatever its connections can.
+impl Deref for Worker {
+    type Target = Local;
+
+    fn deref(&self) -> &Local {
+        &self.inner.local
     }
 }
 

@@ -38,15 +38,12 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("control-apiserver", &["rules", "schema"]),
     ("control-snapshot", &["gateways", "view"]),
     ("control-translate", &["clusters", "http_filters", "tcp"]),
-    ("proxy-http", &["chunked", "framing", "parse"]),
     (
         "proxy-server",
         &[
             "acceptor",
             "command",
             "connection",
-            "downstream",
-            "http",
             "listener_filters",
             "listeners",
             "tcp_proxy",

@@ -15,7 +15,7 @@ use proxy_http::{Headers, RequestHead, ResponseHead};
 use crate::error::ConfigResult;
 use crate::stream_info::StreamInfo;
 
-pub use operator::{Address, Bytes, Message, Operator, Place, Point, Unit};
+pub use operator::{Address, Bytes, GrpcStatusForm, Message, Operator, Place, Point, Unit};
 pub use time::TimeFormat;
 
 /// A parsed format string.
@@ -34,7 +34,7 @@ enum Part {
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// The stream.
-    pub info: &'a StreamInfo,
+    pub info: &'a StreamInfo<'a>,
     /// The request's head, where one was understood.
     pub request: Option<&'a RequestHead>,
     /// The response's head, where there is one.

@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use proxy_http::{HeaderName, Headers};
+use proxy_http::{HeaderName, Headers, grpc_status_of};
 
 use super::{Context, TimeFormat};
 use crate::connection;
+use crate::response_flags::{ResponseFlag, ResponseFlags};
 
 /// Which head or trailer an operator reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +108,15 @@ pub enum Bytes {
     UpstreamHeaderReceived,
 }
 
+/// How the name of a gRPC status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcStatusForm {
+    /// `InvalidArgument`.
+    Camel,
+    /// `INVALID_ARGUMENT`.
+    Snake,
+}
+
 /// A command operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is named as Envoy's operator of that name")]
@@ -153,7 +163,7 @@ pub enum Operator {
     ConnectionId,
     Hostname,
     FilterChainName,
-    GrpcStatus,
+    GrpcStatus(GrpcStatusForm),
     GrpcStatusNumber,
     /// The value of an environment variable, read when the format was parsed.
     Constant(Option<Box<str>>),
@@ -209,8 +219,8 @@ impl Operator {
             Self::ResponseCode => print(Some(info.response_code.unwrap_or(0)), out),
             Self::ResponseCodeDetails => text(info.response_code_details.as_deref(), out),
             Self::ConnectionTerminationDetails => text(info.connection_termination_details.as_deref(), out),
-            Self::ResponseFlags => flags(info.response_flags.short_names(), out),
-            Self::ResponseFlagsLong => flags(info.response_flags.long_names(), out),
+            Self::ResponseFlags => flags(info.response_flags, ResponseFlag::short, out),
+            Self::ResponseFlagsLong => flags(info.response_flags, ResponseFlag::long, out),
             Self::ByteCount(bytes) => print(Some(context.bytes(*bytes)), out),
             Self::Duration { from, to, unit } => print(context.duration(*from, *to, *unit), out),
             Self::Address { place, part } => address(context.address(*place), *part, out),
@@ -229,15 +239,21 @@ impl Operator {
             Self::UpstreamProtocol => text(info.upstream.protocol.map(proxy_http::Version::name), out),
             Self::UpstreamConnectionId => print(info.upstream.connection_id, out),
             Self::RequestedServerName => text(info.connection.requested_server_name.as_deref(), out),
-            Self::RouteName => text(info.route_name.as_deref().filter(|n| !n.is_empty()), out),
-            Self::VirtualHostName => text(info.virtual_host_name.as_deref().filter(|n| !n.is_empty()), out),
+            Self::RouteName => text(info.route_name.filter(|n| !n.is_empty()), out),
+            Self::VirtualHostName => text(info.virtual_host_name.filter(|n| !n.is_empty()), out),
             Self::ConnectionId => print(Some(info.connection.id), out),
             Self::Hostname => text(Some(&*context.process.hostname).filter(|n| !n.is_empty()), out),
             Self::FilterChainName => text(
                 Some(&*info.connection.filter_chain_name).filter(|n| !n.is_empty()),
                 out,
             ),
-            Self::GrpcStatus => text(context.grpc_status().and_then(grpc_name), out),
+            Self::GrpcStatus(form) => match context.grpc_status() {
+                None => false,
+                Some(status) => match grpc_name(status, *form) {
+                    Some(name) => text(Some(name), out),
+                    None => print(Some(status), out),
+                },
+            },
             Self::GrpcStatusNumber => print(context.grpc_status(), out),
             Self::Constant(value) => text(value.as_deref(), out),
         }
@@ -305,8 +321,10 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// From the trailers, else the response's head, else derived from the HTTP status of a gRPC request's answer.
+    /// Of the answer to a gRPC request: from the trailers, else from the response's head, else what the HTTP status
+    /// stands for.
     fn grpc_status(&self) -> Option<u8> {
+        self.request.filter(|request| request.is_grpc())?;
         let number = |headers: &Headers| {
             std::str::from_utf8(headers.get("grpc-status")?)
                 .ok()?
@@ -316,6 +334,7 @@ impl<'a> Context<'a> {
         self.trailers
             .and_then(number)
             .or_else(|| self.response.and_then(|r| number(&r.headers)))
+            .or_else(|| self.info.response_code.map(grpc_status_of))
     }
 }
 
@@ -333,8 +352,15 @@ fn text(value: Option<&str>, out: &mut Vec<u8>) -> bool {
     cut(value.map(str::as_bytes), None, out)
 }
 
-fn flags(names: String, out: &mut Vec<u8>) -> bool {
-    text((!names.is_empty()).then_some(names.as_str()), out)
+/// The names of the flags, joined by commas.
+fn flags(flags: ResponseFlags, name: fn(ResponseFlag) -> &'static str, out: &mut Vec<u8>) -> bool {
+    for (position, flag) in flags.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(name(flag).as_bytes());
+    }
+    !flags.is_empty()
 }
 
 fn print(value: Option<impl std::fmt::Display>, out: &mut Vec<u8>) -> bool {
@@ -357,26 +383,30 @@ fn address(address: Option<&connection::Address>, part: Address, out: &mut Vec<u
     }
 }
 
-/// The names of gRPC's status codes in camel case, as Envoy prints them.
-fn grpc_name(status: u8) -> Option<&'static str> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "Canceled",
-        "Unknown",
-        "InvalidArgument",
-        "DeadlineExceeded",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "FailedPrecondition",
-        "Aborted",
-        "OutOfRange",
-        "Unimplemented",
-        "Internal",
-        "Unavailable",
-        "DataLoss",
-        "Unauthenticated",
+/// The names of gRPC's status codes as Envoy prints them, in both forms.
+fn grpc_name(status: u8, form: GrpcStatusForm) -> Option<&'static str> {
+    const NAMES: [(&str, &str); 17] = [
+        ("OK", "OK"),
+        ("Canceled", "CANCELLED"),
+        ("Unknown", "UNKNOWN"),
+        ("InvalidArgument", "INVALID_ARGUMENT"),
+        ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+        ("NotFound", "NOT_FOUND"),
+        ("AlreadyExists", "ALREADY_EXISTS"),
+        ("PermissionDenied", "PERMISSION_DENIED"),
+        ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+        ("FailedPrecondition", "FAILED_PRECONDITION"),
+        ("Aborted", "ABORTED"),
+        ("OutOfRange", "OUT_OF_RANGE"),
+        ("Unimplemented", "UNIMPLEMENTED"),
+        ("Internal", "INTERNAL"),
+        ("Unavailable", "UNAVAILABLE"),
+        ("DataLoss", "DATA_LOSS"),
+        ("Unauthenticated", "UNAUTHENTICATED"),
     ];
-    NAMES.get(usize::from(status)).copied()
+    let (camel, snake) = NAMES.get(usize::from(status))?;
+    Some(match form {
+        GrpcStatusForm::Camel => camel,
+        GrpcStatusForm::Snake => snake,
+    })
 }

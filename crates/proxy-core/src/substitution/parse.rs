@@ -2,7 +2,7 @@
 
 use proxy_http::HeaderName;
 
-use super::operator::{Address, Bytes, Message, Operator, Place, Point, Unit};
+use super::operator::{Address, Bytes, GrpcStatusForm, Message, Operator, Place, Point, Unit};
 use super::{Part, TimeFormat};
 use crate::error::{ConfigError, ConfigResult};
 
@@ -56,12 +56,18 @@ struct Command<'t> {
 
 fn operator(text: &str) -> ConfigResult<Operator> {
     let command = command(text)?;
-    keyed(&command)
-        .or_else(|| duration(&command))
+    if let Some(keyed) = keyed(&command) {
+        return keyed;
+    }
+    let operator = duration(&command)
         .or_else(|| address(&command))
         .or_else(|| bytes(&command))
         .or_else(|| plain(&command))
-        .unwrap_or_else(|| Err(ConfigError::new(format!("unknown operator %{text}%"))))
+        .unwrap_or_else(|| Err(ConfigError::new(format!("unknown operator %{text}%"))));
+    match command.argument {
+        Some(_) if operator.is_ok() => Err(ConfigError::new(format!("operator %{text}% takes no argument"))),
+        _ => operator,
+    }
 }
 
 fn command(text: &str) -> ConfigResult<Command<'_>> {
@@ -113,8 +119,8 @@ fn keyed(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
             })
         }
         "START_TIME" => TimeFormat::parse(argument).map(Operator::StartTime),
-        "GRPC_STATUS" => Ok(Operator::GrpcStatus),
-        "ENVIRONMENT" => Ok(Operator::Constant(std::env::var(argument).ok().map(Into::into))),
+        "GRPC_STATUS" => grpc_status(argument),
+        "ENVIRONMENT" => Ok(Operator::Constant(environment(argument, max_length))),
         "COMMON_DURATION" => common_duration(argument),
         // What these read does not exist in this proxy yet, so they print as missing.
         "FILTER_STATE"
@@ -127,6 +133,26 @@ fn keyed(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
         | "DOWNSTREAM_PEER_CERT_V_END" => Ok(Operator::Constant(None)),
         _ => return None,
     })
+}
+
+fn grpc_status(form: &str) -> ConfigResult<Operator> {
+    Ok(match form {
+        "" | "CAMEL_STRING" => Operator::GrpcStatus(GrpcStatusForm::Camel),
+        "SNAKE_STRING" => Operator::GrpcStatus(GrpcStatusForm::Snake),
+        "NUMBER" => Operator::GrpcStatusNumber,
+        _ => {
+            return Err(ConfigError::new(format!(
+                "%GRPC_STATUS({form})%: the form is CAMEL_STRING, SNAKE_STRING or NUMBER"
+            )));
+        }
+    })
+}
+
+/// The value of a variable, cut to so many bytes at most.
+fn environment(variable: &str, max_length: Option<usize>) -> Option<Box<str>> {
+    let mut value = std::env::var(variable).ok()?;
+    value.truncate(value.floor_char_boundary(max_length.unwrap_or(usize::MAX)));
+    Some(value.into())
 }
 
 fn names(operator: &str, argument: &str) -> ConfigResult<(HeaderName, Option<HeaderName>)> {

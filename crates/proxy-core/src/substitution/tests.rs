@@ -15,14 +15,14 @@ const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?
 %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \"%REQ(USER-AGENT)%\" \
 \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %DOWNSTREAM_REMOTE_ADDRESS%\n";
 
-fn info() -> StreamInfo {
+fn info() -> StreamInfo<'static> {
     let address = |text: &str| text.parse::<SocketAddr>().unwrap().into();
     let time = UNIX_EPOCH + Duration::from_millis(1_795_258_668_123);
     let connection = ConnectionInfo::new(7, address("10.0.0.1:1234"), address("10.0.0.2:80"), time);
     StreamInfo::new(Rc::new(connection), time, Instant::now())
 }
 
-fn render(format: &str, info: &StreamInfo, request: &RequestHead) -> String {
+fn render(format: &str, info: &StreamInfo<'_>, request: &RequestHead) -> String {
     let process = ProcessInfo {
         hostname: "here".into(),
     };
@@ -50,6 +50,21 @@ fn istios_default_line_is_written() {
         render(ISTIO, &info, &request),
         "[2026-11-21T10:57:48.123Z] \"GET /reviews/0?a=b -\" 503 UH no_healthy_upstream 0 0 2 \"-\" \"reviews:9080\" \"-\" - \
          10.0.0.1:1234\n"
+    );
+}
+
+#[test]
+fn several_flags_are_joined_by_commas() {
+    let mut info = info();
+    info.flag(ResponseFlag::UpstreamRetryLimitExceeded);
+    info.flag(ResponseFlag::UpstreamConnectionFailure);
+    assert_eq!(
+        render(
+            "%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%",
+            &info,
+            &RequestHead::default()
+        ),
+        "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure"
     );
 }
 
@@ -84,6 +99,8 @@ fn an_unknown_operator_is_refused_by_name() {
             .contains("%NONSENSE%")
     );
     assert!(Format::parse("%REQ(a").is_err());
+    assert!(Format::parse("%PROTOCOL(x)%").is_err());
+    assert!(Format::parse("%GRPC_STATUS(x)%").is_err());
     assert!(Format::parse("%REQ(a?b?c)%").is_err());
     assert!(Format::parse("%START_TIME(%Q)%").is_err());
 }
@@ -92,4 +109,17 @@ fn an_unknown_operator_is_refused_by_name() {
 fn a_text_without_operators_is_a_literal() {
     assert_eq!(Format::parse("a%%b").unwrap().literal(), Some("a%b"));
     assert!(Format::parse("%PROTOCOL%").unwrap().single().is_some());
+}
+
+#[test]
+fn a_grpc_request_has_a_grpc_status_even_when_its_answer_has_none() {
+    let mut info = info();
+    info.response_code = Some(503);
+    let mut request = RequestHead::with("POST", "http", "a", "/s/m");
+    let format = "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%";
+    assert_eq!(render(format, &info, &request), "- - - -");
+    request.headers.set("content-type", b"application/grpc");
+    assert_eq!(render(format, &info, &request), "Unavailable UNAVAILABLE 14 14");
+    info.response_code = Some(400);
+    assert_eq!(render("%GRPC_STATUS%", &info, &request), "Internal");
 }

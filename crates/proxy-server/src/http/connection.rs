@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use proxy_core::ConnectionInfo;
-use proxy_http::{HeadParser, ParseError, RequestHead};
+use proxy_http::{HeadParser, RequestHead};
 use tokio::time::Instant;
 
 use super::HttpConnectionManager;
@@ -22,7 +22,7 @@ use super::timer::{DeadlineTimer, earlier};
 use super::transport::{SocketStream, Transport};
 use crate::downstream::Downstream;
 use crate::drain::Drain;
-use crate::worker::Worker;
+use crate::local::Local;
 
 /// Serves a connection until it ends. A fault in this program ends the connection alone, and is counted.
 pub async fn serve(downstream: Downstream, manager: Rc<HttpConnectionManager>) {
@@ -41,7 +41,7 @@ pub(crate) struct Connection<S> {
     pub(crate) down: Downlink<S>,
     pub(crate) timer: DeadlineTimer,
     pub(crate) manager: Rc<HttpConnectionManager>,
-    pub(crate) worker: Worker,
+    pub(crate) worker: Local,
     pub(crate) info: Rc<ConnectionInfo>,
     pub(crate) drain: Drain,
     pub(crate) opened: Instant,
@@ -50,6 +50,10 @@ pub(crate) struct Connection<S> {
     pub(crate) busy: bool,
     /// When the last request ended, or the connection began.
     pub(crate) idle_since: Instant,
+    /// How much had been used of what came, and sent, when the present request began.
+    pub(crate) request_began_at: (u64, u64),
+    /// Bytes of the present request's fields.
+    pub(crate) field_bytes: usize,
     parser: HeadParser,
     counted: (u64, u64),
     ended_by_client: bool,
@@ -81,7 +85,7 @@ impl Connection<SocketStream> {
         shard.move_gauge(stats.downstream_cx_active, 1);
         shard.move_gauge(stats.downstream_cx_http1_active, 1);
         let now = Instant::now();
-        let read = ReadBuffer::with(&downstream.read, &worker.http().buffers);
+        let read = ReadBuffer::with(&downstream.read, &manager.local.buffers);
         Connection {
             down: Downlink {
                 stream: SocketStream(downstream.stream),
@@ -98,6 +102,8 @@ impl Connection<SocketStream> {
             idle_since: now,
             requests: 0,
             busy: false,
+            request_began_at: (0, 0),
+            field_bytes: 0,
             counted: (0, 0),
             ended_by_client: false,
             manager,
@@ -109,9 +115,9 @@ impl Connection<SocketStream> {
 impl<S: Transport> Connection<S> {
     async fn run(mut self) {
         while let Waited::Readable = self.wait().await {
-            let mut heads = self.worker.http().take_heads();
+            let mut heads = self.manager.local.take_heads();
             let next = self.serve_request(&mut heads).await;
-            self.worker.http().give_heads(heads);
+            self.manager.local.give_heads(heads);
             self.busy = false;
             self.count_bytes();
             match next {
@@ -124,6 +130,8 @@ impl<S: Transport> Connection<S> {
     }
 
     async fn serve_request(&mut self, heads: &mut Heads) -> Next {
+        self.request_began_at = (self.down.used(), self.down.sent);
+        self.field_bytes = 0;
         match self.read_head(&mut heads.request).await {
             HeadRead::Complete => self.exchange(heads).await,
             HeadRead::Closed => {
@@ -149,7 +157,7 @@ impl<S: Transport> Connection<S> {
             if !self.down.read.is_empty() {
                 return Poll::Ready(Waited::Readable);
             }
-            self.down.read.release(&self.worker.http().buffers);
+            self.down.read.release(&self.manager.local.buffers);
             if self.down.stream.poll_readable(context).is_ready() {
                 return Poll::Ready(Waited::Readable);
             }
@@ -200,13 +208,14 @@ impl<S: Transport> Connection<S> {
     }
 
     fn poll_head(&mut self, head: &mut RequestHead, context: &mut Context<'_>) -> Poll<HeadRead> {
-        let pool = &self.worker.http().buffers;
+        let pool = &self.manager.local.buffers;
         loop {
             if !self.down.read.is_empty() {
                 match self.parser.request(self.down.read.unread(), head) {
                     Ok(parsed) => {
                         self.down.read.consume(parsed.consumed);
                         if parsed.complete {
+                            self.field_bytes = parsed.field_bytes;
                             return Poll::Ready(HeadRead::Complete);
                         }
                     }
@@ -257,7 +266,7 @@ impl<S: Transport> Connection<S> {
             return;
         };
         let deadline = Some(Instant::now() + limit);
-        let pool = &self.worker.http().buffers;
+        let pool = &self.manager.local.buffers;
         poll_fn(|context| {
             if Pin::new(&mut self.down.stream).poll_shutdown(context).is_ready() {
                 loop {
@@ -270,13 +279,16 @@ impl<S: Transport> Connection<S> {
                     }
                 }
             }
-            self.timer.poll(deadline, context)
+            self.timer.poll(deadline, context).map(|()| {
+                let stats = &self.manager.config.stats;
+                self.worker.shard().inc(stats.downstream_cx_delayed_close_timeout);
+            })
         })
         .await;
     }
 
     /// What the client has broken is not read on.
-    pub(crate) fn client_broke_protocol(&self, _: ParseError) {
+    pub(crate) fn client_broke_protocol(&self) {
         self.worker
             .shard()
             .inc(self.manager.config.stats.downstream_cx_protocol_error);

@@ -15,7 +15,7 @@ use super::local_reply::LocalReply;
 use super::request_headers::Surroundings;
 use super::transport::Transport;
 use super::upload::Upload;
-use crate::worker::LocalRoutes;
+use crate::local::LocalRoutes;
 
 /// What the connection does after an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,8 +41,8 @@ pub(crate) enum Outcome {
 
 /// The state of one exchange.
 #[derive(Debug)]
-pub(crate) struct Exchange {
-    pub(crate) info: StreamInfo,
+pub(crate) struct Exchange<'t> {
+    pub(crate) info: StreamInfo<'t>,
     pub(crate) upload: Upload,
     pub(crate) began: Instant,
     /// When the response head had come, or was made.
@@ -56,16 +56,19 @@ pub(crate) struct Exchange {
     /// The request asks for another protocol.
     pub(crate) is_upgrade: bool,
     pub(crate) to_head: bool,
-    pub(crate) operation: Option<Box<[u8]>>,
+    /// The operation that the caller is told.
+    pub(crate) operation: Option<&'t [u8]>,
     /// The caller's proxy gave the operation a name already.
     pub(crate) named_by_caller: bool,
     pub(crate) response_started: bool,
+    /// An upstream was waited for.
+    pub(crate) has_waited: bool,
     /// The response body goes out in chunks.
     pub(crate) chunked: bool,
     pub(crate) trailers: Option<Headers>,
 }
 
-impl Exchange {
+impl Exchange<'_> {
     fn new(connection: &Rc<ConnectionInfo>, began: Instant, upload: Upload) -> Self {
         Exchange {
             info: StreamInfo::new(Rc::clone(connection), SystemTime::now(), began.into_std()),
@@ -80,6 +83,7 @@ impl Exchange {
             operation: None,
             named_by_caller: false,
             response_started: false,
+            has_waited: false,
             chunked: false,
             trailers: None,
         }
@@ -102,11 +106,10 @@ impl<S: Transport> Connection<S> {
         let framing = match request_framing(&heads.request) {
             Ok(framing) => framing,
             Err(error) => {
-                self.client_broke_protocol(error);
+                self.client_broke_protocol();
                 return self.refuse(heads, LocalReply::protocol_error(error)).await;
             }
         };
-        let mut exchange = self.begin(&heads.request, framing);
         let manager = Rc::clone(&self.manager);
         let routes = match &manager.config.routes {
             RouteSource::Inline(table) => Routes::Inline(table),
@@ -117,6 +120,7 @@ impl<S: Transport> Connection<S> {
             Routes::Rds(table) => Some(&***table),
             Routes::None => None,
         };
+        let mut exchange = self.begin(&heads.request, framing);
         let outcome = match self.prepare(&mut heads.request, &mut exchange) {
             Ok(()) => self.route(heads, &mut exchange, table).await,
             Err(reply) => {
@@ -141,13 +145,15 @@ impl<S: Transport> Connection<S> {
         self.finish(heads, exchange, outcome)
     }
 
-    fn begin(&mut self, request: &RequestHead, framing: BodyFraming) -> Exchange {
+    fn begin<'t>(&mut self, request: &RequestHead, framing: BodyFraming) -> Exchange<'t> {
         let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
         shard.inc(stats.downstream_rq_total);
         shard.inc(stats.downstream_rq_http1_total);
         shard.move_gauge(stats.downstream_rq_active, 1);
-        let upload = Upload::new(framing, self.manager.config.head_limits);
-        let mut exchange = Exchange::new(&self.info, Instant::now(), upload);
+        let now = Instant::now();
+        let upload = Upload::new(framing, self.manager.config.head_limits, now);
+        let mut exchange = Exchange::new(&self.info, now, upload);
+        exchange.info.bytes.downstream_header_received = self.field_bytes as u64;
         exchange.info.protocol = Some(request.version);
         exchange.to_head = request.is_head();
         exchange.client_closes = match request.version {
@@ -161,7 +167,11 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Checks the request and manipulates its head as Envoy does before the first filter.
-    fn prepare(&mut self, request: &mut RequestHead, exchange: &mut Exchange) -> Result<(), Box<LocalReply>> {
+    fn prepare(
+        &mut self,
+        request: &mut RequestHead,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), Box<LocalReply>> {
         let config = &self.manager.config;
         if let Err(reply) = config.check_request(request, &self.info) {
             let stats = &config.stats;
@@ -184,7 +194,7 @@ impl<S: Transport> Connection<S> {
         let worker = &self.worker;
         let surroundings = Surroundings {
             connection: &self.info,
-            own_address: worker.http().own_address,
+            own_address: self.manager.local.own_address,
             random: &|| worker.random(),
         };
         let prepared = config.prepare_request(request, &surroundings)?;
@@ -200,7 +210,7 @@ impl<S: Transport> Connection<S> {
         {
             request.headers.remove(&HeaderId::Expect);
             if !exchange.upload.is_complete() {
-                let out = self.down.write.bytes(&worker.http().buffers);
+                let out = self.down.write.bytes(&self.manager.local.buffers);
                 out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
         }
@@ -208,11 +218,11 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Finds the route and does what it says.
-    async fn route(
+    async fn route<'t>(
         &mut self,
         heads: &mut Heads,
-        exchange: &mut Exchange,
-        table: Option<&RouteTable>,
+        exchange: &mut Exchange<'t>,
+        table: Option<&'t RouteTable>,
     ) -> Outcome {
         let random = self.worker.random();
         let found = table.map_or(RouteResult::NotFound, |table| table.find(&heads.request, random));
@@ -225,7 +235,7 @@ impl<S: Transport> Connection<S> {
                 self.reply(heads, exchange, reply, None).await
             }
             RouteResult::HttpsRequired(host) => {
-                exchange.info.virtual_host_name = Some((&*host.name).into());
+                exchange.info.virtual_host_name = Some(&host.name);
                 self.worker.shard().inc(stats.rq_redirect);
                 let mut reply = LocalReply::new(301, "direct_response");
                 reply.location = Some(Redirect::to_https().location(&heads.request, None));
@@ -236,12 +246,17 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Does what a route says.
-    async fn follow(&mut self, heads: &mut Heads, exchange: &mut Exchange, matched: &Match<'_>) -> Outcome {
+    async fn follow<'t>(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange<'t>,
+        matched: &Match<'t>,
+    ) -> Outcome {
         let route = matched.route();
         if !route.name.is_empty() {
-            exchange.info.route_name = Some((&*route.name).into());
+            exchange.info.route_name = Some(&route.name);
         }
-        exchange.info.virtual_host_name = Some((&*matched.virtual_host().name).into());
+        exchange.info.virtual_host_name = Some(&matched.virtual_host().name);
         self.apply_decorator(&mut heads.request, exchange, matched);
         let stats = &self.manager.config.stats;
         match matched.action() {
@@ -269,7 +284,12 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Passes the operation's name on: to the upstream when we are the caller's proxy, back to the caller otherwise.
-    fn apply_decorator(&self, request: &mut RequestHead, exchange: &mut Exchange, matched: &Match<'_>) {
+    fn apply_decorator<'t>(
+        &self,
+        request: &mut RequestHead,
+        exchange: &mut Exchange<'t>,
+        matched: &Match<'t>,
+    ) {
         let config = &self.manager.config;
         let Some(decorator) = matched
             .route()
@@ -288,7 +308,7 @@ impl<S: Transport> Connection<S> {
                 decorator.operation.as_bytes(),
             );
         } else if !exchange.named_by_caller {
-            exchange.operation = Some(decorator.operation.as_bytes().into());
+            exchange.operation = Some(decorator.operation.as_bytes());
         }
     }
 
@@ -296,7 +316,7 @@ impl<S: Transport> Connection<S> {
     fn check_upgrade(
         &self,
         request: &RequestHead,
-        exchange: &Exchange,
+        exchange: &Exchange<'_>,
         forward: &proxy_router::Forward,
     ) -> Option<LocalReply> {
         if !exchange.is_upgrade && !request.is_connect() {
@@ -318,19 +338,14 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Counts and records the end of an exchange; says what the connection does next.
-    fn finish(&mut self, heads: &mut Heads, mut exchange: Exchange, outcome: Outcome) -> Next {
+    fn finish(&mut self, heads: &mut Heads, mut exchange: Exchange<'_>, outcome: Outcome) -> Next {
         let now = exchange.ended.unwrap_or_else(Instant::now);
         self.idle_since = now;
-        let info = &mut exchange.info;
-        info.finish(now.into_std());
-        info.bytes.received = exchange.upload.received;
+        self.describe_end(&mut exchange, outcome, now);
+        let info = &exchange.info;
         let config = &self.manager.config;
         let (shard, stats) = (self.worker.shard(), &config.stats);
         shard.move_gauge(stats.downstream_rq_active, -1);
-        if let Some(status) = info.response_code {
-            shard.inc(stats.downstream_rq_completed);
-            stats.count_status(shard, status);
-        }
         let elapsed = now.saturating_duration_since(exchange.began);
         shard.record(
             stats.downstream_rq_time,
@@ -343,10 +358,6 @@ impl<S: Transport> Connection<S> {
         if outcome == Outcome::Broken {
             return Next::Abort;
         }
-        if !exchange.upload.is_complete() {
-            shard.inc(stats.downstream_rq_response_before_rq_complete);
-            return Next::Linger;
-        }
         match (exchange.client_closes, exchange.we_close) {
             (_, true) => Next::Linger,
             (true, false) => Next::Close,
@@ -354,21 +365,34 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Reads over what has come of a body that nobody wanted; true when that was all of it.
-    pub(crate) fn discard_rest(&mut self, upload: &mut Upload) -> bool {
-        loop {
+    /// Notes what is known of the times and bytes of an exchange only when it has ended.
+    fn describe_end(&self, exchange: &mut Exchange<'_>, outcome: Outcome, now: Instant) {
+        let since = |at: Instant| at.saturating_duration_since(exchange.began);
+        let info = &mut exchange.info;
+        info.finish(now.into_std());
+        let timing = &mut info.timing;
+        timing.last_downstream_rx_byte = exchange.upload.received_at.map(since);
+        timing.last_upstream_tx_byte = exchange.upload.sent_at.map(since);
+        if exchange.response_started {
+            timing.first_downstream_tx_byte = Some(since(exchange.responded));
+        }
+        if outcome == Outcome::Complete {
+            timing.last_downstream_tx_byte = Some(since(now));
+        }
+        let (used, sent) = self.request_began_at;
+        info.bytes.received = exchange.upload.received;
+        info.bytes.downstream_wire_received = self.down.used() - used;
+        info.bytes.downstream_wire_sent = self.down.sent - sent;
+    }
+
+    /// Reads over what has come of a body that nobody wants.
+    pub(crate) fn discard_rest(&mut self, upload: &mut Upload) {
+        while !upload.is_complete() {
             match upload.discard(self.down.read.unread()) {
-                Ok(consumed) => {
-                    self.down.read.consume(consumed);
-                    if upload.is_complete() {
-                        return true;
-                    }
-                    if consumed == 0 {
-                        return false;
-                    }
-                }
-                Err(_) => return false,
+                Ok(consumed) if consumed > 0 => self.down.read.consume(consumed),
+                Ok(_) | Err(_) => break,
             }
         }
+        upload.note_completion();
     }
 }

@@ -28,6 +28,13 @@ pub(crate) struct Downlink<S> {
     pub(crate) sent: u64,
 }
 
+impl<S> Downlink<S> {
+    /// Bytes that came and were used.
+    pub(crate) fn used(&self) -> u64 {
+        self.received - self.read.unread().len() as u64
+    }
+}
+
 /// Times at which an exchange is over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadlines {
@@ -139,6 +146,8 @@ pub(crate) struct Reception<'a> {
     pub(crate) interim_seen: usize,
     /// The framing of the response, once its head is complete.
     pub(crate) framing: BodyFraming,
+    /// Bytes of its fields.
+    pub(crate) field_bytes: usize,
 }
 
 impl<S: Transport> Forward<'_, S> {
@@ -183,6 +192,7 @@ impl<S: Transport> Forward<'_, S> {
         }
         loop {
             let starved = self.fill_upload(context)?;
+            self.upload.note_completion();
             if self.upload_broken {
                 self.up.write.clear(self.pool);
                 return Ok(());
@@ -242,14 +252,11 @@ impl<S: Transport> Forward<'_, S> {
     /// The request has gone out completely: the route's time begins to run.
     fn request_is_complete(&mut self) {
         self.deadlines.request = None;
-        let starts =
-            |deadline: Option<Instant>, timeout: Option<Duration>| deadline.is_none() && timeout.is_some();
-        if !starts(self.deadlines.route, self.route_timeout)
-            && !starts(self.deadlines.per_try, self.per_try_timeout)
-        {
+        if self.upload.sent_at.is_some() {
             return;
         }
         let now = Instant::now();
+        self.upload.sent_at = Some(now);
         if self.deadlines.route.is_none() {
             self.deadlines.route = self.route_timeout.map(|timeout| now + timeout);
         }
@@ -274,6 +281,7 @@ impl<S: Transport> Forward<'_, S> {
                 };
                 self.up.read.consume(parsed.consumed);
                 if parsed.complete {
+                    reception.field_bytes = parsed.field_bytes;
                     match self.take_head(reception) {
                         Ok(true) => return Poll::Ready(Ok(())),
                         Ok(false) => continue,
@@ -346,7 +354,12 @@ impl<S: Transport> Forward<'_, S> {
                 Poll::Ready(Ok(())) if starved => break,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(PhaseEnd::Client(ClientFault::Closed)),
-                Poll::Pending => break,
+                Poll::Pending => {
+                    if download.is_done() {
+                        download.received_at.get_or_insert_with(Instant::now);
+                    }
+                    break;
+                }
             }
         }
         // While the response is awaited the client's end is noticed; while it flows, by writing.
@@ -424,6 +437,8 @@ pub(crate) struct Download {
     pub(crate) trailers: Option<Headers>,
     /// Body bytes.
     pub(crate) received: u64,
+    /// When all of it had come, if the client was slower than that.
+    pub(crate) received_at: Option<Instant>,
 }
 
 impl Download {
@@ -435,6 +450,7 @@ impl Download {
             enable_trailers,
             trailers: None,
             received: 0,
+            received_at: None,
         }
     }
 

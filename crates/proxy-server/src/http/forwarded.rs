@@ -1,12 +1,16 @@
 //! Who the client is: `x-forwarded-for`, `x-forwarded-proto`, `x-envoy-external-address` and `x-envoy-internal`
 //! (Envoy: "HTTP header manipulation", `use_remote_address`).
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Proto;
 use ipnet::IpNet;
 use proxy_core::{Address, ConfigError, ConfigResult, ConnectionInfo};
 use proxy_http::{HeaderId, RequestHead};
+
+/// Length of the longest IP address in text, an IPv6 address that ends in an IPv4 one.
+const MOST_ADDRESS_BYTES: usize = 45;
 
 /// The fields of the configuration that decide whom to believe.
 #[derive(Clone, Debug)]
@@ -80,8 +84,9 @@ impl ForwardedOptions {
         if client.is_edge
             && let Some(ip) = client.address.ip()
         {
-            head.headers
-                .set(&HeaderId::XEnvoyExternalAddress, ip.to_string().as_bytes());
+            with_text(ip, |text| {
+                head.headers.set(&HeaderId::XEnvoyExternalAddress, text);
+            });
         }
         client
     }
@@ -102,8 +107,9 @@ impl ForwardedOptions {
             && let Some(ip) = connection.remote_address.ip()
         {
             let ip = own_address.filter(|_| ip.is_loopback()).unwrap_or(ip);
-            head.headers
-                .append_to_list(&HeaderId::XForwardedFor, b",", ip.to_string().as_bytes());
+            with_text(ip, |text| {
+                head.headers.append_to_list(&HeaderId::XForwardedFor, b",", text);
+            });
         }
         // What a client says about scheme and port is not believed, unless it is a trusted proxy.
         if self.trusted_hops == 0 || !head.headers.contains(&HeaderId::XForwardedProto) {
@@ -114,8 +120,10 @@ impl ForwardedOptions {
             && let Some(port) = connection.local_address.port()
             && (self.trusted_hops == 0 || !head.headers.contains(&HeaderId::XForwardedPort))
         {
-            head.headers
-                .set(&HeaderId::XForwardedPort, port.to_string().as_bytes());
+            head.headers.set(
+                &HeaderId::XForwardedPort,
+                itoa::Buffer::new().format(port).as_bytes(),
+            );
         }
         (
             Some(forwarded.unwrap_or_else(|| connection.remote_address.clone())),
@@ -140,6 +148,16 @@ impl ForwardedOptions {
                 .any(|network| network.contains(&address.ip())),
         }
     }
+}
+
+/// Calls `using` with the text of an address, which is made without allocating: every request needs it.
+fn with_text(ip: IpAddr, using: impl FnOnce(&[u8])) {
+    let mut text = [0; MOST_ADDRESS_BYTES];
+    let mut rest = &mut text[..];
+    // The longest address fits, so writing cannot fail.
+    let _ = write!(rest, "{ip}");
+    let left = rest.len();
+    using(&text[..MOST_ADDRESS_BYTES - left]);
 }
 
 /// Joins several `x-forwarded-for` into one, so that whoever reads one field reads the whole path.
@@ -178,4 +196,25 @@ fn forwarded_address(head: &RequestHead, skip: usize) -> Option<(Address, bool)>
     let text = value.rsplit(',').nth(skip)?.trim();
     let ip: IpAddr = text.parse().ok()?;
     Some((Address::Ip(SocketAddr::new(ip, 0)), !value.contains(',')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_fits_into_its_text() {
+        for address in [
+            "255.255.255.255",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            "::ffff:255.255.255.255",
+            "::",
+        ] {
+            let mut seen = Vec::new();
+            with_text(address.parse().expect("an address"), |text| {
+                seen.extend_from_slice(text)
+            });
+            assert_eq!(seen, address.as_bytes());
+        }
+    }
 }

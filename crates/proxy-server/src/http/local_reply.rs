@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use proxy_core::ResponseFlag;
-use proxy_http::{HeaderId, ParseError, RequestHead, ResponseHead, reason_phrase};
+use proxy_http::{HeaderId, ParseError, RequestHead, ResponseHead, grpc_status_of, reason_phrase};
 
 /// A response of our own.
 #[derive(Clone, Debug)]
@@ -71,6 +71,10 @@ impl LocalReply {
         if let Some(location) = &self.location {
             head.headers.append(&HeaderId::Location, location);
         }
+        // A 204 has neither a body nor its length (RFC 9110 section 8.6).
+        if self.status == 204 {
+            return b"";
+        }
         head.headers.append(
             &HeaderId::ContentLength,
             itoa::Buffer::new().format(self.body.len()).as_bytes(),
@@ -84,25 +88,13 @@ impl LocalReply {
     fn fill_grpc(&self, head: &mut ResponseHead) {
         head.set_status(200);
         head.headers.append(&HeaderId::ContentType, b"application/grpc");
-        let status = itoa::Buffer::new().format(grpc_status(self.status)).to_owned();
+        let status = itoa::Buffer::new().format(grpc_status_of(self.status)).to_owned();
         head.headers.append(&HeaderId::GrpcStatus, status.as_bytes());
         if !self.body.is_empty() {
             head.headers
                 .append(&HeaderId::GrpcMessage, &percent_encode(&self.body));
         }
         head.headers.append(&HeaderId::ContentLength, b"0");
-    }
-}
-
-/// The gRPC status of an HTTP status ("HTTP to gRPC status code mapping" in gRPC's documentation).
-fn grpc_status(status: u16) -> u8 {
-    match status {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
     }
 }
 

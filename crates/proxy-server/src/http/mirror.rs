@@ -5,25 +5,26 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use proxy_core::stream_info::StreamBytes;
 use proxy_http::{
     BodyDecoder, HeadLimits, HeaderId, RequestHead, ResponseHead, response_framing, write_request_head,
 };
 use proxy_upstream::{Cluster, PickContext, RequestPriority};
 use tokio::time::{Instant, timeout};
 
-use super::attempt::Routed;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::limits;
-use super::local::Heads;
+use super::local::{Heads, HttpLocal};
+use super::routing::Routed;
 use super::transport::Transport;
 use super::upstream::{UpstreamConnection, checkout};
-use crate::worker::Worker;
+use crate::local::Local;
 
 impl<S: Transport> Connection<S> {
     /// Starts the copies of a request whose body is complete and was kept. Larger bodies are not mirrored, as Envoy
     /// gives up on them too.
-    pub(crate) fn start_mirrors(&self, heads: &Heads, exchange: &Exchange, routed: &Routed<'_>) {
+    pub(crate) fn start_mirrors(&self, heads: &Heads, exchange: &Exchange<'_>, routed: &Routed<'_>) {
         let mirrors = routed.matched.mirrors();
         if mirrors.is_empty() || !exchange.upload.is_complete() || exchange.is_upgrade {
             return;
@@ -47,42 +48,49 @@ impl<S: Transport> Connection<S> {
                     itoa::Buffer::new().format(body.len()).as_bytes(),
                 );
             }
-            let (worker, body) = (self.worker.clone(), body.to_vec());
+            let (worker, local) = (self.worker.clone(), Rc::clone(&self.manager.local));
+            let body = body.to_vec();
             tokio::task::spawn_local(async move {
-                let _ = timeout(limits::MIRROR_TIMEOUT, send_copy(&worker, &cluster, head, body)).await;
+                let copy = send_copy((&worker, &local), &cluster, head, body);
+                let _ = timeout(limits::MIRROR_TIMEOUT, copy).await;
             });
         }
     }
 }
 
 /// Sends a copy and reads its answer. Failures are counted by the cluster and go no further.
-async fn send_copy(worker: &Worker, cluster: &Rc<Cluster>, head: RequestHead, body: Vec<u8>) -> Option<()> {
+async fn send_copy(
+    (worker, local): (&Local, &HttpLocal),
+    cluster: &Rc<Cluster>,
+    head: RequestHead,
+    body: Vec<u8>,
+) -> Option<()> {
     let now = Instant::now();
     let host = cluster
         .pick(&PickContext::default(), now.into_std(), &mut || worker.random())
         .ok()?;
-    let mut connection = checkout(worker, cluster, &host, RequestPriority::Default)
+    let mut connection = checkout((worker, local), cluster, &host, RequestPriority::Default)
         .await
         .ok()?;
     let _request = cluster.begin_request(&host, RequestPriority::Default).ok()?;
     connection.begin_request();
-    let pool = &worker.http().buffers;
+    let pool = &local.buffers;
     let out = connection.write.bytes(pool);
     write_request_head(out, &head);
     out.extend_from_slice(&body);
-    let answered = read_answer(worker, &mut connection, head.is_head()).await?;
+    let answered = read_answer(local, &mut connection, head.is_head()).await?;
     host.record_status(answered);
     if let Some(class) = cluster.config().stats.status_class(answered) {
         cluster.shard().inc(class);
     }
-    connection.count_bytes();
+    connection.end_request(&mut StreamBytes::default());
     connection.give_back(Instant::now(), pool);
     Some(())
 }
 
 /// Writes what waits, and reads an answer to its end; its status, when it came whole and the connection persists.
-async fn read_answer(worker: &Worker, connection: &mut UpstreamConnection, to_head: bool) -> Option<u16> {
-    let pool = &worker.http().buffers;
+async fn read_answer(local: &HttpLocal, connection: &mut UpstreamConnection, to_head: bool) -> Option<u16> {
+    let pool = &local.buffers;
     let mut head = ResponseHead::new();
     let mut body: Option<BodyDecoder> = None;
     poll_fn(|context| {

@@ -2,7 +2,8 @@
 //! `envoy.filters.http.router`).
 //!
 //! One task per downstream connection drives both sides, without channels: `connection` reads request heads,
-//! `exchange` carries one request to its end, `attempt` is one try at an upstream, `forward` moves the bytes.
+//! `exchange` carries one request to its end, `routing` tries upstreams, `attempt` is one such try, `forward` moves
+//! the bytes.
 //! Configuration is compiled once by [`HttpConfig`] and shared; [`HttpConnectionManager`] is what a worker makes of it.
 
 mod attempt;
@@ -11,6 +12,7 @@ mod config;
 mod connection;
 mod date;
 mod exchange;
+mod failures;
 mod forward;
 mod forwarded;
 pub mod limits;
@@ -24,6 +26,7 @@ mod reply;
 mod request_headers;
 mod request_id;
 mod response_headers;
+mod routing;
 mod stats;
 mod timer;
 mod tracing;
@@ -43,12 +46,14 @@ pub(crate) use local::HttpLocal;
 pub use stats::HttpStats;
 pub use transport::Transport;
 
-use crate::worker::Worker;
+use crate::local::Local;
 
 /// A connection manager on one worker.
 pub struct HttpConnectionManager {
     pub(crate) config: Arc<HttpConfig>,
     pub(crate) loggers: Vec<Rc<dyn AccessLogger>>,
+    /// What it shares with the other connection managers of its worker.
+    pub(crate) local: Rc<HttpLocal>,
 }
 
 impl std::fmt::Debug for HttpConnectionManager {
@@ -61,9 +66,12 @@ impl std::fmt::Debug for HttpConnectionManager {
 
 impl HttpConnectionManager {
     /// Makes a worker's connection manager out of shared configuration.
-    #[must_use]
-    pub fn new(config: Arc<HttpConfig>, worker: &Worker) -> Rc<Self> {
+    pub(crate) fn new(config: Arc<HttpConfig>, worker: &Local, local: &Rc<HttpLocal>) -> Rc<Self> {
         let loggers = worker.access_loggers(&config.access_logs);
-        Rc::new(HttpConnectionManager { config, loggers })
+        Rc::new(HttpConnectionManager {
+            config,
+            loggers,
+            local: Rc::clone(local),
+        })
     }
 }

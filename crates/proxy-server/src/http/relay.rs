@@ -6,11 +6,12 @@ use proxy_core::ResponseFlag;
 use proxy_http::HeaderId;
 use tokio::time::Instant;
 
-use super::attempt::{Answer, Routed, upstream_persists};
+use super::attempt::{Answer, upstream_persists};
 use super::connection::Connection;
 use super::exchange::{Exchange, Outcome};
 use super::forward::{Download, Expiry, Forward, PhaseEnd, Reset};
 use super::local::Heads;
+use super::routing::Routed;
 use super::transport::Transport;
 
 impl<S: Transport> Connection<S> {
@@ -18,7 +19,7 @@ impl<S: Transport> Connection<S> {
     pub(crate) async fn relay(
         &mut self,
         heads: &mut Heads,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         routed: &mut Routed<'_>,
         mut answer: Answer,
     ) -> Outcome {
@@ -26,18 +27,7 @@ impl<S: Transport> Connection<S> {
         let persists =
             upstream_persists(heads) && !matches!(answer.framing, proxy_http::BodyFraming::UntilClose);
         exchange.info.response_code_details = Some("via_upstream".into());
-        if routed.matched.virtual_host().include_attempt_count_in_response {
-            let mut digits = itoa::Buffer::new();
-            let count = digits.format(exchange.info.attempt_count);
-            heads
-                .response
-                .headers
-                .set(&HeaderId::XEnvoyAttemptCount, count.as_bytes());
-        }
-        let process = self.worker.process();
-        routed
-            .matched
-            .finalize_response(&mut heads.response, &heads.request, &exchange.info, process);
+        self.apply_route(heads, exchange, routed.matched);
         for cookie in &routed.set_cookies {
             heads
                 .response
@@ -48,6 +38,8 @@ impl<S: Transport> Connection<S> {
         exchange.we_close |= exchange.is_upgrade && status != 101;
         self.decide_closing(exchange);
         let mut download = self.frame_download(heads, exchange, answer.framing);
+        // Counted, as by Envoy, before the client can see it.
+        routed.cluster.count_status(status);
         self.write_head(heads, exchange, false);
         if status == 101 {
             return self.tunnel(exchange, routed, answer).await;
@@ -57,8 +49,11 @@ impl<S: Transport> Connection<S> {
         exchange.trailers = download.trailers.take();
         let now = Instant::now();
         exchange.ended = Some(now);
-        self.count_response(exchange, routed, status, now);
-        answer.connection.count_bytes();
+        self.count_time(exchange, routed, now);
+        answer.connection.end_request(&mut exchange.info.bytes);
+        let timing = &mut exchange.info.timing;
+        let received = download.received_at.unwrap_or(now);
+        timing.last_upstream_rx_byte = Some(received.saturating_duration_since(exchange.began));
         if end == PhaseEnd::Done {
             self.give_back(exchange, answer, persists, now);
             return Outcome::Complete;
@@ -68,12 +63,12 @@ impl<S: Transport> Connection<S> {
 
     async fn move_body(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         routed: &mut Routed<'_>,
         answer: &mut Answer,
         download: &mut Download,
     ) -> PhaseEnd {
-        let pool = &self.worker.http().buffers;
+        let pool = &self.manager.local.buffers;
         // A response has begun: what is left is the whole request's time.
         routed.deadlines.per_try = None;
         routed.deadlines.per_try_idle = None;
@@ -91,16 +86,17 @@ impl<S: Transport> Connection<S> {
         poll_fn(|context| forward.poll_body(download, context)).await
     }
 
-    fn count_response(&self, exchange: &Exchange, routed: &Routed<'_>, status: u16, now: Instant) {
+    /// Counts how long the upstream took after it had the whole request.
+    fn count_time(&self, exchange: &Exchange<'_>, routed: &Routed<'_>, now: Instant) {
         let (shard, stats) = (routed.cluster.shard(), &routed.cluster.config().stats);
-        routed.cluster.count_status(status);
-        let elapsed =
-            u64::try_from(now.saturating_duration_since(exchange.began).as_millis()).unwrap_or(u64::MAX);
-        shard.record(stats.upstream_rq_time, elapsed);
+        if let Some(asked) = exchange.upload.received_at {
+            let elapsed = now.saturating_duration_since(asked).as_millis();
+            shard.record(stats.upstream_rq_time, u64::try_from(elapsed).unwrap_or(u64::MAX));
+        }
     }
 
     /// The connection serves the next request if nothing is left over on it.
-    fn give_back(&self, exchange: &Exchange, answer: Answer, persists: bool, now: Instant) {
+    fn give_back(&self, exchange: &Exchange<'_>, answer: Answer, persists: bool, now: Instant) {
         let connection = answer.connection;
         let cluster = answer.request.cluster();
         let stats = &cluster.config().stats;
@@ -109,7 +105,7 @@ impl<S: Transport> Connection<S> {
         }
         let clean = exchange.upload.is_complete() && !answer.upload_broken && connection.read.is_empty();
         if persists && clean {
-            connection.give_back(now, &self.worker.http().buffers);
+            connection.give_back(now, &self.manager.local.buffers);
         } else {
             cluster.shard().inc(stats.upstream_cx_destroy_local);
         }
@@ -119,14 +115,14 @@ impl<S: Transport> Connection<S> {
     async fn explain_end(
         &mut self,
         heads: &mut Heads,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         routed: &Routed<'_>,
         end: PhaseEnd,
     ) -> Outcome {
         let stats = &self.manager.config.stats;
         let info = &mut exchange.info;
         match end {
-            PhaseEnd::Client(fault) => return self.client_fault_in_response(heads, exchange, fault).await,
+            PhaseEnd::Client(fault) => return self.client_fault(heads, exchange, fault).await,
             PhaseEnd::Upstream(reset) => {
                 let (flag, details) = match reset {
                     Reset::Terminated => (

@@ -22,7 +22,7 @@ impl<S: Transport> Connection<S> {
     pub(crate) async fn reply(
         &mut self,
         heads: &mut Heads,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         reply: LocalReply,
         matched: Option<&Match<'_>>,
     ) -> Outcome {
@@ -40,15 +40,17 @@ impl<S: Transport> Connection<S> {
                 .append(&HeaderId::XEnvoyOverloaded, b"true");
         }
         if let Some(matched) = matched {
-            let process = self.worker.process();
-            matched.finalize_response(&mut heads.response, &heads.request, &exchange.info, process);
+            self.apply_route(heads, exchange, matched);
         }
-        // What is left of the request is read over when it is here already; nobody waits for more.
-        exchange.we_close |= !exchange.upload.is_complete() && !self.discard_rest(&mut exchange.upload);
+        // What came while an upstream was waited for would have been sent to it; it is read over. As in Envoy, an answer
+        // that is given at once does not look at the body.
+        if exchange.has_waited {
+            self.discard_rest(&mut exchange.upload);
+        }
         self.decide_closing(exchange);
         self.write_head(heads, exchange, true);
         if !exchange.to_head {
-            let out = self.down.write.bytes(&self.worker.http().buffers);
+            let out = self.down.write.bytes(&self.manager.local.buffers);
             out.extend_from_slice(body);
             exchange.info.bytes.sent = body.len() as u64;
         }
@@ -61,13 +63,31 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Decides whether the connection ends with this response.
-    pub(crate) fn decide_closing(&self, exchange: &mut Exchange) {
+    /// Says how many tries there were, where the virtual host wants that, and changes the head as the route says.
+    pub(crate) fn apply_route(&self, heads: &mut Heads, exchange: &Exchange<'_>, matched: &Match<'_>) {
+        let tries = exchange.info.attempt_count;
+        if matched.virtual_host().include_attempt_count_in_response && tries > 0 {
+            heads.response.headers.set(
+                &HeaderId::XEnvoyAttemptCount,
+                itoa::Buffer::new().format(tries).as_bytes(),
+            );
+        }
+        let process = self.worker.process();
+        matched.finalize_response(&mut heads.response, &heads.request, &exchange.info, process);
+    }
+
+    /// Decides whether the connection ends with this response. It does when the request is not complete: nobody waits
+    /// for the rest of it, so what comes next could not be told from it.
+    pub(crate) fn decide_closing(&self, exchange: &mut Exchange<'_>) {
+        let config = &self.manager.config;
+        let (shard, stats) = (self.worker.shard(), &config.stats);
+        if !exchange.upload.is_complete() {
+            shard.inc(stats.downstream_rq_response_before_rq_complete);
+            exchange.we_close = true;
+        }
         if exchange.client_closes || exchange.we_close {
             return;
         }
-        let config = &self.manager.config;
-        let (shard, stats) = (self.worker.shard(), &config.stats);
         let most = config.max_requests_per_connection;
         if most > 0 && self.requests >= most {
             shard.inc(stats.downstream_cx_max_requests_reached);
@@ -89,34 +109,36 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Finishes the response head and appends it to the write buffer.
-    pub(crate) fn write_head(&mut self, heads: &mut Heads, exchange: &mut Exchange, is_local: bool) {
-        let local = self.worker.http();
+    /// Finishes and counts the response head and appends it to the write buffer.
+    pub(crate) fn write_head(&mut self, heads: &mut Heads, exchange: &mut Exchange<'_>, is_local: bool) {
+        let local = &self.manager.local;
+        let is_upgrade = heads.response.status() == 101;
         let facts = ResponseFacts {
             request: &heads.request,
             // One clock for both: the response's date is the request's plus what has gone by.
             now: exchange.info.start_time + exchange.responded.saturating_duration_since(exchange.began),
             date: &local.date,
-            operation: exchange.operation.as_deref(),
-            is_upgrade: heads.response.status() == 101,
-            close: exchange.client_closes || exchange.we_close,
+            operation: exchange.operation,
+            is_upgrade,
+            close: !is_upgrade && (exchange.client_closes || exchange.we_close),
             chunked: exchange.chunked,
             is_local,
         };
         self.manager.config.finish_response(&mut heads.response, &facts);
+        let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
+        shard.inc(stats.downstream_rq_completed);
+        stats.count_status(shard, heads.response.status());
         exchange.info.response_code = Some(heads.response.status());
         exchange.response_started = true;
         let out = self.down.write.bytes(&local.buffers);
-        let before = out.len();
-        write_response_head(out, &heads.response);
-        exchange.info.bytes.downstream_header_sent += (out.len() - before) as u64;
+        exchange.info.bytes.downstream_header_sent += write_response_head(out, &heads.response) as u64;
     }
 
     /// Sets the framing of an upstream's response for the client, and makes the body's path.
     pub(crate) fn frame_download(
         &self,
         heads: &Heads,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         framing: BodyFraming,
     ) -> Download {
         let has_body = !matches!(framing, BodyFraming::None | BodyFraming::Length(_));
@@ -140,7 +162,7 @@ impl<S: Transport> Connection<S> {
         let deadline = Some(Instant::now() + limit);
         poll_fn(|context| {
             let down = &mut self.down;
-            let pool = &self.worker.http().buffers;
+            let pool = &self.manager.local.buffers;
             match down
                 .write
                 .poll_flush(&mut down.stream, context, pool, &mut down.sent)

@@ -247,20 +247,18 @@ fn remove_hop_by_hop(head: &mut RequestHead) -> Result<(), Nominated> {
 
 /// Removes `connection` and the fields that it names; keeps it for an upgrade.
 fn remove_nominated(head: &mut RequestHead) -> Result<(), Nominated> {
+    const OPTIONS: [&[u8]; 5] = [b"", b"close", b"keep-alive", b"upgrade", b"te"];
+    // Nobody has an honest reason to have these removed on the way.
+    const KEPT: [&[u8]; 3] = [b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"];
     let mut nominated: Vec<Vec<u8>> = Vec::new();
     for value in head.headers.get_all(&HeaderId::Connection) {
-        for token in value
-            .split(|&byte| byte == b',')
-            .map(|token| token.trim_ascii().to_ascii_lowercase())
-        {
-            match token.as_slice() {
-                b"" | b"close" | b"keep-alive" | b"upgrade" | b"te" => {}
-                // Nobody has an honest reason to have these removed on the way.
-                b"x-forwarded-for" | b"x-forwarded-host" | b"x-forwarded-proto" => {
-                    return Err(Nominated);
-                }
-                token if token.starts_with(b":") => return Err(Nominated),
-                _ => nominated.push(token),
+        for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            let is_one_of = |names: &[&[u8]]| names.iter().any(|name| name.eq_ignore_ascii_case(token));
+            if is_one_of(&KEPT) || token.starts_with(b":") {
+                return Err(Nominated);
+            }
+            if !is_one_of(&OPTIONS) {
+                nominated.push(token.to_ascii_lowercase());
             }
         }
     }

@@ -46,6 +46,8 @@ http_stats! {
         downstream_cx_max_duration_reached,
         /// Connections closed because they carried as many requests as they may.
         downstream_cx_max_requests_reached,
+        /// Connections whose client did not close them in time after we had said that they end.
+        downstream_cx_delayed_close_timeout,
         /// Connections closed because we drain.
         downstream_cx_drain_close,
         /// Protocol errors.
@@ -62,7 +64,7 @@ http_stats! {
         downstream_rq_total,
         /// HTTP/1 requests.
         downstream_rq_http1_total,
-        /// Requests whose response is complete.
+        /// Requests that got a response.
         downstream_rq_completed,
         /// Responses of a status class.
         downstream_rq_1xx,
@@ -130,7 +132,7 @@ http_stats! {
 }
 
 impl HttpStats {
-    /// Counts a finished response by its class.
+    /// Counts a response by its class.
     pub(crate) fn count_status(&self, shard: &Shard, status: u16) {
         let class = match status / 100 {
             1 => self.downstream_rq_1xx,

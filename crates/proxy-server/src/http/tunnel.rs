@@ -9,10 +9,11 @@ use proxy_core::ResponseFlag;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::attempt::{Answer, Routed};
+use super::attempt::Answer;
 use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
 use super::connection::Connection;
 use super::exchange::{Exchange, Outcome};
+use super::routing::Routed;
 use super::transport::Transport;
 
 /// One direction of a tunnel.
@@ -75,14 +76,14 @@ impl<S: Transport> Connection<S> {
     /// Moves bytes both ways until both sides have closed, or nothing moves for too long.
     pub(crate) async fn tunnel(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         routed: &Routed<'_>,
         mut answer: Answer,
     ) -> Outcome {
         let (shard, stats) = (self.worker.shard().clone(), self.manager.config.stats.clone());
         shard.inc(stats.downstream_cx_upgrades_total);
         shard.move_gauge(stats.downstream_cx_upgrades_active, 1);
-        let pool = &self.worker.http().buffers;
+        let pool = &self.manager.local.buffers;
         let (mut upward, mut downward) = (Direction::OPEN, Direction::OPEN);
         let mut last_activity = Instant::now();
         let idle = routed.deadlines.idle;
@@ -122,7 +123,7 @@ impl<S: Transport> Connection<S> {
         shard.move_gauge(stats.downstream_cx_upgrades_active, -1);
         answer.connection.sent += upward.moved;
         answer.connection.received += downward.moved;
-        answer.connection.count_bytes();
+        answer.connection.end_request(&mut exchange.info.bytes);
         // Whatever happened, this connection speaks HTTP no more.
         Outcome::Broken
     }

@@ -3,6 +3,7 @@
 use proxy_http::{
     BodyDecoder, BodyFraming, BodyStep, HeadLimits, ParseError, write_chunk_header, write_last_chunk,
 };
+use tokio::time::Instant;
 
 /// The state of a request body across tries.
 #[derive(Debug)]
@@ -16,11 +17,15 @@ pub(crate) struct Upload {
     replay_limit: usize,
     /// Body bytes received.
     pub(crate) received: u64,
+    /// When the last byte had come; a request without a body is complete with its head.
+    pub(crate) received_at: Option<Instant>,
+    /// When the last byte had gone upstream.
+    pub(crate) sent_at: Option<Instant>,
 }
 
 impl Upload {
-    /// A body with this framing.
-    pub(crate) fn new(framing: BodyFraming, limits: HeadLimits) -> Self {
+    /// A body with this framing, whose head has come at `now`.
+    pub(crate) fn new(framing: BodyFraming, limits: HeadLimits, now: Instant) -> Self {
         Upload {
             decoder: BodyDecoder::new(framing, limits),
             chunked: framing == BodyFraming::Chunked,
@@ -28,6 +33,8 @@ impl Upload {
             replay: None,
             replay_limit: 0,
             received: 0,
+            received_at: (framing == BodyFraming::None).then_some(now),
+            sent_at: None,
         }
     }
 
@@ -40,6 +47,13 @@ impl Upload {
     /// True when the whole body has come.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Notes the time when the whole body has come. The clock is read once, and only for requests with a body.
+    pub(crate) fn note_completion(&mut self) {
+        if self.complete {
+            self.received_at.get_or_insert_with(Instant::now);
+        }
     }
 
     /// True when the body goes upstream in chunks.
@@ -120,7 +134,7 @@ mod tests {
     use super::*;
 
     fn upload(framing: BodyFraming, limit: usize, input: &[u8]) -> (Upload, Vec<u8>) {
-        let mut upload = Upload::new(framing, HeadLimits::default());
+        let mut upload = Upload::new(framing, HeadLimits::default(), Instant::now());
         upload.record(limit);
         let (mut at, mut out) = (0, Vec::new());
         while let Ok((consumed, true)) = upload.advance(&input[at..], &mut out) {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use proxy_core::Address;
+use proxy_core::stream_info::StreamBytes;
 use proxy_http::{HeadLimits, HeadParser};
 use proxy_upstream::{
     Acquired, Cluster, ConnectError, ConnectionPermit, Host, HostAddress, Overflow, RequestPriority, Stream,
@@ -11,8 +12,9 @@ use proxy_upstream::{
 use tokio::time::Instant;
 
 use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
+use super::local::HttpLocal;
 use super::transport::{SocketStream, Transport as _};
-use crate::worker::Worker;
+use crate::local::Local;
 
 /// An upstream connection with its buffers. It counts against the cluster's limits until it is dropped.
 #[derive(Debug)]
@@ -63,12 +65,12 @@ pub(crate) fn take_idle(
 
 /// A connection to the host: an idle one, a new one, or the first that becomes free.
 pub(crate) async fn checkout(
-    worker: &Worker,
+    (worker, local): (&Local, &HttpLocal),
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     priority: RequestPriority,
 ) -> Result<Box<UpstreamConnection>, CheckoutError> {
-    let usable = |connection: &mut Box<UpstreamConnection>| connection.is_usable(&worker.http().buffers);
+    let usable = |connection: &mut Box<UpstreamConnection>| connection.is_usable(&local.buffers);
     let now = Instant::now();
     match proxy_upstream::acquire(cluster, host, priority, now.into_std(), usable).await? {
         Acquired::Ready(connection) => Ok(connection),
@@ -80,13 +82,13 @@ pub(crate) async fn checkout(
             cluster
                 .shard()
                 .inc(cluster.config().stats.upstream_cx_http1_total);
-            Ok(Box::new(UpstreamConnection::new(stream, permit, worker)))
+            Ok(Box::new(UpstreamConnection::new(stream, permit, local)))
         }
     }
 }
 
 impl UpstreamConnection {
-    fn new(stream: Stream, permit: ConnectionPermit, worker: &Worker) -> Self {
+    fn new(stream: Stream, permit: ConnectionPermit, local: &HttpLocal) -> Self {
         let local_address = match &stream {
             Stream::Tcp(stream) => stream.local_addr().ok().map(Address::from),
             Stream::Unix(_) => None,
@@ -109,7 +111,7 @@ impl UpstreamConnection {
             read: ReadBuffer::default(),
             write: WriteBuffer::default(),
             parser: HeadParser::new(limits),
-            id: worker.http().next_upstream_connection(),
+            id: local.next_upstream_connection(),
             requests: 0,
             local_address,
             sent: 0,
@@ -140,8 +142,10 @@ impl UpstreamConnection {
         (self.sent, self.received) = (0, 0);
     }
 
-    /// Counts the bytes of the request that has ended.
-    pub(crate) fn count_bytes(&self) {
+    /// Counts the bytes of the request that has ended, on the cluster and for whom they were moved.
+    pub(crate) fn end_request(&self, bytes: &mut StreamBytes) {
+        bytes.upstream_wire_sent += self.sent;
+        bytes.upstream_wire_received += self.received;
         let cluster = self.permit.cluster();
         let stats = &cluster.config().stats;
         cluster

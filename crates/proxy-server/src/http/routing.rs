@@ -1,0 +1,294 @@
+//! The router: tries at upstreams until one answers, or the retries are used up (`envoy.filters.http.router`).
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use proxy_core::ResponseFlag;
+use proxy_http::{HeaderId, RequestHead};
+use proxy_router::{ClusterRef, Forward as ForwardAction, Match, RequestTimeouts, RetryDecision, RetryState};
+use proxy_upstream::{ActiveRetry, Cluster, Host, RequestPriority};
+
+use super::attempt::TryEnd;
+use super::connection::Connection;
+use super::exchange::{Exchange, Outcome};
+use super::failures::mention_retries;
+use super::forward::{ClientFault, Deadlines, watch_client};
+use super::limits;
+use super::local::Heads;
+use super::local_reply::LocalReply;
+use super::transport::Transport;
+
+/// What stays the same over all tries of a request.
+pub(crate) struct Routed<'m> {
+    pub(crate) matched: &'m Match<'m>,
+    pub(crate) cluster: Rc<Cluster>,
+    pub(crate) priority: RequestPriority,
+    pub(crate) timeouts: RequestTimeouts,
+    pub(crate) retry: Option<RetryState>,
+    /// The host of the try in progress.
+    pub(crate) host: Option<Rc<Host>>,
+    /// The hosts of the tries before it.
+    pub(crate) previous_hosts: Vec<Rc<Host>>,
+    /// Kept while a retry is in flight.
+    active_retry: Option<ActiveRetry>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) hash: Option<u64>,
+    /// `set-cookie` values by which later requests find the same host.
+    pub(crate) set_cookies: Vec<String>,
+    pub(crate) suppress: bool,
+}
+
+impl<S: Transport> Connection<S> {
+    /// Forwards a request to the route's cluster.
+    pub(crate) async fn forward(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange<'_>,
+        matched: &Match<'_>,
+        action: &ForwardAction,
+    ) -> Outcome {
+        let cluster = match matched.cluster(&heads.request) {
+            Some(ClusterRef::Slot(slot, _)) => self.worker.cluster(slot),
+            Some(ClusterRef::Header(Some(name))) => self.worker.cluster_by_name(name),
+            Some(ClusterRef::Header(None)) | None => None,
+        };
+        let Some(cluster) = cluster else {
+            self.worker.shard().inc(self.manager.config.stats.no_cluster);
+            let reply = LocalReply::new(action.cluster_not_found_status, "cluster_not_found")
+                .flag(ResponseFlag::NoClusterFound);
+            return self.reply(heads, exchange, reply, Some(matched)).await;
+        };
+        let mut routed = self.begin_routing(heads, exchange, matched, action, cluster);
+        loop {
+            let end = self.attempt(heads, exchange, &mut routed).await;
+            let (decision, end) = self.judge(heads, exchange, &mut routed, end);
+            match decision {
+                RetryDecision::Retry(wait) => {
+                    if let Some(fault) = self.wait_for_retry(wait).await {
+                        return self.client_fault(heads, exchange, fault).await;
+                    }
+                }
+                RetryDecision::No | RetryDecision::LimitExceeded => {
+                    return self.conclude(heads, exchange, &mut routed, end).await;
+                }
+            }
+        }
+    }
+
+    /// Everything that is done to a request once its cluster is known.
+    fn begin_routing<'m>(
+        &self,
+        heads: &mut Heads,
+        exchange: &mut Exchange<'_>,
+        matched: &'m Match<'m>,
+        action: &'m ForwardAction,
+        cluster: Rc<Cluster>,
+    ) -> Routed<'m> {
+        let config = &self.manager.config;
+        exchange.info.cluster_name = Some(Rc::clone(cluster.name()));
+        exchange.info.cluster_observability_name = Some(Rc::clone(cluster.observability_name()));
+        let suppress = config.filters.router.suppress_envoy_headers;
+        let request = &mut heads.request;
+        if config.filters.router.respect_expected_rq_timeout {
+            heed_expected_timeout(request);
+        }
+        let timeouts = matched.timeouts(request, suppress);
+        matched.rewrite_request(request, &exchange.info, self.worker.process(), suppress);
+        let retry = matched.begin_retries(request);
+        let buffer_limit = matched
+            .buffer_limit_bytes()
+            .and_then(|limit| usize::try_from(limit).ok());
+        if retry.is_some() || !matched.mirrors().is_empty() {
+            exchange
+                .upload
+                .record(buffer_limit.unwrap_or(limits::RETRY_BODY_BYTES));
+        }
+        let hashed = if action.hash_policies.is_empty() {
+            proxy_router::RequestHash::default()
+        } else {
+            let (remote, local) = (&self.info.remote_address, &self.info.local_address);
+            let connection = || format!("{remote}{local}");
+            action.hash_policies.hash(request, remote.ip(), &connection)
+        };
+        let idle = match action.timeouts.idle_timeout {
+            Some(timeout) => Some(timeout).filter(|timeout| !timeout.is_zero()),
+            None => config.timeouts.stream_idle,
+        };
+        let max_stream = timeouts
+            .max_stream_duration
+            .or(config.timeouts.max_stream_duration);
+        Routed {
+            matched,
+            priority: if action.high_priority {
+                RequestPriority::High
+            } else {
+                RequestPriority::Default
+            },
+            cluster,
+            timeouts,
+            retry,
+            host: None,
+            previous_hosts: Vec::new(),
+            active_retry: None,
+            deadlines: Deadlines {
+                route: None,
+                per_try: None,
+                max_stream: max_stream
+                    .filter(|limit| !limit.is_zero())
+                    .map(|limit| exchange.began + limit),
+                request: config.timeouts.request.map(|limit| exchange.began + limit),
+                idle,
+                per_try_idle: Some(timeouts.per_try_idle).filter(|timeout| !timeout.is_zero()),
+                last_activity: exchange.began,
+            },
+            hash: hashed.hash,
+            set_cookies: hashed.set_cookies,
+            suppress,
+        }
+    }
+
+    /// Decides whether there is another try.
+    fn judge(
+        &self,
+        heads: &Heads,
+        exchange: &mut Exchange<'_>,
+        routed: &mut Routed<'_>,
+        end: TryEnd,
+    ) -> (RetryDecision, Option<TryEnd>) {
+        let Some(retry) = routed.retry.as_mut().filter(|_| exchange.upload.can_replay()) else {
+            return (RetryDecision::No, Some(end));
+        };
+        let policy = routed.matched.retry_policy();
+        let worker = &self.worker;
+        let mut random = || worker.random();
+        let decision = match &end {
+            TryEnd::Response(_) => retry.on_response(policy, &heads.response, &mut random),
+            TryEnd::Failed(failure, _) => retry.on_failure(policy, *failure, &mut random),
+            TryEnd::Over(_) | TryEnd::Client(_) => RetryDecision::No,
+        };
+        let (shard, stats) = (routed.cluster.shard(), &routed.cluster.config().stats);
+        match decision {
+            RetryDecision::No => {
+                let answered = matches!(end, TryEnd::Response(_));
+                if answered && exchange.info.attempt_count > 1 {
+                    shard.inc(stats.upstream_rq_retry_success);
+                }
+            }
+            RetryDecision::LimitExceeded => {
+                shard.inc(stats.upstream_rq_retry_limit_exceeded);
+                exchange.info.flag(ResponseFlag::UpstreamRetryLimitExceeded);
+            }
+            RetryDecision::Retry(_) => {
+                routed.active_retry = None;
+                match routed.cluster.begin_retry(routed.priority) {
+                    Ok(active) => {
+                        shard.inc(stats.upstream_rq_retry_backoff_exponential);
+                        routed.active_retry = Some(active);
+                        routed.previous_hosts.extend(routed.host.take());
+                        // An answer that is not good enough counts as a failure of its host.
+                        if let TryEnd::Response(answer) = &end {
+                            answer.request.host().record_failure();
+                            answer.connection.end_request(&mut exchange.info.bytes);
+                        }
+                        drop(end);
+                        return (decision, None);
+                    }
+                    Err(_) => {
+                        exchange.info.flag(ResponseFlag::UpstreamOverflow);
+                        return (RetryDecision::No, Some(end));
+                    }
+                }
+            }
+        }
+        (decision, Some(end))
+    }
+
+    async fn wait_for_retry(&mut self, wait: Duration) -> Option<ClientFault> {
+        let mut sleep = pin!(tokio::time::sleep(wait));
+        poll_fn(|context| {
+            if sleep.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            match watch_client(&mut self.down, &self.manager.local.buffers, context) {
+                Ok(()) => Poll::Pending,
+                Err(fault) => Poll::Ready(Some(fault)),
+            }
+        })
+        .await
+    }
+
+    /// Sends what the last try has brought.
+    async fn conclude(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange<'_>,
+        routed: &mut Routed<'_>,
+        end: Option<TryEnd>,
+    ) -> Outcome {
+        self.start_mirrors(heads, exchange, routed);
+        match end {
+            Some(TryEnd::Response(answer)) => {
+                answer.request.host().record_status(heads.response.status());
+                self.relay(heads, exchange, routed, answer).await
+            }
+            Some(TryEnd::Failed(_, mut reply)) => {
+                if exchange.info.attempt_count > 1 {
+                    mention_retries(&mut reply);
+                }
+                routed.cluster.count_status(reply.status);
+                self.reply(heads, exchange, reply, Some(routed.matched)).await
+            }
+            Some(TryEnd::Over(reply)) => {
+                routed.cluster.count_status(reply.status);
+                self.reply(heads, exchange, *reply, Some(routed.matched)).await
+            }
+            Some(TryEnd::Client(fault)) => self.client_fault(heads, exchange, fault).await,
+            None => Outcome::Broken,
+        }
+    }
+
+    /// Ends an exchange because of the client, whether or not its response has begun.
+    pub(crate) async fn client_fault(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange<'_>,
+        fault: ClientFault,
+    ) -> Outcome {
+        match fault {
+            ClientFault::Protocol(error) if !exchange.response_started => {
+                self.client_broke_protocol();
+                self.reply(heads, exchange, LocalReply::protocol_error(error), None)
+                    .await
+            }
+            ClientFault::Protocol(error) => {
+                self.client_broke_protocol();
+                exchange.info.flag(ResponseFlag::DownstreamProtocolError);
+                exchange.info.response_code_details = Some(error.details().into());
+                Outcome::Broken
+            }
+            ClientFault::Closed => {
+                self.client_is_gone();
+                self.worker
+                    .shard()
+                    .inc(self.manager.config.stats.downstream_rq_rx_reset);
+                exchange.info.flag(ResponseFlag::DownstreamConnectionTermination);
+                exchange.info.response_code_details = Some("downstream_remote_disconnect".into());
+                Outcome::Broken
+            }
+        }
+    }
+}
+
+/// Makes what an earlier proxy has told its upstream to expect the timeout of this hop, in the place of what the
+/// client asked for (`Router.respect_expected_rq_timeout`).
+fn heed_expected_timeout(request: &mut RequestHead) {
+    let expected = request.headers.get_id(HeaderId::XEnvoyExpectedRqTimeoutMs);
+    if let Some(expected) = expected.map(<[u8]>::to_vec) {
+        request
+            .headers
+            .set(&HeaderId::XEnvoyUpstreamRqTimeoutMs, &expected);
+    }
+}

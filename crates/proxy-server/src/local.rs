@@ -1,0 +1,124 @@
+//! What a connection may touch of the worker that it runs on: clusters, routes, counters, chance.
+//!
+//! State is `Rc` and `Cell`; nothing here is shared with another thread.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_config::RouteSlot;
+use proxy_config::access_log::AccessLogConfig;
+use proxy_core::substitution::ProcessInfo;
+use proxy_core::{AccessLogger, ClusterSlot};
+use proxy_router::RouteTable;
+use proxy_upstream::{Cluster, ClusterManager, Dialer};
+use telemetry::stats::Shard;
+
+use crate::random::Random;
+
+/// A route configuration as one worker holds it: the count that each request moves is this thread's alone.
+#[allow(
+    clippy::redundant_allocation,
+    reason = "cloning the Arc would make all workers contend for its count"
+)]
+pub type LocalRoutes = Rc<Arc<RouteTable>>;
+
+/// A worker as its connections see it. Cheap to clone within its thread, and not `Send`.
+#[derive(Clone, Debug)]
+pub struct Local {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shard: Shard,
+    random: Random,
+    clusters: RefCell<ClusterManager>,
+    routes: RefCell<Vec<Option<LocalRoutes>>>,
+    process: Rc<ProcessInfo>,
+}
+
+impl Local {
+    pub(crate) fn new(shard: Shard, random: Random, clusters: ClusterManager, hostname: &str) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                shard,
+                random,
+                clusters: RefCell::new(clusters),
+                routes: RefCell::default(),
+                process: Rc::new(ProcessInfo {
+                    hostname: hostname.into(),
+                }),
+            }),
+        }
+    }
+
+    /// This thread's counters.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.inner.shard
+    }
+
+    /// A random number, uniform over all values. Not for secrets.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.inner.random.next()
+    }
+
+    /// The clusters of this worker.
+    pub(crate) fn clusters(&self) -> &RefCell<ClusterManager> {
+        &self.inner.clusters
+    }
+
+    /// The cluster in a slot, if it is in force.
+    #[must_use]
+    pub fn cluster(&self, slot: ClusterSlot) -> Option<Rc<Cluster>> {
+        self.inner.clusters.borrow().get(slot).cloned()
+    }
+
+    /// The cluster called `name`. Slow: for `cluster_header` routes and the admin interface.
+    #[must_use]
+    pub fn cluster_by_name(&self, name: &str) -> Option<Rc<Cluster>> {
+        self.inner
+            .clusters
+            .borrow()
+            .iter()
+            .find(|c| &*c.config().name == name)
+            .cloned()
+    }
+
+    /// What makes the sockets of clusters that are bound to a source address, if that is not this process.
+    #[must_use]
+    pub fn dialer(&self) -> Option<Rc<dyn Dialer>> {
+        self.inner.clusters.borrow().dialer().cloned()
+    }
+
+    /// The route configuration in a slot, if it has come.
+    #[must_use]
+    pub fn routes(&self, slot: RouteSlot) -> Option<LocalRoutes> {
+        self.inner.routes.borrow().get(slot.index())?.clone()
+    }
+
+    pub(crate) fn set_routes(&self, slot: RouteSlot, table: Option<Arc<RouteTable>>) {
+        let mut routes = self.inner.routes.borrow_mut();
+        if routes.len() <= slot.index() {
+            routes.resize_with(slot.index() + 1, || None);
+        }
+        routes[slot.index()] = table.map(Rc::new);
+    }
+
+    /// Facts of this process that format operators read.
+    #[must_use]
+    pub fn process(&self) -> &Rc<ProcessInfo> {
+        &self.inner.process
+    }
+
+    /// Loggers of this worker for configured access logs.
+    #[must_use]
+    pub fn access_loggers(&self, configs: &[AccessLogConfig]) -> Vec<Rc<dyn AccessLogger>> {
+        configs
+            .iter()
+            .map(|config| config.logger(Rc::clone(&self.inner.process)))
+            .collect()
+    }
+}
