@@ -9,6 +9,10 @@ use std::sync::{Arc, mpsc};
 
 use harness::{PATIENCE, Proxy, bootstrap, cluster, http_filters, listener};
 
+/// Fields of a connection manager that believes what clients on this machine say about timeouts.
+const FROM_INSIDE: &str = ", use_remote_address: true, internal_address_config: { cidr_ranges: [{ address_prefix: \
+                           127.0.0.0, prefix_len: 8 }] }";
+
 /// An upstream that plays `script` on each connection, with the connection's number; counts connections.
 fn scripted(
     script: impl Fn(usize, &mut TcpStream) + Send + Sync + Clone + 'static,
@@ -341,4 +345,162 @@ fn expect_100_continue_is_answered_by_the_proxy_unless_it_passes_it_on() {
         read_until(&mut stream, "\r\n\r\n");
         assert_eq!(read_until(&mut stream, body), body);
     }
+}
+
+#[test]
+fn answers_of_the_proxys_own_say_how_often_it_tried() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let retries = ", retry_policy: { retry_on: connect-failure, num_retries: 2, retry_back_off: { base_interval: 0.001s } }";
+    let count = "name: all, include_attempt_count_in_response: true";
+    let filters = http_filters("app")
+        .replacen("name: all", count, 1)
+        .replacen("cluster: app", &format!("cluster: app{retries}"), 1)
+        .replacen(
+            "routes: [",
+            "routes: [{ match: { path: /direct }, direct_response: { status: 200 } },\
+             { match: { path: /full }, route: { cluster: full } },",
+            1,
+        );
+    let closed = "{ max_connections: 0, max_pending_requests: 0, max_requests: 0 }";
+    let full = cluster("full", nobody).replacen(
+        "type: STATIC",
+        &format!("type: STATIC, circuit_breakers: {{ thresholds: [{closed}] }}"),
+        1,
+    );
+    let proxy = Proxy::start(
+        &bootstrap(&[listener("web", &filters)], &[cluster("app", nobody), full]),
+        &[],
+    );
+    proxy.wait_live();
+    for (path, status, tries) in [
+        ("/", "503", Some(3)),
+        ("/full", "503", Some(1)),
+        ("/direct", "200", None),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let response = exchange(&proxy, &request);
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+        let said = response
+            .lines()
+            .find_map(|line| line.strip_prefix("x-envoy-attempt-count: "));
+        assert_eq!(said.map(|n| n.parse().unwrap()), tries, "{path}: {response}");
+    }
+}
+
+#[test]
+fn a_timeout_gives_204_when_the_request_asks_for_it() {
+    let (upstream, _) = scripted(|_, stream| {
+        read_until(stream, "never");
+    });
+    let proxy = proxy(upstream, ", timeout: 0.05s", FROM_INSIDE);
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nx-envoy-upstream-rq-timeout-alt-response: 1\r\n\r\n";
+    let response = exchange(&proxy, request);
+    assert!(
+        response.starts_with("HTTP/1.1 204 No Content\r\n") && response.ends_with("\r\n\r\n"),
+        "{response}"
+    );
+    assert!(!response.contains("content-"), "{response}");
+    assert_eq!(proxy.stat("cluster.app.upstream_rq_204"), 1);
+}
+
+#[test]
+fn the_connection_ends_after_a_reply_that_came_before_the_whole_request() {
+    let (upstream, _) = scripted(|_, stream| {
+        read_until(stream, "\r\n\r\n");
+        answer(stream, "early");
+        read_until(stream, "never");
+    });
+    let filters = http_filters("app").replacen(
+        "routes: [",
+        "routes: [{ match: { path: /direct }, direct_response: { status: 200 } },",
+        1,
+    );
+    let proxy = Proxy::start(
+        &bootstrap(&[listener("web", &filters)], &[cluster("app", upstream)]),
+        &[],
+    );
+    proxy.wait_live();
+    // An answer that is given at once does not look at the body, even if it is here already.
+    for (path, body) in [("/direct", ""), ("/direct", "hello"), ("/", ""), ("/", "he")] {
+        let mut stream = connect(&proxy);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n{body}");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(
+            response.contains("connection: close\r\n"),
+            "{path} {body:?}: {response}"
+        );
+    }
+    let stat = "http.http.downstream_rq_response_before_rq_complete";
+    assert_eq!(proxy.stat(stat), 4);
+}
+
+#[test]
+fn the_connection_goes_on_after_a_failure_when_the_whole_request_had_come() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = proxy(nobody, "", "");
+    let mut stream = connect(&proxy);
+    for _ in 0..2 {
+        stream
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+            .unwrap();
+        let head = read_until(&mut stream, "\r\n\r\n");
+        assert!(
+            head.starts_with("HTTP/1.1 503 ") && !head.contains("connection: close"),
+            "{head}"
+        );
+        read_until(&mut stream, "remote connection failure");
+    }
+}
+
+#[test]
+fn access_logs_count_bytes_and_times_of_every_side() {
+    let (upstream, _) = scripted(|_, stream| {
+        read_until(stream, "hello");
+        answer(stream, "ok");
+    });
+    let log = ", access_log: [{ name: file, typed_config: { \"@type\": \
+         type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: access.log, log_format: { \
+         text_format_source: { inline_string: \"%DOWNSTREAM_HEADER_BYTES_RECEIVED% %DOWNSTREAM_WIRE_BYTES_RECEIVED% \
+         %UPSTREAM_HEADER_BYTES_RECEIVED% %UPSTREAM_WIRE_BYTES_RECEIVED% %REQUEST_DURATION% %REQUEST_TX_DURATION% \
+         %RESPONSE_TX_DURATION% %DOWNSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_SENT%\\n\" } } } }]";
+    let proxy = proxy(upstream, "", log);
+    let mut stream = connect(&proxy);
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n";
+    stream.write_all(format!("{head}hello").as_bytes()).unwrap();
+    let answered = read_until(&mut stream, "\r\n\r\n").len() + read_until(&mut stream, "ok").len();
+    let line = harness::eventually("the line is written", || {
+        std::fs::read_to_string(proxy.path("access.log"))
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    });
+    let fields: Vec<usize> = line
+        .split_whitespace()
+        .map(|field| field.parse().expect("a number"))
+        .collect();
+    // Envoy counts a received line end as one byte: `host: a` and `content-length: 5` are 8 and 18.
+    assert_eq!(fields[..4], [26, head.len() + 5, 18, 40], "{line}");
+    assert!(fields[4] <= fields[5], "a request is sent after it came: {line}");
+    assert_eq!(fields[7], answered, "{line}");
+    assert!(fields[8] > head.len() + 5, "fields are added on the way: {line}");
+}
+
+#[test]
+fn what_an_earlier_proxy_expects_is_the_timeout_where_the_router_heeds_it() {
+    let (upstream, _) = scripted(|_, stream| {
+        read_until(stream, "never");
+    });
+    let filters = http_filters("app")
+        .replacen("v3.Router", "v3.Router, respect_expected_rq_timeout: true", 1)
+        .replacen("stat_prefix: http", &format!("stat_prefix: http{FROM_INSIDE}"), 1);
+    let proxy = Proxy::start(
+        &bootstrap(&[listener("web", &filters)], &[cluster("app", upstream)]),
+        &[],
+    );
+    proxy.wait_live();
+    let request =
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nx-envoy-expected-rq-timeout-ms: 50\r\n\r\n";
+    let response = exchange(&proxy, request);
+    assert!(response.starts_with("HTTP/1.1 504 "), "{response}");
 }
