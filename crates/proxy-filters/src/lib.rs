@@ -1,8 +1,8 @@
 //! HTTP filters, one module per filter, named as Envoy names it (`envoy.extensions.filters.http`).
 //!
-//! A filter's configuration is compiled once, or refused; a filter chain knows which callbacks its filters want, so
-//! that what nobody wants costs nothing. The router is not among the filters of a chain: it is the chain's end, and
-//! its behaviour belongs to the connection manager.
+//! A filter's configuration is compiled once, or refused. The filters here are accepted where they change no traffic,
+//! so a request passes none of them. The router is not among the filters of a chain: it is the chain's end, and its
+//! behaviour belongs to the connection manager.
 
 pub mod chain;
 pub mod cors;
