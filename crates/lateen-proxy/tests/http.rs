@@ -285,6 +285,15 @@ fn an_upgrade_is_tunnelled_and_nothing_is_passed_on_before_the_101() {
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
     stream.write_all(b"there!").unwrap();
     assert_eq!(read_until(&mut stream, "!"), "late hi there!");
+    drop(stream);
+    let all = (
+        request.len() + "there!".len(),
+        head.len() + "late hi there!".len(),
+    );
+    harness::eventually("the bytes of both directions are counted", || {
+        let bytes = |side: &str| proxy.stat(&format!("http.http.downstream_cx_{side}_bytes_total")) as usize;
+        ((bytes("rx"), bytes("tx")) == all).then_some(())
+    });
 }
 
 #[test]

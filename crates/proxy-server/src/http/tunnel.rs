@@ -18,6 +18,9 @@ use super::transport::Transport;
 
 /// One direction of a tunnel.
 struct Direction {
+    /// Bytes that the sender has sent.
+    received: u64,
+    /// Bytes that the receiver has taken.
     moved: u64,
     /// The sender has closed its side.
     read_closed: bool,
@@ -27,6 +30,7 @@ struct Direction {
 
 impl Direction {
     const OPEN: Direction = Direction {
+        received: 0,
         moved: 0,
         read_closed: false,
         write_closed: false,
@@ -61,7 +65,7 @@ impl Direction {
             }
             match read.poll_fill(source, context, pool) {
                 Poll::Ready(Ok(0)) => self.read_closed = true,
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(count)) => self.received += count as u64,
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     read.release(pool);
@@ -85,6 +89,8 @@ impl<S: Transport> Connection<S> {
         shard.move_gauge(stats.downstream_cx_upgrades_active, 1);
         let pool = &self.manager.local.buffers;
         let (mut upward, mut downward) = (Direction::OPEN, Direction::OPEN);
+        // The head of the 101 waits before what follows it.
+        let head_bytes = self.down.write.pending() as u64;
         let mut last_activity = Instant::now();
         let idle = routed.deadlines.idle;
         let timed_out = poll_fn(|context| {
@@ -119,10 +125,12 @@ impl<S: Transport> Connection<S> {
             exchange.info.flag(ResponseFlag::StreamIdleTimeout);
         }
         exchange.upload.received = upward.moved;
-        exchange.info.bytes.sent = downward.moved;
+        exchange.info.bytes.sent = downward.moved.saturating_sub(head_bytes);
+        self.down.received += upward.received;
+        self.down.sent += downward.moved;
         shard.move_gauge(stats.downstream_cx_upgrades_active, -1);
         answer.connection.sent += upward.moved;
-        answer.connection.received += downward.moved;
+        answer.connection.received += downward.received;
         answer.connection.end_request(&mut exchange.info.bytes);
         // Whatever happened, this connection speaks HTTP no more.
         Outcome::Broken
