@@ -119,8 +119,8 @@ pub struct HeadParser {
     place: Place,
     /// Bytes of this head that were consumed by earlier lines.
     taken: usize,
-    /// What [`Parsed::field_bytes`] will be.
-    field_bytes: usize,
+    /// How many of them were the start line and what stood before it.
+    start_bytes: usize,
     /// Bytes of the unfinished line that are known to hold no LF.
     scanned: usize,
     empty_lines: usize,
@@ -135,7 +135,7 @@ impl HeadParser {
             limits,
             place: Place::StartLine,
             taken: 0,
-            field_bytes: 0,
+            start_bytes: 0,
             scanned: 0,
             empty_lines: 0,
         }
@@ -176,16 +176,17 @@ impl HeadParser {
         let mut at = 0;
         while let Some(end) = self.line_end(input, at)? {
             let line = &input[at..end - 2];
-            self.taken += end - at;
             match self.place {
                 Place::StartLine if line.is_empty() => self.count_empty_line()?,
                 Place::StartLine => {
                     section.begin(line)?;
                     self.place = Place::Fields;
+                    self.start_bytes = self.taken + end - at;
                 }
                 Place::Fields if line.is_empty() => {
+                    // Each field is one line, whose end counts as one byte.
+                    let field_bytes = self.taken - self.start_bytes - section.fields().len();
                     section.finish()?;
-                    let field_bytes = self.field_bytes;
                     self.restart();
                     return Ok(Parsed {
                         consumed: end,
@@ -193,11 +194,9 @@ impl HeadParser {
                         field_bytes,
                     });
                 }
-                Place::Fields => {
-                    self.field(&input[at..end], section.fields())?;
-                    self.field_bytes += end - at - 1;
-                }
+                Place::Fields => self.field(&input[at..end], section.fields())?,
             }
+            self.taken += end - at;
             at = end;
         }
         self.check_unfinished(&input[at..], S::check_unfinished_start)?;
