@@ -1,7 +1,6 @@
 //! The state that every request works on.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
@@ -9,11 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
+use crate::clock::Clock;
 use crate::status::Status;
 use crate::store::{Store, StoreError};
-
-/// Tells the time; tests pass their own.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Everything behind the service.
 pub(crate) struct Api {

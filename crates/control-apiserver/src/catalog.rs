@@ -5,11 +5,11 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::json_path::JsonPath;
 use crate::kinds::custom_resource_definition as crd;
 use crate::kinds::{self, ALL_VERBS, BuiltInKind};
 use crate::schema::{Definitions, Schema, parse};
 use crate::store::{Object, ResourcePrefix, Store};
-use crate::table::JsonPath;
 
 /// The documented schemas of the built-in kinds, one definition a line; made by `assets/generate.py`. They are read
 /// line by line when needed, so that 400 KB of documentation are not kept in memory as objects.

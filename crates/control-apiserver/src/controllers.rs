@@ -230,7 +230,7 @@ async fn ensure_default_account(api: &Api, object: &Object) -> Result<(), StoreE
         "name": service_account::DEFAULT,
         "namespace": object.name(),
         "uid": uuid::Uuid::new_v4().to_string(),
-        "creationTimestamp": crate::timestamp(api.now()),
+        "creationTimestamp": crate::clock::timestamp(api.now()),
     }});
     ignore_race(
         api.store

@@ -189,7 +189,7 @@ fn plan(api: &Api, current: &Object, deletion: &Deletion) -> (Option<Change>, bo
         return (Some(Change::Remove(object)), false);
     }
     if !current.is_deleting() {
-        metadata["deletionTimestamp"] = crate::timestamp(api.now()).into();
+        metadata["deletionTimestamp"] = crate::clock::timestamp(api.now()).into();
         metadata["deletionGracePeriodSeconds"] = 0.into();
         if before["spec"]["finalizers"].is_array() && before["status"]["phase"] == "Active" {
             object["status"]["phase"] = "Terminating".into();

@@ -9,6 +9,7 @@ mod list;
 mod patch;
 mod render;
 mod scale;
+mod token;
 mod update;
 mod watch;
 
@@ -19,7 +20,7 @@ use http::{HeaderMap, Method, Response};
 use parking_lot::Mutex;
 
 use crate::api::Api;
-use crate::auth::{Caller, token_request};
+use crate::auth::Caller;
 use crate::catalog::Target;
 use crate::decode::{self, Decoded};
 use crate::request::{Form, Query, ResourcePath};
@@ -138,7 +139,7 @@ async fn subresource(call: &Call, method: &Method) -> Result<Response<Body>, Sta
             None => Err(Status::no_such_resource()),
         },
         ("token", &Method::POST) if call.target.resource.prefix == crate::auth::service_accounts() => {
-            token_request::create(call)
+            token::create(call)
         }
         ("status" | "finalize" | "token", _) => Err(unsupported(call, method)),
         _ => Err(Status::no_such_resource()),

@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::{FormatKind, Schema, Type, child_path, type_of};
+use super::{Schema, Type, child_path, type_of};
+use crate::formats::FormatKind;
 
 /// Brings `value` into the shape of `schema`. Paths of dropped fields are appended to `unknown`.
 ///
