@@ -1,6 +1,5 @@
 //! The state that every request works on.
 
-use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
@@ -31,7 +30,7 @@ impl Api {
 
     /// Reads the CRDs again; called after each change of one, before it is acknowledged.
     pub(crate) fn refresh_catalog(&self) {
-        self.catalog.store(Arc::new(Catalog::build(&self.store)));
+        self.catalog.rcu(|catalog| catalog.refreshed(&self.store));
     }
 }
 

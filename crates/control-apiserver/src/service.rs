@@ -256,7 +256,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (store, broken) = breakable(kind);
         let api = Arc::new(Api {
-            catalog: ArcSwap::from_pointee(Catalog::build(&store)),
+            catalog: ArcSwap::from_pointee(Catalog::built_in()),
             store,
             authenticator: Authenticator::open(directory.path()).unwrap(),
             clock: Arc::new(SystemTime::now),
