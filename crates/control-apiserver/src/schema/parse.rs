@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{Constraints, ListType, PatchStrategy, Schema, Type, child_path};
 use crate::expressions::{Rule, parse_rule};
 use crate::formats::FormatKind;
+use crate::limits;
 use crate::status::Cause;
 
 /// Parses an `openAPIV3Schema`; `path` is its place in the CRD, for error messages.
@@ -72,9 +73,6 @@ impl Definitions {
     }
 }
 
-/// Deepest schema that is accepted.
-const DEPTH_MAX: usize = 100;
-
 struct Parser<'d> {
     causes: Vec<Cause>,
     definitions: Option<&'d mut Definitions>,
@@ -86,7 +84,7 @@ impl Parser<'_> {
             self.causes.push(Cause::invalid(path, value, "must be an object"));
             return Schema::default();
         };
-        if depth > DEPTH_MAX {
+        if depth > limits::SCHEMA_DEPTH_MAX {
             self.causes
                 .push(Cause::forbidden(path, "the schema is nested too deeply"));
             return Schema::default();
