@@ -7,8 +7,9 @@ use crate::catalog::{Catalog, ResourceType, ServedVersion, api_version};
 use crate::response::{Body, json_value, with_type};
 use crate::reviews;
 
-/// The version of Kubernetes whose API this is, for clients that check.
-pub(crate) const KUBERNETES_VERSION: &str = "v1.35.0";
+/// The version of Kubernetes whose API this is: the one whose answers were recorded. kubectl warns when its own is
+/// more than one minor version away.
+pub(crate) const KUBERNETES_VERSION: &str = "v1.36.0";
 
 /// Answers `/version`.
 pub(crate) fn version() -> Response<Body> {

@@ -193,6 +193,15 @@ fn authorize(call: &Call, method: &Method) -> Result<(), Status> {
         ));
     }
     let read_only = resource.built_in.is_some_and(|kind| kind.read_only);
+    if read_only && !["", "status"].contains(&call.path.subresource.as_str()) {
+        let mut status = unsupported(call, method);
+        status.message = format!(
+            "{0}/{1} is not served: {0} show the processes that run in the mesh; `lateen ps` lists these and \
+             `lateen logs` prints what they write",
+            resource.plural, call.path.subresource,
+        );
+        return Err(status);
+    }
     if read_only && method != Method::GET && !call.caller.trusted {
         let mut status = unsupported(call, method);
         status.message = format!(

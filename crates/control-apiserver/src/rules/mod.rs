@@ -24,7 +24,8 @@ pub(crate) fn check(schema: &Schema, value: &Value, old: Option<&Value>, causes:
     evaluation.node(schema, value, old, "");
 }
 
-fn has_rules(schema: &Schema) -> bool {
+/// Whether the schema has rules anywhere.
+pub(crate) fn has_rules(schema: &Schema) -> bool {
     !schema.rules.is_empty()
         || schema.properties.values().any(|below| has_rules(below))
         || schema.items.as_ref().is_some_and(|below| has_rules(below))
