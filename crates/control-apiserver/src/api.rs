@@ -1,6 +1,5 @@
 //! The state that every request works on.
 
-
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;

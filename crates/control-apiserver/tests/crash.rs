@@ -69,7 +69,7 @@ async fn acknowledged_writes_survive_kill_9() {
         .unwrap();
     let mut child = Killed(child);
     let output = BufReader::new(child.0.stdout.take().unwrap());
-    let (sender, lines) = mpsc::channel();
+    let (sender, lines) = mpsc::sync_channel(WRITES);
     std::thread::spawn(move || {
         for line in output.lines() {
             if sender.send(line.unwrap()).is_err() {
