@@ -16,7 +16,6 @@ use crate::process::root;
 /// cycle with any other module in it fails.
 const KNOWN: &[(&str, &[&str])] = &[
     ("agent", &["bootstrap", "discovery", "sidecar", "workload"]),
-    ("api-istio", &["proto", "schema"]),
     ("casebook", &["client", "page", "world"]),
     ("control-snapshot", &["gateways", "view"]),
     ("control-translate", &["clusters", "http_filters", "tcp"]),
