@@ -149,10 +149,7 @@ impl Schema {
     }
 
     /// Reads JSON as the message called `name`, into canonical bytes.
-    ///
-    /// # Errors
-    /// An unknown type, an unknown field or a wrong type.
-    pub fn parse_bytes(&self, name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
+    fn parse_bytes(&self, name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
         let descriptor = self.descriptor(name)?;
         let mut track = serde_path_to_error::Track::new();
         let options = DeserializeOptions::new().deny_unknown_fields(!self.ignore_unknown_fields);
@@ -183,10 +180,7 @@ impl Schema {
     }
 
     /// Prints bytes of the message called `name`.
-    ///
-    /// # Errors
-    /// An unknown type, or bytes that do not decode.
-    pub fn print_bytes(&self, name: &str, bytes: &[u8], style: Style) -> Result<Value, JsonError> {
+    fn print_bytes(&self, name: &str, bytes: &[u8], style: Style) -> Result<Value, JsonError> {
         let malformed = |reason: String| JsonError::Malformed {
             message_type: name.to_owned(),
             reason,
@@ -263,7 +257,7 @@ impl Schema {
     }
 }
 
-/// Objects inside a hash map print in random order; sort what came from maps by sorting nothing else.
+/// Sorts the keys of every object, `@type` first: protobuf maps are hash maps here and come in another order each time.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),

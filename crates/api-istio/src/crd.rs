@@ -9,7 +9,8 @@ use crate::kinds::{KINDS, Kind};
 use crate::meta::IstioStatus;
 use crate::schema::Schema;
 
-/// The CustomResourceDefinition of every kind, in the order of [`KINDS`].
+/// The CustomResourceDefinition of every kind, in the order of [`KINDS`]. Schemas are moved into their place, not put
+/// there by `json!`, which copies them anew on every level.
 pub fn crds() -> Vec<Value> {
     KINDS.iter().map(crd).collect()
 }
@@ -32,12 +33,14 @@ pub fn crd(kind: &Kind) -> Value {
     if !kind.short_names.is_empty() {
         names["shortNames"] = json!(kind.short_names);
     }
-    json!({
+    let mut crd = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": { "name": kind.crd_name() },
-        "spec": { "group": kind.group, "names": names, "scope": "Namespaced", "versions": versions },
-    })
+        "spec": { "group": kind.group, "names": names, "scope": "Namespaced" },
+    });
+    crd["spec"]["versions"] = versions.into();
+    crd
 }
 
 /// `networking-istio-io` for the group `networking.istio.io`.
@@ -51,8 +54,8 @@ fn version(kind: &Kind, version: &str, schema: &Value) -> Value {
         "served": true,
         "storage": version == kind.storage_version,
         "subresources": { "status": {} },
-        "schema": { "openAPIV3Schema": schema },
     });
+    value["schema"]["openAPIV3Schema"] = schema.clone();
     if !kind.columns.is_empty() {
         value["additionalPrinterColumns"] = kind
             .columns
@@ -70,13 +73,14 @@ fn version(kind: &Kind, version: &str, schema: &Value) -> Value {
     value
 }
 
-/// Schema of a whole object; metadata is the API server's to add. The status keeps what it does not name, such as
+/// Schema of a whole object, which is described as its spec is, for `kubectl explain KIND`; metadata is the API server's
+/// to add. The status keeps what it does not name, such as
 /// the addresses of a ServiceEntry.
 fn schema(kind: &Kind) -> Value {
-    let mut schema = json!({
-        "type": "object",
-        "properties": { "spec": (kind.spec)(), "status": IstioStatus::schema() },
-    });
+    let spec = (kind.spec)();
+    let mut schema = json!({ "description": spec["description"], "type": "object" });
+    schema["properties"]["spec"] = spec;
+    schema["properties"]["status"] = IstioStatus::schema();
     if kind.spec_required {
         schema["required"] = json!(["spec"]);
     }

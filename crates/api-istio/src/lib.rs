@@ -5,11 +5,12 @@
 //! - [`mesh`]: MeshConfig, the mesh-wide ProxyConfig and MeshNetworks.
 //! - [`kinds`]: names, groups and versions of the kinds; [`crds`]: their CustomResourceDefinitions.
 //!
-//! The types follow the JSON form of Istio's protobuf API (see [`proto`]); names and meaning are those of
+//! The types are declared in [`proto`]'s macros and follow the JSON form of Istio's protobuf API ([`json`]); names and meaning are those of
 //! <https://github.com/istio/api>, the sentences are our own.
 
 pub mod crd;
 pub mod extensions;
+pub mod json;
 pub mod kinds;
 pub mod mesh;
 pub mod meta;
@@ -19,6 +20,7 @@ pub mod schema;
 pub mod security;
 pub mod selector;
 pub mod telemetry;
+mod well_known;
 
 pub use crd::crds;
 pub use proto::Duration;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::json::{Json, ReadError, serde_by_value};
 use crate::proto::{message, proto_enum};
 use crate::schema::Schema;
 
@@ -77,24 +78,22 @@ proto_enum! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(pub i64);
 
-impl serde::Serialize for Generation {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_i64(self.0)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Generation {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error as _;
-        let value = Value::deserialize(deserializer)?;
+impl Json for Generation {
+    fn read(value: Value) -> Result<Self, ReadError> {
         let number = value
             .as_i64()
             .or_else(|| value.as_str().and_then(|text| text.parse().ok()));
         number
             .map(Self)
-            .ok_or_else(|| D::Error::custom(format!("{value} is not a 64-bit integer")))
+            .ok_or_else(|| ReadError::new(format!("{value} is not a 64-bit integer")))
+    }
+
+    fn write(&self) -> Value {
+        self.0.into()
     }
 }
+
+serde_by_value!(Generation);
 
 impl Schema for Generation {
     fn schema() -> Value {

@@ -1,14 +1,16 @@
 //! Kubernetes structural schemas built from the declarations of the API types.
 //!
-//! Every `message!` implements [`Schema`]; the schema is generated once into `crds/*.yaml` (see [`crate::crd`]), never
-//! at run time. Rules that the Rust type does not show (lengths, patterns, CEL) are values of [`Rule`] in the
-//! declaration. Source: <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>.
+//! Every `message!` implements [`Schema`]. [`crate::crds`] builds the schemas of all kinds when a server starts, and
+//! `crds/*.yaml` holds the same for people (see [`crate::crd`]). Rules that the Rust type does not show (lengths,
+//! patterns, CEL) are values of [`Rule`] in the declaration.
+//! Source: <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::proto::{Bytes, Duration};
+use crate::json;
+use crate::well_known::{Bytes, Duration};
 
 /// A type that can describe itself as a structural schema, without description.
 pub trait Schema {
@@ -57,53 +59,36 @@ pub enum Rule {
     Each(&'static [Rule]),
 }
 
-/// One field of a message on its way into a schema.
+/// One field of a message, as it is declared.
 pub struct Field {
-    /// JSON names; each becomes a property.
-    pub names: Vec<String>,
+    /// Its Rust name.
+    pub name: &'static str,
+    /// Its JSON names, where they are not made from the Rust name; each becomes a property.
+    pub given: &'static [&'static str],
     /// Lines of documentation.
     pub doc: &'static [&'static str],
-    /// Schema of the type.
-    pub schema: Value,
+    /// Makes the schema of the type.
+    pub schema: fn() -> Value,
     /// What the type does not say.
     pub rules: &'static [Rule],
 }
 
-/// The JSON names of a field: those given, else the lowerCamelCase of its Rust name.
-pub fn json_names(field: &str, given: &[&str]) -> Vec<String> {
-    if !given.is_empty() {
-        return given.iter().map(ToString::to_string).collect();
-    }
-    let field = field.strip_prefix("r#").unwrap_or(field);
-    let mut name = String::with_capacity(field.len());
-    let mut capital = false;
-    for c in field.chars() {
-        match c {
-            '_' => capital = true,
-            c if capital => {
-                name.push(c.to_ascii_uppercase());
-                capital = false;
-            }
-            c => name.push(c),
-        }
-    }
-    vec![name]
-}
-
 /// Schema of an object out of its documentation, fields and rules.
-pub fn object(doc: &[&str], fields: Vec<Field>, rules: &[Rule]) -> Value {
+pub fn object(doc: &[&str], fields: &[Field], rules: &[Rule]) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     for field in fields {
-        let mut schema = field.schema;
+        let mut schema = (field.schema)();
+        let names = json::names(field.name, field.given);
         schema["description"] = paragraphs(field.doc).into();
         apply(&mut schema, field.rules);
         if field.rules.iter().any(|rule| matches!(rule, Rule::Required)) {
-            required.push(field.names[0].clone());
+            required.push(names[0].clone());
         }
-        for name in field.names {
-            properties.insert(name, schema.clone());
+        for alias in &names[1..] {
+            properties.insert(alias.clone(), schema.clone());
         }
+        properties.insert(names[0].clone(), schema);
     }
     properties.sort_keys();
     let mut schema = json!({ "description": paragraphs(doc), "type": "object" });
@@ -115,6 +100,11 @@ pub fn object(doc: &[&str], fields: Vec<Field>, rules: &[Rule]) -> Value {
     }
     apply(&mut schema, rules);
     schema
+}
+
+/// Schema of an enum out of its names.
+pub fn enumeration(names: &[&str]) -> Value {
+    json!({ "type": "string", "enum": names })
 }
 
 /// Joins the lines of a doc comment; an empty line begins a paragraph.
@@ -273,36 +263,23 @@ impl<T: Schema> Schema for Option<T> {
 
 impl<T: Schema> Schema for Vec<T> {
     fn schema() -> Value {
-        json!({ "type": "array", "items": T::schema() })
+        let mut schema = json!({ "type": "array" });
+        schema["items"] = T::schema();
+        schema
     }
 }
 
 impl<K, T: Schema> Schema for BTreeMap<K, T> {
     fn schema() -> Value {
-        json!({ "type": "object", "additionalProperties": T::schema() })
+        let mut schema = json!({ "type": "object" });
+        schema["additionalProperties"] = T::schema();
+        schema
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_names_are_lower_camel_case() {
-        for (field, expected) in [
-            ("host", "host"),
-            ("export_to", "exportTo"),
-            ("r#match", "match"),
-            ("consecutive_5xx_errors", "consecutive5xxErrors"),
-            ("http2_max_requests", "http2MaxRequests"),
-        ] {
-            assert_eq!(json_names(field, &[]), [expected]);
-        }
-        assert_eq!(
-            json_names("jwks_uri", &["jwksUri", "jwks_uri"]),
-            ["jwksUri", "jwks_uri"]
-        );
-    }
 
     #[test]
     fn two_oneofs_of_one_message_become_all_of() {

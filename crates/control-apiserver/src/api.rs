@@ -1,19 +1,14 @@
 //! The state that every request works on.
 
-use std::sync::Arc;
-use std::time::SystemTime;
-
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
+use crate::clock::Clock;
 use crate::status::Status;
 use crate::store::{Store, StoreError};
-
-/// Tells the time; tests pass their own.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Everything behind the service.
 pub(crate) struct Api {
@@ -34,7 +29,7 @@ impl Api {
 
     /// Reads the CRDs again; called after each change of one, before it is acknowledged.
     pub(crate) fn refresh_catalog(&self) {
-        self.catalog.store(Arc::new(Catalog::build(&self.store)));
+        self.catalog.rcu(|catalog| catalog.refreshed(&self.store));
     }
 }
 

@@ -1,15 +1,16 @@
 //! What the server serves right now: the built-in kinds and every established CRD.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::json_path::JsonPath;
 use crate::kinds::custom_resource_definition as crd;
 use crate::kinds::{self, ALL_VERBS, BuiltInKind};
 use crate::schema::{Definitions, Schema, parse};
 use crate::store::{Object, ResourcePrefix, Store};
-use crate::table::JsonPath;
 
 /// The documented schemas of the built-in kinds, one definition a line; made by `assets/generate.py`. They are read
 /// line by line when needed, so that 400 KB of documentation are not kept in memory as objects.
@@ -115,7 +116,7 @@ pub(crate) struct ResourceType {
     /// Best first, as discovery lists them.
     pub(crate) versions: Vec<ServedVersion>,
     pub(crate) built_in: Option<&'static BuiltInKind>,
-    /// Revision of the CRD: part of the OpenAPI hash.
+    /// Revision of the CRD, which tells its states apart; part of the OpenAPI hash.
     pub(crate) definition_revision: u64,
 }
 
@@ -288,15 +289,37 @@ pub(crate) fn api_version(group: &str, version: &str) -> String {
 }
 
 impl Catalog {
-    /// Reads the CRDs from the store.
-    pub(crate) fn build(store: &Store) -> Self {
+    /// The built-in kinds alone.
+    pub(crate) fn built_in() -> Self {
         let built_in = kinds::ALL
             .iter()
             .map(|kind| Arc::new(ResourceType::built_in(kind)));
-        let crds = store.list(&crd::prefix(), "").objects;
-        let custom = crds.iter().filter_map(ResourceType::custom).map(Arc::new);
         Self {
-            resources: built_in.chain(custom).collect(),
+            resources: built_in.collect(),
+        }
+    }
+
+    /// Reads the CRDs from the store. What `self` has read already is kept, with its parsed schemas, so that a change
+    /// of one CRD costs the same however many there are.
+    pub(crate) fn refreshed(&self, store: &Store) -> Self {
+        let (built_in, known): (Vec<_>, Vec<_>) = self
+            .resources
+            .iter()
+            .cloned()
+            .partition(|resource| resource.built_in.is_some());
+        let known: HashMap<u64, Arc<ResourceType>> = known
+            .into_iter()
+            .map(|resource| (resource.definition_revision, resource))
+            .collect();
+        let crds = store.list(&crd::prefix(), "").objects;
+        let custom = crds
+            .iter()
+            .filter_map(|definition| match known.get(&definition.revision()) {
+                Some(known) => Some(Arc::clone(known)),
+                None => ResourceType::custom(definition).map(Arc::new),
+            });
+        Self {
+            resources: built_in.into_iter().chain(custom).collect(),
         }
     }
 
@@ -365,5 +388,42 @@ impl Catalog {
             resource: Arc::clone(resource),
             version: 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::breakable::breakable;
+    use crate::store::{Change, Expected, Key};
+
+    async fn define(store: &Store, expected: Expected, plural: &str) -> u64 {
+        let definition = json!({
+            "metadata": {"name": format!("{plural}.example.org")},
+            "spec": {"group": "example.org", "names": {"plural": plural, "kind": plural}, "versions": [
+                {"name": "v1", "served": true, "schema": {"openAPIV3Schema": {"type": "object"}}},
+            ]},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]},
+        });
+        let key = Key::new(&crd::prefix(), "", &format!("{plural}.example.org"));
+        let written = store.write(key, expected, Change::Put(definition)).await;
+        written.unwrap().revision()
+    }
+
+    #[tokio::test]
+    async fn a_change_of_one_crd_keeps_what_was_read_of_the_others() {
+        let (store, _) = breakable(std::io::ErrorKind::Other);
+        let first = define(&store, Expected::Absent, "apples").await;
+        define(&store, Expected::Absent, "pears").await;
+        let before = Catalog::built_in().refreshed(&store);
+        define(&store, Expected::Revision(first), "apples").await;
+        let after = before.refreshed(&store);
+        let same = |plural: &str| {
+            let find = |catalog: &Catalog| catalog.find("example.org", "v1", plural).unwrap().resource;
+            Arc::ptr_eq(&find(&before), &find(&after))
+        };
+        assert_eq!((same("apples"), same("pears")), (false, true));
     }
 }

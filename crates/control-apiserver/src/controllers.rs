@@ -47,30 +47,44 @@ pub(crate) async fn sweep(api: &Api) -> Result<(), StoreError> {
     let objects = api.store.all();
     let living: HashSet<&str> = objects.iter().map(|object| object.uid()).collect();
     for object in &objects {
-        let prefix = object.key().resource();
-        match prefix.parts() {
-            ("", "namespaces") if object.is_deleting() => empty_namespace(api, object, &objects).await?,
-            ("", "namespaces") => ensure_default_account(api, object).await?,
-            _ => {}
+        if object.is_deleting() {
+            go_on_deleting(api, object, &objects).await?;
+            continue;
         }
-        if object.is_deleting() && holds(object, crd::FINALIZER) && prefix == crd::prefix() {
-            empty_resource(api, object).await?;
-        }
-        let foreground = Propagation::Foreground.finalizer().unwrap_or_default();
-        if object.is_deleting() && holds(object, foreground) {
-            delete_dependents(api, object, &objects, foreground).await?;
-        }
-        let orphan = Propagation::Orphan.finalizer().unwrap_or_default();
-        if object.is_deleting() && holds(object, orphan) {
-            release_dependents(api, object, &objects, orphan).await?;
+        if is_namespace(object) {
+            ensure_default_account(api, object).await?;
         }
         let ownerless =
             !object.owners().is_empty() && !object.owners().iter().any(|owner| living.contains(&*owner.uid));
-        if ownerless && !object.is_deleting() {
+        if ownerless {
             delete(api, object).await?;
         }
     }
     Ok(())
+}
+
+/// Does what the finalizers of a deleted object wait for.
+async fn go_on_deleting(api: &Api, object: &Object, objects: &[Arc<Object>]) -> Result<(), StoreError> {
+    if is_namespace(object) {
+        empty_namespace(api, object, objects).await?;
+    }
+    if holds(object, crd::FINALIZER) && object.key().resource() == crd::prefix() {
+        empty_resource(api, object).await?;
+    }
+    let foreground = Propagation::Foreground.finalizer().unwrap_or_default();
+    if holds(object, foreground) {
+        delete_dependents(api, object, objects, foreground).await?;
+    }
+    let orphan = Propagation::Orphan.finalizer().unwrap_or_default();
+    if holds(object, orphan) {
+        release_dependents(api, object, objects, orphan).await?;
+    }
+    Ok(())
+}
+
+/// Asked of every object after every change, so the key is taken apart only where it can be one.
+fn is_namespace(object: &Object) -> bool {
+    object.namespace().is_empty() && object.key().resource().parts() == ("", "namespaces")
 }
 
 fn holds(object: &Object, finalizer: &str) -> bool {
@@ -230,7 +244,7 @@ async fn ensure_default_account(api: &Api, object: &Object) -> Result<(), StoreE
         "name": service_account::DEFAULT,
         "namespace": object.name(),
         "uid": uuid::Uuid::new_v4().to_string(),
-        "creationTimestamp": crate::timestamp(api.now()),
+        "creationTimestamp": crate::clock::timestamp(api.now()),
     }});
     ignore_race(
         api.store

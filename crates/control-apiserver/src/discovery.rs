@@ -1,11 +1,27 @@
-//! Discovery: `/api`, `/apis`, their groups and versions, classic and aggregated.
+//! Discovery: `/version`, `/api`, `/apis`, their groups and versions, classic and aggregated.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::auth::reviews;
 use crate::catalog::{Catalog, ResourceType, ServedVersion, api_version};
 use crate::response::{Body, json_value, with_type};
+use crate::reviews;
+
+/// The version of Kubernetes whose API this is: the one whose answers were recorded. kubectl warns when its own is
+/// more than one minor version away.
+pub(crate) const KUBERNETES_VERSION: &str = "v1.36.0";
+
+/// Answers `/version`.
+pub(crate) fn version() -> Response<Body> {
+    let minor = KUBERNETES_VERSION.split('.').nth(1).unwrap_or_default();
+    json_value(
+        StatusCode::OK,
+        &json!({
+            "major": "1", "minor": minor, "gitVersion": KUBERNETES_VERSION, "gitCommit": "", "gitTreeState": "clean",
+            "buildDate": "", "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", std::env::consts::ARCH),
+        }),
+    )
+}
 
 /// Versions of the aggregated form, best first.
 const AGGREGATED: &[&str] = &["v2", "v2beta1"];

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use crate::server::StartError;
+use crate::start_error::StartError;
 
 /// Mode of every file with a secret in it.
 const PRIVATE: u32 = 0o600;

@@ -8,12 +8,16 @@
 mod api;
 mod auth;
 mod catalog;
+mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod controllers;
 mod decode;
 mod discovery;
+mod expressions;
 mod files;
+mod formats;
+mod json_path;
 mod kinds;
 pub mod limits;
 mod names;
@@ -23,36 +27,23 @@ mod protobuf;
 mod request;
 mod response;
 mod rest;
+mod reviews;
 mod rules;
 mod schema;
 mod seed;
 mod selectors;
 mod server;
 mod service;
+mod start_error;
 mod status;
 mod store;
 mod table;
 mod trusted;
 
-use time::OffsetDateTime;
-
-pub use api::Clock;
+pub use clock::Clock;
 pub use response::Body;
-pub use server::{ApiServer, Config, Handle, StartError};
+pub use server::{ApiServer, Config, Handle};
 pub use service::ApiService;
+pub use start_error::StartError;
 pub use status::{Cause, Status};
 pub use trusted::TrustedWriter;
-
-/// RFC 3339 in UTC with whole seconds, as `metadata.creationTimestamp` is written.
-pub(crate) fn timestamp(time: OffsetDateTime) -> String {
-    let time = time.to_offset(time::UtcOffset::UTC);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    )
-}

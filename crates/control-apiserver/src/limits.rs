@@ -30,6 +30,10 @@ pub const CONNECTIONS: usize = 1024;
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts to apply a patch onto an object that others change at the same time.
 pub const PATCH_ATTEMPTS: usize = 5;
+/// Attempts of the server's own writes and of deletions onto an object that others change at the same time.
+pub const WRITE_ATTEMPTS: usize = 10;
+/// Deepest nesting of a schema in a CRD.
+pub const SCHEMA_DEPTH_MAX: usize = 100;
 /// Operations in one JSON patch, as in the real server.
 pub const JSON_PATCH_OPERATIONS: usize = 10_000;
 /// Longest time a ServiceAccount token may be valid.

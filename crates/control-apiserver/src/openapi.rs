@@ -10,11 +10,11 @@ use http::header::{CACHE_CONTROL, ETAG, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::auth::reviews;
 use crate::catalog::{CORE_SCHEMAS, Catalog, Target, definition_source};
+use crate::discovery::KUBERNETES_VERSION;
 use crate::patch;
 use crate::response::{Body, json_value, with_type};
-use crate::server::KUBERNETES_VERSION;
+use crate::reviews;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";

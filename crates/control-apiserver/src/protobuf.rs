@@ -379,9 +379,9 @@ fn single(kind: &Kind, wire: &Wire<'_>) -> Option<Value> {
             let time = message(bytes, &[(1, "seconds", Kind::Int)])?;
             let seconds = time.get("seconds").and_then(Value::as_i64);
             match seconds {
-                Some(seconds) => {
-                    Some(crate::timestamp(time::OffsetDateTime::from_unix_timestamp(seconds).ok()?).into())
-                }
+                Some(seconds) => Some(
+                    crate::clock::timestamp(time::OffsetDateTime::from_unix_timestamp(seconds).ok()?).into(),
+                ),
                 None => Some(Value::Null),
             }
         }

@@ -170,7 +170,7 @@ pub(crate) enum Form {
 }
 
 /// What can be sent.
-const OFFERED: &[&str] = &["application/json", "application/yaml"];
+const OFFERED: &[&str] = &["application/json"];
 
 impl Form {
     /// Chooses the first accepted form that can be produced.

@@ -42,7 +42,7 @@ fn prepare(api: &Api, plural: &str, object: &mut Value, old: Option<&Value>) {
 }
 
 fn system_metadata(api: &Api) -> Value {
-    json!({"uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": crate::timestamp(api.now())})
+    json!({"uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": crate::clock::timestamp(api.now())})
 }
 
 fn missing_namespace(api: &Api, name: &str) -> Option<(Key, Expected, Value)> {

@@ -19,16 +19,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Api, Clock};
+use crate::api::Api;
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
+use crate::clock::Clock;
 use crate::service::{Access, ApiService};
-use crate::store::{Store, StoreError};
+use crate::start_error::StartError;
+use crate::store::Store;
 use crate::trusted::TrustedWriter;
 use crate::{controllers, files, limits, seed};
-
-/// The version of Kubernetes whose API this is, for clients that check.
-pub(crate) const KUBERNETES_VERSION: &str = "v1.35.0";
 
 /// Files in the state directory.
 const DATABASE: &str = "apiserver.redb";
@@ -37,53 +36,6 @@ const CA_KEY: &str = "ca.key";
 const KUBECONFIG: &str = "kubeconfig";
 /// The name of cluster, context and user in the kubeconfig.
 const CONTEXT: &str = "lateen";
-
-/// Why the server did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A file in the state directory could not be read or written.
-    #[error("{path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong with it.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address asked for.
-        address: SocketAddr,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The database cannot be opened: it is damaged, or another server has it open.
-    #[error("the database in the state directory cannot be opened: {0}")]
-    Store(String),
-    /// Certificates could not be made.
-    #[error("TLS")]
-    Tls(#[from] tls::Error),
-    /// Keys could not be made or read.
-    #[error("{0}")]
-    Crypto(&'static str),
-}
-
-impl StartError {
-    pub(crate) fn file(path: &Path, source: std::io::Error) -> Self {
-        Self::File {
-            path: path.to_owned(),
-            source,
-        }
-    }
-}
-
-impl From<StoreError> for StartError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error.to_string())
-    }
-}
 
 /// What a server is started with.
 #[derive(Clone)]
@@ -130,7 +82,7 @@ impl ApiServer {
             .map_err(|error| StartError::Store(error.to_string()))??;
         let stopping = CancellationToken::new();
         let api = Arc::new(Api {
-            catalog: ArcSwap::from_pointee(Catalog::build(&store)),
+            catalog: ArcSwap::from_pointee(Catalog::built_in()),
             store,
             authenticator,
             clock: config.clock.clone(),

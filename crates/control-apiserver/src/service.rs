@@ -13,14 +13,13 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::json;
 
 use crate::api::Api;
-use crate::auth::{Caller, ISSUER, reviews};
+use crate::auth::{Caller, ISSUER};
 use crate::catalog::Target;
 use crate::request::{Query, ResourcePath};
 use crate::response::{Body, failure, json_value, with_type};
 use crate::rest::{self, Call};
-use crate::server::KUBERNETES_VERSION;
 use crate::status::Status;
-use crate::{discovery, limits, openapi};
+use crate::{discovery, limits, openapi, reviews};
 
 /// Where requests come from, and so who sends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,16 +185,7 @@ fn open_to_all(path: &str) -> Option<Response<Body>> {
         "/healthz" | "/livez" | "/readyz" => {
             Some(with_type(StatusCode::OK, "text/plain; charset=utf-8", "ok"))
         }
-        "/version" => {
-            let (major, minor) = ("1", KUBERNETES_VERSION.split('.').nth(1).unwrap_or_default());
-            Some(json_value(
-                StatusCode::OK,
-                &json!({
-                    "major": major, "minor": minor, "gitVersion": KUBERNETES_VERSION, "gitCommit": "", "gitTreeState": "clean",
-                    "buildDate": "", "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", std::env::consts::ARCH),
-                }),
-            ))
-        }
+        "/version" => Some(discovery::version()),
         _ => None,
     }
 }
@@ -266,7 +256,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (store, broken) = breakable(kind);
         let api = Arc::new(Api {
-            catalog: ArcSwap::from_pointee(Catalog::build(&store)),
+            catalog: ArcSwap::from_pointee(Catalog::built_in()),
             store,
             authenticator: Authenticator::open(directory.path()).unwrap(),
             clock: Arc::new(SystemTime::now),

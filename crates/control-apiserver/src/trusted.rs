@@ -10,14 +10,12 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::auth::Caller;
 use crate::catalog::Target;
+use crate::limits;
 use crate::request::{Query, ResourcePath};
 use crate::response::Body;
 use crate::rest::{self, Call, Deletion, delete_object, object_value};
 use crate::status::Status;
 use crate::store::Key;
-
-/// Attempts to write over an object that others change at the same time.
-const ATTEMPTS: usize = 10;
 
 /// A writer that may write every kind, status included. Objects are whole Kubernetes objects with `apiVersion`,
 /// `kind` and `metadata`; they pass the same decoding and validation as those of users.
@@ -56,7 +54,7 @@ impl TrustedWriter {
             text(&object["metadata"]["name"]),
         );
         let mut last = Status::conflict(&target.resource.group, &target.resource.plural, &name);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..limits::WRITE_ATTEMPTS {
             let current = self.api.store.get(&Self::key(&target, &namespace, &name));
             let mut object = object.clone();
             let method = match &current {

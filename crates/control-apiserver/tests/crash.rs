@@ -4,10 +4,11 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use control_apiserver::{ApiServer, Config, Handle};
-use support::{CONFIG_MAPS, Server, config_map};
+use support::{CONFIG_MAPS, PATIENCE, Server, config_map};
 
 /// Names the state directory for the child; without it the child test does nothing.
 const DIRECTORY: &str = "LATEEN_CRASH_TEST_DIRECTORY";
@@ -46,27 +47,47 @@ async fn child_that_writes_until_it_is_killed() {
     }
 }
 
+/// A child that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_kill_9() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
         .env(DIRECTORY, &state)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut child = Killed(child);
+    let output = BufReader::new(child.0.stdout.take().unwrap());
+    let (sender, lines) = mpsc::sync_channel(WRITES);
+    std::thread::spawn(move || {
+        for line in output.lines() {
+            if sender.send(line.unwrap()).is_err() {
+                return;
+            }
+        }
+    });
     let mut acknowledged = Vec::new();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    for line in lines.by_ref() {
-        if let Some(name) = line.unwrap().strip_prefix(ACKNOWLEDGED) {
+    // After the kill the pipe gives what it still holds, and then its end.
+    while let Ok(line) = lines.recv_timeout(PATIENCE) {
+        if let Some(name) = line.strip_prefix(ACKNOWLEDGED) {
             acknowledged.push(name.to_owned());
         }
         if acknowledged.len() == WRITES {
-            child.kill().unwrap();
+            child.0.kill().unwrap();
         }
     }
-    child.wait().unwrap();
+    drop(child);
     assert!(acknowledged.len() >= WRITES);
 
     let server = Server {

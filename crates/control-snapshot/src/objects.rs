@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use api_istio::json::Json;
 use api_istio::networking::{
     DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
 };
@@ -284,7 +285,7 @@ impl Objects {
         if !self.is_mesh_config(key) {
             return Ok(());
         }
-        let map: ConfigMap = parse(object, "")?;
+        let map: ConfigMap = parse(object)?;
         let yaml = map
             .data
             .get(MESH_CONFIG_MAP.1)
@@ -351,28 +352,32 @@ fn metadata(object: &Value) -> ObjectMeta {
     })
 }
 
-fn parse<T: DeserializeOwned>(value: Value, prefix: &str) -> Result<T, Reason> {
+fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Reason> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let field = match (prefix, path.as_str()) {
-            ("", ".") => String::new(),
-            (prefix, ".") => prefix.to_owned(),
-            ("", path) => path.to_owned(),
-            (prefix, path) => format!("{prefix}.{path}"),
-        };
         Reason {
-            field,
+            field: if path == "." { String::new() } else { path },
             message: error.into_inner().to_string(),
         }
     })
 }
 
+fn parse_spec<T: Json>(spec: Value) -> Result<T, Reason> {
+    T::read(spec).map_err(|error| Reason {
+        field: match error.path() {
+            "" => "spec".to_owned(),
+            path => format!("spec.{path}"),
+        },
+        message: error.reason().to_owned(),
+    })
+}
+
 fn insert<T: DeserializeOwned>(table: &mut Table<T>, key: Key, object: Value) -> Result<(), Reason> {
-    table.insert(key, Arc::new(parse(object, "")?));
+    table.insert(key, Arc::new(parse(object)?));
     Ok(())
 }
 
-fn insert_spec<T: DeserializeOwned + Serialize>(
+fn insert_spec<T: Json + Serialize>(
     table: &mut Table<Config<T>>,
     kind: Kind,
     meta: ObjectMeta,
@@ -382,7 +387,7 @@ fn insert_spec<T: DeserializeOwned + Serialize>(
         .get_mut("spec")
         .map(Value::take)
         .unwrap_or_else(|| Value::Object(Default::default()));
-    let spec = parse(spec, "spec")?;
+    let spec = parse_spec(spec)?;
     let key = (meta.namespace.clone(), meta.name.clone());
     table.insert(
         key,

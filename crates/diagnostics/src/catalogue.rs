@@ -22,19 +22,14 @@ macro_rules! catalogue {
         }
 
         /// Every code, in numerical order.
-        pub const CATALOGUE: &[Code] = &[$(Code::$name,)*];
+        #[cfg(test)]
+        const CATALOGUE: &[Code] = &[$(Code::$name,)*];
 
         impl Code {
             /// The identifier that users search for, for example `IST0101`.
             #[must_use]
             pub const fn id(self) -> &'static str {
                 match self { $(Self::$name => $id,)* }
-            }
-
-            /// The name, for example `ReferencedResourceNotFound`.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name),)* }
             }
 
             /// The severity that findings of this kind normally have.
@@ -125,7 +120,7 @@ catalogue! {
     ImageAutoWithoutInjectionError = "IST0147", Error;
     /// IST0148: Namespace injection enabled by default.
     NamespaceInjectionEnabledByDefault = "IST0148", Info;
-    /// IST0149: Jwt claim based routing without request auth n.
+    /// IST0149: JWT claim based routing without request authentication.
     JwtClaimBasedRoutingWithoutRequestAuthN = "IST0149", Error;
     /// IST0150: External name service type invalid port name.
     ExternalNameServiceTypeInvalidPortName = "IST0150", Warning;
@@ -139,7 +134,7 @@ catalogue! {
     EnvoyFilterUsesRemoveOperationIncorrectly = "IST0154", Error;
     /// IST0155: Envoy filter uses relative operation with proxy version.
     EnvoyFilterUsesRelativeOperationWithProxyVersion = "IST0155", Warning;
-    /// IST0156: Unsupported gateway apiversion.
+    /// IST0156: Unsupported Gateway API version.
     UnsupportedGatewayAPIVersion = "IST0156", Error;
     /// IST0157: Invalid telemetry provider.
     InvalidTelemetryProvider = "IST0157", Warning;
@@ -155,7 +150,7 @@ catalogue! {
     GatewayPortNotDefinedOnService = "IST0162", Warning;
     /// IST0163: Invalid external control plane config.
     InvalidExternalControlPlaneConfig = "IST0163", Warning;
-    /// IST0164: External control plane address is not ahostname.
+    /// IST0164: External control plane address is not a hostname.
     ExternalControlPlaneAddressIsNotAHostname = "IST0164", Info;
     /// IST0165: Referenced internal gateway.
     ReferencedInternalGateway = "IST0165", Warning;
@@ -171,7 +166,7 @@ catalogue! {
     MultiClusterInconsistentService = "IST0170", Warning;
     /// IST0171: Negative condition status.
     NegativeConditionStatus = "IST0171", Warning;
-    /// IST0172: Future unsupported gateway apiversion.
+    /// IST0172: Gateway API version that will not be supported.
     FutureUnsupportedGatewayAPIVersion = "IST0172", Warning;
     /// IST0173: Destination rule subset not select pods.
     DestinationRuleSubsetNotSelectPods = "IST0173", Error;
@@ -179,7 +174,7 @@ catalogue! {
     UnknownDestinationRuleHost = "IST0174", Warning;
     /// IST0175: Jwks uri fetch unrestricted.
     JwksUriFetchUnrestricted = "IST0175", Warning;
-    /// IST0176: Gateway apicrdversion below minimum.
+    /// IST0176: Gateway API CRD version below minimum.
     GatewayAPICRDVersionBelowMinimum = "IST0176", Warning;
     /// IST0177: Conflicting service entry protocol.
     ConflictingServiceEntryProtocol = "IST0177", Warning;

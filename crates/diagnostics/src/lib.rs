@@ -6,7 +6,7 @@
 
 mod catalogue;
 
-pub use catalogue::{CATALOGUE, Code, Severity};
+pub use catalogue::{Code, Severity};
 
 use std::fmt;
 

@@ -14,7 +14,7 @@ mod mesh;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use mesh::{Mesh, within};
 
 /// Every case in order. Later ones rely on what earlier ones applied.
@@ -37,6 +37,10 @@ const CASES: &[(&str, fn(&mut Mesh) -> Result<()>)] = &[
     (
         "bad input is refused with its path and nothing is stored",
         bad_input,
+    ),
+    (
+        "what the server does not do is refused with what to do instead",
+        refusals_point_on,
     ),
     (
         "a missing subset fails its own route only, with a diagnostic",
@@ -319,6 +323,42 @@ fn bad_input(mesh: &mut Mesh) -> Result<()> {
     ensure!(
         mesh.kubectl(&["get", "vs", "bad"]).is_err(),
         "something was stored"
+    );
+    Ok(())
+}
+
+fn refusals_point_on(mesh: &mut Mesh) -> Result<()> {
+    let refused = |arguments: &[&str], words: &str| match mesh.kubectl(arguments) {
+        Ok(text) => bail!("kubectl {arguments:?} went through: {text}"),
+        Err(error) => {
+            let message = format!("{error:#}");
+            ensure!(message.contains(words), "kubectl {arguments:?}: {message}");
+            Ok(())
+        }
+    };
+    let pods = mesh.kubectl(&["get", "pods", "-o", "name"])?;
+    let pod = pods.lines().next().context("no pods")?;
+    refused(&["logs", pod], "`lateen logs` prints what they write")?;
+    refused(&["delete", pod], "written by the server only")?;
+    refused(
+        &["scale", "vs", "reviews", "--replicas=2"],
+        "could not find the requested resource",
+    )?;
+    refused(
+        &["patch", "vs", "reviews", "-p", "{}"],
+        "accepted media types include: application/json-patch+json, application/merge-patch+json",
+    )?;
+    let server_side = mesh.kubectl_stdin(&["apply", "--server-side", "-f", "-"], JASON, &[]);
+    let message = format!("{:#}", server_side.err().context("applied by the server")?);
+    ensure!(message.contains("Server-side apply not available"), "{message}");
+    mesh.kubectl(&["label", "vs", "reviews", "probe=1"])?;
+    mesh.kubectl(&["label", "vs", "reviews", "probe-", "team-"])?;
+    let labels = mesh.kubectl(&["get", "vs", "reviews", "-o", "jsonpath={.metadata.labels}"])?;
+    ensure!(labels.is_empty(), "after the last label: {labels}");
+    let text = mesh.kubectl(&["explain", "vs"])?;
+    ensure!(
+        text.contains("how requests to a host are routed"),
+        "explain shows\n{text}"
     );
     Ok(())
 }

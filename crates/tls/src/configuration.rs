@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Error;
 
@@ -25,33 +25,8 @@ pub fn server_acceptor(
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(certificates(certificate_chain_pem)?, key)?;
-    config.alpn_protocols = protocols(alpn);
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// A client configuration that trusts the authorities in `ca_pem` and nothing else.
-///
-/// # Errors
-/// When `ca_pem` holds no usable certificate.
-pub fn client_config(ca_pem: &str, alpn: &[&str]) -> Result<Arc<ClientConfig>, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca_pem)? {
-        roots.add(certificate)?;
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = protocols(alpn);
-    Ok(Arc::new(config))
-}
-
-/// A connector over [`client_config`].
-///
-/// # Errors
-/// As [`client_config`].
-pub fn connector(ca_pem: &str, alpn: &[&str]) -> Result<TlsConnector, Error> {
-    Ok(TlsConnector::from(client_config(ca_pem, alpn)?))
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -61,10 +36,6 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
         return Err(Error::Pem("no certificate found".to_owned()));
     }
     Ok(found)
-}
-
-fn protocols(alpn: &[&str]) -> Vec<Vec<u8>> {
-    alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
 
 fn pem_error(error: rustls::pki_types::pem::Error) -> Error {

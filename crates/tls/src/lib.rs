@@ -1,6 +1,6 @@
 //! The one crate that knows rustls and rcgen.
 //!
-//! Other crates ask for a finished acceptor, connector or certificate and never see the libraries' builders.
+//! Other crates ask for a finished acceptor or certificate and never see the libraries' builders.
 //! Sources: RFC 8446 (TLS 1.3), RFC 5280 (certificates), RFC 7301 (ALPN).
 
 mod authority;
@@ -9,7 +9,7 @@ mod configuration;
 pub use authority::{CertificateAuthority, Issued};
 pub use tokio_rustls::TlsAcceptor;
 
-pub use configuration::{client_config, connector, server_acceptor};
+pub use configuration::server_acceptor;
 
 /// What the certificates and configurations of this crate may fail with.
 #[derive(Debug, thiserror::Error)]

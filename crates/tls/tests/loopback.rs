@@ -1,9 +1,34 @@
 //! A server with an issued certificate is trusted by clients of its authority, and by nobody else.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tls::CertificateAuthority;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// Longest time for a handshake on loopback.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client that trusts one authority.
+fn connector(ca_pem: &str) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
 
 async fn handshake(
     client_ca: &str,
@@ -21,10 +46,10 @@ async fn handshake(
             .await
             .map(|stream| stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
     });
-    let connector = tls::connector(client_ca, &["h2"]).unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
-    let connected = connector.connect(name.try_into().unwrap(), stream).await;
-    let accepted = accepted.await.unwrap();
+    let connecting = connector(client_ca).connect(name.try_into().unwrap(), stream);
+    let connected = timeout(PATIENCE, connecting).await.unwrap();
+    let accepted = timeout(PATIENCE, accepted).await.unwrap().unwrap();
     connected.and(accepted)
 }
 

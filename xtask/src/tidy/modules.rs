@@ -16,26 +16,7 @@ use crate::process::root;
 /// cycle with any other module in it fails.
 const KNOWN: &[(&str, &[&str])] = &[
     ("agent", &["bootstrap", "discovery", "sidecar", "workload"]),
-    ("api-istio", &["proto", "schema"]),
     ("casebook", &["client", "page", "world"]),
-    (
-        "control-apiserver",
-        &[
-            "api",
-            "auth",
-            "controllers",
-            "discovery",
-            "files",
-            "openapi",
-            "rest",
-            "seed",
-            "server",
-            "service",
-            "trusted",
-        ],
-    ),
-    ("control-apiserver", &["catalog", "kinds", "table"]),
-    ("control-apiserver", &["rules", "schema"]),
     ("control-snapshot", &["gateways", "view"]),
     ("control-translate", &["clusters", "http_filters", "tcp"]),
     (

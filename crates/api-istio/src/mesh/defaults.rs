@@ -9,6 +9,7 @@ use super::{
     MeshOutboundTrafficPolicy, MeshOutboundTrafficPolicyMode, PrometheusMetricsProvider, ProxyConfig,
     StackdriverProvider,
 };
+use crate::json::Json;
 use crate::networking::LocalityLoadBalancerSetting;
 use crate::proto::Duration;
 
@@ -77,10 +78,9 @@ impl MeshConfig {
                 "mesh configuration must be a map, not {over}"
             )));
         }
-        let error = |error: serde_json::Error| MeshConfigError(error.to_string());
-        let mut value = serde_json::to_value(Self::istio_default()).map_err(error)?;
+        let mut value = Self::istio_default().write();
         merge(&mut value, over);
-        serde_json::from_value(value).map_err(error)
+        Self::read(value).map_err(|error| MeshConfigError(error.to_string()))
     }
 }
 

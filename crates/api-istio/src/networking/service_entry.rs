@@ -1,7 +1,6 @@
 //! ServiceEntry: `networking/v1alpha3/service_entry.proto`.
 
 use super::{LabelSelector, WorkloadEntry};
-use crate::meta::{AnalysisMessageBase, Generation, IstioCondition};
 use crate::proto::{message, proto_enum};
 
 message! {
@@ -92,29 +91,5 @@ message! {
         pub name: String [Required, MaxLength(256)],
         /// Port of the endpoints; the same number by default.
         pub target_port: u32 [PORT],
-    }
-}
-
-message! {
-    /// What the control plane made of a ServiceEntry.
-    pub struct ServiceEntryStatus [PreserveUnknown] {
-        /// Aspects of the state, one of each type.
-        pub conditions: Vec<IstioCondition>,
-        /// What analysis found.
-        pub validation_messages: Vec<AnalysisMessageBase>,
-        /// Generation of the object that this status is about.
-        pub observed_generation: Option<Generation>,
-        /// Virtual addresses that were assigned to the hosts.
-        pub addresses: Vec<ServiceEntryAddress>,
-    }
-}
-
-message! {
-    /// A virtual address that was assigned to a host.
-    pub struct ServiceEntryAddress {
-        /// The address.
-        pub value: String,
-        /// The host.
-        pub host: String,
     }
 }

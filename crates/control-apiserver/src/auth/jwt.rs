@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::ISSUER;
-use crate::server::StartError;
+use crate::start_error::StartError;
 
 /// What a token says; times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]

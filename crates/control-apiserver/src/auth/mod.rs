@@ -4,8 +4,6 @@
 //! and nothing else.
 
 mod jwt;
-pub(crate) mod reviews;
-pub(crate) mod token_request;
 
 use std::path::Path;
 
@@ -18,10 +16,11 @@ use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::files;
 use crate::kinds::service_account;
+use crate::start_error::StartError;
 use crate::status::Status;
 use crate::store::{Key, ResourcePrefix, Store};
-use crate::{files, server::StartError};
 
 pub(crate) use jwt::{Claims, Signer};
 

@@ -57,7 +57,8 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     if total > limits::DATA_MAX_BYTES {
         causes.push(Cause::new(
             "FieldValueTooLong",
-            "",
+            // How Go prints the path of a field without a name, which is what the real server gives here.
+            "[]",
             format!("Too long: may not be more than {} bytes", limits::DATA_MAX_BYTES),
         ));
     }

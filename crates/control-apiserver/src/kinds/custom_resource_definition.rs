@@ -138,7 +138,7 @@ fn condition(
         .and_then(|old| find_condition(old, kind))
         .filter(|condition| condition["status"] == status);
     let since = before.map_or_else(
-        || crate::timestamp(now).into(),
+        || crate::clock::timestamp(now).into(),
         |condition| condition["lastTransitionTime"].clone(),
     );
     json!({"lastTransitionTime": since, "message": message, "reason": reason, "status": status, "type": kind})
@@ -298,7 +298,7 @@ fn check_versions(spec: &Value, causes: &mut Vec<Cause>) {
             .enumerate()
         {
             let json_path = entry["jsonPath"].as_str().unwrap_or_default();
-            if let Err(detail) = crate::table::JsonPath::parse(json_path) {
+            if let Err(detail) = crate::json_path::JsonPath::parse(json_path) {
                 let field = format!("{path}.additionalPrinterColumns[{column}].jsonPath");
                 causes.push(Cause::invalid(field, &entry["jsonPath"], detail));
             }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{BuiltInKind, Conversion, Preparation, column, wide};
+use crate::clock::age as age_of;
 use crate::status::Status;
-use crate::table::age as age_of;
 
 const COLUMNS: &[super::BuiltInColumn] = &[
     column("Last Seen", "string"),

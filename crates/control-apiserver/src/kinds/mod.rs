@@ -172,7 +172,7 @@ fn name(object: &Value) -> Value {
 
 /// The Age cell.
 fn age(object: &Value, now: OffsetDateTime) -> Value {
-    crate::table::age(&object["metadata"]["creationTimestamp"], now).into()
+    crate::clock::age(&object["metadata"]["creationTimestamp"], now).into()
 }
 
 /// Number of entries of an object or list.

@@ -13,6 +13,8 @@ use crate::store::ResourcePrefix;
 const CLUSTER_IP_BASE: u32 = u32::from_be_bytes([10, 96, 0, 0]);
 /// Addresses in 10.96.0.0/12.
 const CLUSTER_IP_COUNT: u32 = 1 << 20;
+/// Ports that a Service may claim on nodes, as kube-apiserver's default says.
+const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
 /// Addresses at the beginning that are given only to those who ask for them, as the real allocator does.
 const CLUSTER_IP_RESERVED: u32 = 256;
 
@@ -239,6 +241,8 @@ fn free_address(preparation: &Preparation<'_>) -> Option<Ipv4Addr> {
     candidates.find(|address| !used.contains(&address.to_string()))
 }
 
+const NOT_AN_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
 fn validate(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = Vec::new();
     let spec = &object["spec"];
@@ -253,7 +257,8 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     if spec["type"] == "ExternalName" && spec["externalName"].as_str().is_none_or(str::is_empty) {
         causes.push(Cause::required("spec.externalName", ""));
     }
-    check_ports(ports, &mut causes);
+    check_ports(spec, ports, &mut causes);
+    check_choices(spec, &mut causes);
     if let Some(address) = spec["clusterIP"].as_str()
         && !address.is_empty()
         && address != "None"
@@ -262,7 +267,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         causes.push(Cause::invalid(
             "spec.clusterIPs[0]",
             &spec["clusterIP"],
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            NOT_AN_ADDRESS,
         ));
     }
     if let Some(old) = old {
@@ -279,7 +284,48 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-fn check_ports(ports: &[Value], causes: &mut Vec<Cause>) {
+/// Fields of the spec that take one of a few words.
+const CHOICES: &[(&str, &[&str])] = &[
+    ("sessionAffinity", &["ClientIP", "None"]),
+    ("internalTrafficPolicy", &["Cluster", "Local"]),
+    ("externalTrafficPolicy", &["Cluster", "Local"]),
+    (
+        "ipFamilyPolicy",
+        &["PreferDualStack", "RequireDualStack", "SingleStack"],
+    ),
+];
+
+fn check_choices(spec: &Value, causes: &mut Vec<Cause>) {
+    let owned = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+    let is_one_of = |value: &Value, words: &[&str]| value.as_str().is_none_or(|word| words.contains(&word));
+    for (field, words) in CHOICES {
+        if !is_one_of(&spec[*field], words) {
+            let path = format!("spec.{field}");
+            causes.push(Cause::not_supported(path, &spec[*field], &owned(words)));
+        }
+    }
+    let families = &["IPv4", "IPv6"];
+    for (index, family) in spec["ipFamilies"].as_array().into_iter().flatten().enumerate() {
+        if !is_one_of(family, families) {
+            let path = format!("spec.ipFamilies[{index}]");
+            causes.push(Cause::not_supported(path, family, &owned(families)));
+        }
+    }
+    for (index, address) in spec["externalIPs"].as_array().into_iter().flatten().enumerate() {
+        if address
+            .as_str()
+            .is_none_or(|text| text.parse::<IpAddr>().is_err())
+        {
+            causes.push(Cause::invalid(
+                format!("spec.externalIPs[{index}]"),
+                address,
+                NOT_AN_ADDRESS,
+            ));
+        }
+    }
+}
+
+fn check_ports(spec: &Value, ports: &[Value], causes: &mut Vec<Cause>) {
     let mut names = HashSet::new();
     let mut numbers = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
@@ -319,11 +365,31 @@ fn check_ports(ports: &[Value], causes: &mut Vec<Cause>) {
                 &protocols,
             ));
         }
+        check_node_port(spec, port, &format!("{path}.nodePort"), causes);
         let identity = format!("{}/{}", port["port"], port["protocol"]);
         if !numbers.insert(identity) {
             let key = json!({"port": port["port"], "protocol": port["protocol"]});
             causes.push(Cause::duplicate(path, &key));
         }
+    }
+}
+
+fn check_node_port(spec: &Value, port: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let Some(number) = port["nodePort"].as_i64().filter(|number| *number != 0) else {
+        return;
+    };
+    if spec["type"] == "ClusterIP" {
+        causes.push(Cause::forbidden(
+            path,
+            "may not be used when `type` is 'ClusterIP'",
+        ));
+    } else if !NODE_PORTS.contains(&number) {
+        let detail = format!(
+            "provided port is not in the valid range. The range of valid ports is {}-{}",
+            NODE_PORTS.start(),
+            NODE_PORTS.end()
+        );
+        causes.push(Cause::invalid(path, &number.into(), detail));
     }
 }
 

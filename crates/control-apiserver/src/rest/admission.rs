@@ -118,8 +118,19 @@ pub(super) fn decode(target: &Target, object: &mut Value) -> Result<Vec<String>,
         // Field ownership comes with server-side apply; until then nobody's claims are kept.
         metadata.shift_remove("managedFields");
         metadata.shift_remove("selfLink");
+        // Go's ObjectMeta does not write what is empty: a label taken off leaves no `labels: {}`.
+        metadata.retain(|_, value| !is_empty(value));
     }
     Ok(unknown)
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
 }
 
 /// Fills in what is not there yet.
@@ -174,7 +185,7 @@ fn validate_custom(target: &Target, object: &Value, old: Option<&Value>, causes:
         "FieldValueTooLong",
         "FieldValueTooMany",
     ];
-    if causes.iter().any(|cause| MISLEADING.contains(&cause.reason)) {
+    if rules::has_rules(version_schema) && causes.iter().any(|cause| MISLEADING.contains(&cause.reason)) {
         let detail = "some validation rules were not checked because the object was invalid; correct the existing errors \
                       to complete validation";
         causes.push(Cause::invalid_type("<nil>", "null", detail));

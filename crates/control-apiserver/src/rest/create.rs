@@ -33,7 +33,7 @@ pub(super) async fn insert(call: &Call, mut object: Value) -> Result<Arc<Object>
     check_namespace_is_open(call)?;
     name(&mut object);
     let metadata = &mut object["metadata"];
-    let now = crate::timestamp(call.api.now());
+    let now = crate::clock::timestamp(call.api.now());
     if let Some(map) = metadata.as_object_mut() {
         for field in [
             "deletionTimestamp",

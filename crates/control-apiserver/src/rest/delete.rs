@@ -10,13 +10,11 @@ use crate::api::{Api, write_failure};
 use crate::catalog::Target;
 use crate::decode;
 use crate::kinds::{custom_resource_definition as crd, namespace};
+use crate::limits;
 use crate::request::{Query, dry_run};
 use crate::response::{Body, json_value};
 use crate::status::{Cause, Status, deleted};
 use crate::store::{Change, Expected, Key, Object, StoreError};
-
-/// Attempts to delete an object that others change at the same time.
-const ATTEMPTS: usize = 10;
 
 /// What happens to the objects that a deleted one owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +127,7 @@ pub(crate) async fn delete_object(
 ) -> Result<Outcome, Status> {
     let resource = &target.resource;
     let name = key.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-    for _ in 0..ATTEMPTS {
+    for _ in 0..limits::WRITE_ATTEMPTS {
         let Some(current) = api.store.get(key) else {
             return Err(Status::not_found(&resource.group, &resource.plural, &name));
         };
@@ -189,7 +187,7 @@ fn plan(api: &Api, current: &Object, deletion: &Deletion) -> (Option<Change>, bo
         return (Some(Change::Remove(object)), false);
     }
     if !current.is_deleting() {
-        metadata["deletionTimestamp"] = crate::timestamp(api.now()).into();
+        metadata["deletionTimestamp"] = crate::clock::timestamp(api.now()).into();
         metadata["deletionGracePeriodSeconds"] = 0.into();
         if before["spec"]["finalizers"].is_array() && before["status"]["phase"] == "Active" {
             object["status"]["phase"] = "Terminating".into();

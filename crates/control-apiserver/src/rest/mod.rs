@@ -9,6 +9,7 @@ mod list;
 mod patch;
 mod render;
 mod scale;
+mod token;
 mod update;
 mod watch;
 
@@ -19,7 +20,7 @@ use http::{HeaderMap, Method, Response};
 use parking_lot::Mutex;
 
 use crate::api::Api;
-use crate::auth::{Caller, token_request};
+use crate::auth::Caller;
 use crate::catalog::Target;
 use crate::decode::{self, Decoded};
 use crate::request::{Form, Query, ResourcePath};
@@ -138,7 +139,7 @@ async fn subresource(call: &Call, method: &Method) -> Result<Response<Body>, Sta
             None => Err(Status::no_such_resource()),
         },
         ("token", &Method::POST) if call.target.resource.prefix == crate::auth::service_accounts() => {
-            token_request::create(call)
+            token::create(call)
         }
         ("status" | "finalize" | "token", _) => Err(unsupported(call, method)),
         _ => Err(Status::no_such_resource()),
@@ -192,6 +193,15 @@ fn authorize(call: &Call, method: &Method) -> Result<(), Status> {
         ));
     }
     let read_only = resource.built_in.is_some_and(|kind| kind.read_only);
+    if read_only && !["", "status"].contains(&call.path.subresource.as_str()) {
+        let mut status = unsupported(call, method);
+        status.message = format!(
+            "{0}/{1} is not served: {0} show the processes that run in the mesh; `lateen ps` lists these and \
+             `lateen logs` prints what they write",
+            resource.plural, call.path.subresource,
+        );
+        return Err(status);
+    }
     if read_only && method != Method::GET && !call.caller.trusted {
         let mut status = unsupported(call, method);
         status.message = format!(

@@ -50,13 +50,14 @@ async fn attempt(
 ) -> Result<Arc<Object>, Attempt> {
     let before = render::object_value(&call.target, current);
     let mut object = patch.apply(&call.target, &before)?;
-    let shown = object.clone();
     admission::strip_type(&call.target, &mut object)?;
     check_name(call, &object)?;
     let unknown = admission::decode(&call.target, &mut object)?;
     call.warnings.lock().clear();
     let complaints = admission::Complaints::of(&unknown, duplicates);
     admission::complain(call, &complaints, |why| {
+        // The object as patched, before it was pruned.
+        let shown = patch.apply(&call.target, &before).unwrap_or_default();
         let cause = Cause::invalid("patch", &shown, why);
         Status::invalid("", "", "", vec![cause])
     })?;

@@ -1,5 +1,6 @@
 //! `update`, and the part of `patch` and of the subresources that is the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
@@ -214,16 +215,15 @@ fn count_generation(call: &Call, old: &Value, new: &mut Value) {
         return;
     };
     let has_status = call.target.version().has_status;
-    let wanted = |object: &Value| -> Vec<(String, Value)> {
-        let fields = object.as_object().into_iter().flatten();
-        let mut fields: Vec<(String, Value)> = fields
-            .filter(|(name, _)| *name != "metadata" && !(has_status && *name == "status"))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        fields.sort_by(|a, b| a.0.cmp(&b.0));
-        fields
-    };
-    if wanted(old) != wanted(new) {
+    if wanted(old, has_status) != wanted(new, has_status) {
         new["metadata"]["generation"] = (generation + 1).into();
     }
+}
+
+fn wanted(object: &Value, has_status: bool) -> BTreeMap<&str, &Value> {
+    let fields = object.as_object().into_iter().flatten();
+    fields
+        .filter(|(name, _)| *name != "metadata" && !(has_status && *name == "status"))
+        .map(|(name, value)| (name.as_str(), value))
+        .collect()
 }

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::schema::{Schema, parse};
+use crate::expressions::parse_rule;
+use crate::schema::parse;
 
 fn with_rule(schema: Value, rule: Value) -> Schema {
     let mut schema = schema;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::schema::{FormatKind, Schema, Type, go_duration_nanos};
+use crate::formats::{FormatKind, go_duration_nanos};
+use crate::schema::{Schema, Type};
 
 /// CEL's view of `value`. Property names that are not identifiers are escaped as Kubernetes escapes them.
 pub(super) fn to_cel(value: &Value, schema: Option<&Schema>) -> CelValue {

@@ -1,9 +1,12 @@
 //! Decoding of built-in kinds: what Go's decoder does with a body — drop unknown fields and nulls, and refuse
 //! values of the wrong type.
 
+use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine};
 use serde_json::Value;
 
-use super::{FormatKind, Schema, Type, child_path, type_of};
+use super::{Schema, Type, child_path, type_of};
+use crate::formats::FormatKind;
 
 /// Brings `value` into the shape of `schema`. Paths of dropped fields are appended to `unknown`.
 ///
@@ -103,8 +106,12 @@ fn mismatch(schema: &Schema, value: &Value, path: &str, owner: &str) -> String {
             crate::status::quoted(text)
         );
     }
-    if let (Some(FormatKind::Byte), Value::String(_)) = (format, value) {
-        return "illegal base64 data at input byte 0".to_owned();
+    if let (Some(FormatKind::Byte), Value::String(text)) = (format, value) {
+        let place = match STANDARD.decode(text) {
+            Err(DecodeError::InvalidByte(place, _) | DecodeError::InvalidLastSymbol(place, _)) => place,
+            _ => text.len(),
+        };
+        return format!("illegal base64 data at input byte {place}");
     }
     let wanted = match schema.kind {
         Type::Object if schema.type_name.is_empty() => "map[string]string".to_owned(),

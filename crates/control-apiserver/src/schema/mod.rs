@@ -5,7 +5,6 @@
 mod coerce;
 mod decode;
 mod default;
-mod format;
 mod lists;
 mod parse;
 mod prune;
@@ -17,10 +16,12 @@ use indexmap::IndexMap;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::expressions::Rule;
+use crate::formats::FormatKind;
+
 pub(crate) use coerce::metadata as coerce_metadata;
 pub(crate) use decode::decode;
 pub(crate) use default::apply_defaults;
-pub(crate) use format::{FormatKind, go_duration_nanos, is_cidr};
 pub(crate) use lists::key_of;
 pub(crate) use parse::{Definitions, parse};
 pub(crate) use prune::prune;
@@ -68,27 +69,11 @@ pub(crate) enum ListType {
 }
 
 /// How strategic merge patch treats a list: `x-kubernetes-patch-strategy` and `-merge-key`.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Debug)]
 pub(crate) struct PatchStrategy {
     pub(crate) merge: bool,
-    pub(crate) retain_keys: bool,
     /// Empty for lists of scalars.
     pub(crate) merge_key: Box<str>,
-}
-
-/// One `x-kubernetes-validations` entry.
-#[derive(Debug)]
-pub(crate) struct Rule {
-    pub(crate) program: cel::Program,
-    pub(crate) source: Box<str>,
-    pub(crate) message: Option<Box<str>>,
-    pub(crate) message_expression: Option<cel::Program>,
-    pub(crate) reason: &'static str,
-    pub(crate) field_path: Box<str>,
-    /// The rule mentions `oldSelf` and runs on updates only.
-    pub(crate) is_transition: bool,
-    /// `oldSelf` is an optional value and the rule runs on creates too.
-    pub(crate) optional_old_self: bool,
 }
 
 /// Constraints on values, apart because most nodes have none.

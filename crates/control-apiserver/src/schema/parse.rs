@@ -6,8 +6,10 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::{Constraints, FormatKind, ListType, PatchStrategy, Rule, Schema, Type, child_path};
-use crate::rules;
+use super::{Constraints, ListType, PatchStrategy, Schema, Type, child_path};
+use crate::expressions::{Rule, parse_rule};
+use crate::formats::FormatKind;
+use crate::limits;
 use crate::status::Cause;
 
 /// Parses an `openAPIV3Schema`; `path` is its place in the CRD, for error messages.
@@ -71,9 +73,6 @@ impl Definitions {
     }
 }
 
-/// Deepest schema that is accepted.
-const DEPTH_MAX: usize = 100;
-
 struct Parser<'d> {
     causes: Vec<Cause>,
     definitions: Option<&'d mut Definitions>,
@@ -85,7 +84,7 @@ impl Parser<'_> {
             self.causes.push(Cause::invalid(path, value, "must be an object"));
             return Schema::default();
         };
-        if depth > DEPTH_MAX {
+        if depth > limits::SCHEMA_DEPTH_MAX {
             self.causes
                 .push(Cause::forbidden(path, "the schema is nested too deeply"));
             return Schema::default();
@@ -293,7 +292,7 @@ impl Parser<'_> {
         let mut parsed = Vec::with_capacity(entries.len());
         for (index, rule) in entries.iter().enumerate() {
             let path = format!("{path}.x-kubernetes-validations[{index}]");
-            match rules::parse_rule(rule, &path) {
+            match parse_rule(rule, &path) {
                 Ok(rule) => parsed.push(rule),
                 // Rules of the built-in kinds that need what this server lacks are left to the kinds' own code.
                 Err(_) if self.definitions.is_some() => {}
@@ -320,7 +319,6 @@ fn patch_strategy(map: &Map<String, Value>) -> Option<Box<PatchStrategy>> {
         .unwrap_or_default();
     Some(Box::new(PatchStrategy {
         merge: strategy.split(',').any(|part| part == "merge"),
-        retain_keys: strategy.split(',').any(|part| part == "retainKeys"),
         merge_key: merge_key.into(),
     }))
 }

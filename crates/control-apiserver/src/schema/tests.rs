@@ -94,18 +94,3 @@ fn keys_of_map_lists_are_unique() {
         ["spec[1]: Duplicate value: {\"name\":\"a\"}"]
     );
 }
-
-#[test]
-fn go_durations_are_read_as_go_reads_them() {
-    for (text, nanos) in [
-        ("1h30m", Some(5_400_000_000_000)),
-        ("1.5s", Some(1_500_000_000)),
-        ("-2ms", Some(-2_000_000)),
-        ("0", Some(0)),
-        ("1", None),
-        ("", None),
-        ("1x", None),
-    ] {
-        assert_eq!(format::go_duration_nanos(text), nanos, "{text}");
-    }
-}

@@ -9,7 +9,7 @@ use cel::{Context, ExecutionError, Value};
 
 use super::environment::GO_DURATION;
 use super::url::Url;
-use crate::schema::go_duration_nanos;
+use crate::formats::{go_duration_nanos, is_cidr};
 
 /// Every function that [`register`] adds.
 pub(super) const NAMES: &[&str] = &[
@@ -53,7 +53,7 @@ pub(super) fn register(context: &mut Context<'_, '_>) {
         context.add_function("isSorted", |This(list): This<Arc<Vec<Value>>>| is_sorted(&list)),
         context.add_function("sum", |This(list): This<Arc<Vec<Value>>>| sum(&list)),
         context.add_function("isIP", |text: Arc<String>| text.parse::<IpAddr>().is_ok()),
-        context.add_function("isCIDR", |text: Arc<String>| crate::schema::is_cidr(&text)),
+        context.add_function("isCIDR", |text: Arc<String>| is_cidr(&text)),
     ];
     debug_assert!(
         added.iter().all(std::result::Result::is_ok),

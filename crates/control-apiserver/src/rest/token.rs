@@ -6,14 +6,15 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{Claims, ISSUER};
+use super::Call;
+use crate::auth::{Claims, ISSUER};
+use crate::clock::timestamp;
 use crate::limits;
 use crate::response::{Body, json_value};
-use crate::rest::Call;
 use crate::status::{Cause, Status};
 
 /// Issues a token for the account the call names.
-pub(crate) fn create(call: &Call) -> Result<Response<Body>, Status> {
+pub(super) fn create(call: &Call) -> Result<Response<Body>, Status> {
     let account = call.require()?;
     let mut request = call.decode_body()?.value;
     let now = call.api.now();
@@ -49,11 +50,11 @@ pub(crate) fn create(call: &Call) -> Result<Response<Body>, Status> {
     request["kind"] = "TokenRequest".into();
     request["metadata"]["name"] = account.name().into();
     request["metadata"]["namespace"] = account.namespace().into();
-    request["metadata"]["creationTimestamp"] = crate::timestamp(now).into();
+    request["metadata"]["creationTimestamp"] = timestamp(now).into();
     request["spec"]["audiences"] = claims.audiences.into();
     request["spec"]["expirationSeconds"] = lifetime.as_secs().into();
     let expires = OffsetDateTime::from_unix_timestamp(claims.expires).unwrap_or(now);
-    request["status"] = serde_json::json!({"token": token, "expirationTimestamp": crate::timestamp(expires)});
+    request["status"] = serde_json::json!({"token": token, "expirationTimestamp": timestamp(expires)});
     Ok(json_value(StatusCode::CREATED, &request))
 }
 

@@ -165,3 +165,23 @@ fn is_scheme(text: &str) -> bool {
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_durations_are_read_as_go_reads_them() {
+        for (text, nanos) in [
+            ("1h30m", Some(5_400_000_000_000)),
+            ("1.5s", Some(1_500_000_000)),
+            ("-2ms", Some(-2_000_000)),
+            ("0", Some(0)),
+            ("1", None),
+            ("", None),
+            ("1x", None),
+        ] {
+            assert_eq!(go_duration_nanos(text), nanos, "{text}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub(super) fn environment() -> &'static Arc<Env> {
 }
 
 /// A fresh evaluation context with every function of Kubernetes in it.
-pub(super) fn context() -> Context<'static, 'static> {
+pub(crate) fn context() -> Context<'static, 'static> {
     let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
     functions::register(&mut context);
     context

@@ -3,8 +3,9 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Caller, ISSUER};
 use crate::api::Api;
+use crate::auth::{Caller, ISSUER};
+use crate::clock::timestamp;
 use crate::decode;
 use crate::response::{Body, json_value};
 use crate::status::Status;
@@ -77,7 +78,7 @@ pub(crate) fn create(
         return Err(Status::forbidden(review.group, review.plural, "", &why));
     }
     let mut metadata = asked["metadata"].clone();
-    metadata["creationTimestamp"] = crate::timestamp(api.now()).into();
+    metadata["creationTimestamp"] = timestamp(api.now()).into();
     let mut answered = json!({
         "kind": review.kind,
         "apiVersion": format!("{}/{VERSION}", review.group),
