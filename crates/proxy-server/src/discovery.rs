@@ -10,7 +10,8 @@ use xds::client::{Client, Rejection, Update};
 use xds::grpc::client::{Event, Target};
 
 use crate::random::{Random, seed};
-use crate::server::{Server, Subscription, source};
+use crate::server::{Server, source};
+use crate::subscriptions::subscribe;
 
 /// Runs the stream for as long as the process lives. Without a connection the last good configuration stays in force.
 pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
@@ -190,16 +191,5 @@ fn remove(server: &Rc<Server>, kind: &str, name: &str) {
         type_url::ENDPOINT => state.remove_endpoints(name),
         type_url::ROUTE => state.remove_routes(name),
         _ => {}
-    }
-}
-
-/// Changes what a client is subscribed to.
-pub(crate) fn subscribe(client: &mut Client, changes: Vec<Subscription>) {
-    for (wanted, type_url, name) in changes {
-        if wanted {
-            client.subscribe(type_url, [&*name]);
-        } else {
-            client.unsubscribe(type_url, [&*name]);
-        }
     }
 }

@@ -29,6 +29,7 @@ mod run;
 pub mod server;
 mod server_stats;
 mod sockets;
+mod subscriptions;
 mod tcp_proxy;
 pub mod worker;
 

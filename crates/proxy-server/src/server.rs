@@ -27,9 +27,7 @@ use crate::limits;
 use crate::random::{Random, seed};
 use crate::server_stats::ServerStats;
 use crate::sockets::Sockets;
-
-/// A change of subscription: wanted or not, type, name.
-pub(crate) type Subscription = (bool, &'static str, Arc<str>);
+use crate::subscriptions::{Subscription, subscribe};
 
 /// The main thread's state. Cheap to share within it.
 #[derive(Debug)]
@@ -347,7 +345,7 @@ impl Server {
             return;
         }
         let kept = changes.clone();
-        let command = move |client: &mut xds::client::Client| crate::discovery::subscribe(client, changes);
+        let command = move |client: &mut xds::client::Client| subscribe(client, changes);
         if discovery.try_send(Box::new(command)).is_err() {
             // The stream's task is busy; the next change takes these along.
             self.subscriptions.borrow_mut().splice(0..0, kept);

@@ -53,7 +53,6 @@ const KNOWN: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("proxy-server", &["discovery", "server"]),
 ];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
