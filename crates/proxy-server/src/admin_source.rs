@@ -91,6 +91,10 @@ impl AdminSource for View {
                 snapshot.routes.extend(inline_routes(source));
             }
         }
+        for listener in self.0.draining.borrow().iter() {
+            let draining = dump(&listener.name, &listener.source, Phase::Draining, None);
+            snapshot.listeners.push(draining);
+        }
         let routes = state
             .routes()
             .iter()
@@ -135,26 +139,13 @@ impl AdminSource for View {
 
     fn drain_listeners(&self, request: DrainRequest) {
         let server = &self.0;
-        let (drain, inbound_only) = (server.drain_plan(), request.inbound_only);
-        let stop_now = !request.graceful;
-        if stop_now {
-            server.shard.inc(server.stats.listener_stopped);
-        }
         tracing::info!(?request, "draining listeners");
-        server.tell_all(|_| Command::DrainListeners {
-            drain,
-            inbound_only,
-            stop_accepting: stop_now,
-        });
+        server.drain_listeners(request.inbound_only, !request.graceful);
         if request.graceful && !request.skip_exit {
             let server = Rc::clone(server);
             tokio::task::spawn_local(async move {
-                tokio::time::sleep(drain.time).await;
-                server.tell_all(|_| Command::DrainListeners {
-                    drain,
-                    inbound_only,
-                    stop_accepting: true,
-                });
+                tokio::time::sleep(server.drain_plan().time).await;
+                server.drain_listeners(request.inbound_only, true);
             });
         }
     }

@@ -164,10 +164,7 @@ fn put(server: &Rc<Server>, kind: &str, resource: &xds::Resource, version: &str)
             let stats = server.stats.listeners;
             match &result {
                 Ok(()) if resource.unchanged => {}
-                Ok(()) => {
-                    server.shard.inc(server.stats.listener_create_success);
-                    server.shard.inc(if known { stats.modified } else { stats.added });
-                }
+                Ok(()) => server.shard.inc(if known { stats.modified } else { stats.added }),
                 Err(_) => server.shard.inc(server.stats.listener_create_failure),
             }
             result

@@ -216,14 +216,6 @@ impl<H> ConfigState<H> {
             .map(|(name, _)| name)
     }
 
-    /// The names of clusters in CDS' hands, for a state-of-the-world answer.
-    pub fn dynamic_cluster_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.clusters
-            .iter()
-            .filter(|(_, entry)| !entry.is_static)
-            .map(|(name, _)| name)
-    }
-
     pub(super) fn clusters_are_warm(&self) -> bool {
         self.clusters.values().all(|entry| entry.warming.is_none())
     }

@@ -141,8 +141,11 @@ impl Bench {
             Action::ApplyRoutes { table, .. } => {
                 (if table.is_some() { "routes" } else { "no routes" }).to_owned()
             }
-            Action::ApplyListener { config } => format!("listener {}", config.name),
-            Action::RemoveListener { name } => format!("remove listener {name}"),
+            Action::ApplyListener { config, before } => {
+                let instead = if before.is_some() { " instead" } else { "" };
+                format!("listener {}{instead}", config.name)
+            }
+            Action::RemoveListener { name, .. } => format!("remove listener {name}"),
             Action::Subscribe { name, .. } => format!("subscribe {name}"),
             Action::Unsubscribe { name, .. } => format!("unsubscribe {name}"),
             Action::Wait { waiting, timeout } => format!("wait {waiting:?} {}s", timeout.as_secs()),
@@ -269,7 +272,7 @@ fn routes_that_no_listener_names_any_more_are_forgotten() {
     bench.state.update_routes(routes("new")).unwrap();
     assert_eq!(
         bench.actions(),
-        ["routes", "listener l", "no routes", "unsubscribe old"]
+        ["routes", "listener l instead", "no routes", "unsubscribe old"]
     );
     bench.state.remove_listener("l");
     assert_eq!(
