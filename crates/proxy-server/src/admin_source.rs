@@ -36,6 +36,9 @@ impl AdminSource for View {
         server
             .shard
             .set_gauge(server.stats.uptime, server.started.elapsed().as_secs());
+        if let Some(stats) = server.ads_stats.get() {
+            stats.flush();
+        }
         server.registry.clone()
     }
 

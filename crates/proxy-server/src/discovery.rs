@@ -1,6 +1,7 @@
 //! Discovery: one aggregated stream, its responses applied to the configuration, each accepted or refused.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use api_envoy::type_url;
 use proxy_config::bootstrap::{AdsConfig, AdsTarget};
@@ -35,6 +36,7 @@ pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
         AdsTarget::Tcp(host, port) => Target::Tcp(authority(host, *port)),
         AdsTarget::Unix(path) => Target::Unix(path.into()),
     };
+    server.count_discovery(&ads.cluster);
     let (commands, receiver) = xds::grpc::client::commands();
     server.set_discovery(commands);
     let random = Random::new(seed());
@@ -57,15 +59,26 @@ fn authority(host: &str, port: u16) -> String {
 
 fn on_event(server: &Rc<Server>, event: Event, client: &mut Client) {
     match event {
-        Event::Connected => {
+        Event::Connected(link) => {
             tracing::info!("discovery stream opened");
+            if let Some(stats) = server.ads_stats.get() {
+                stats.connected(link, Instant::now());
+            }
             server.shard.set_gauge(server.stats.connected_state, 1);
         }
         Event::Disconnected { reason, retry_in } => {
             tracing::warn!(%reason, retry_in_ms = retry_in.as_millis() as u64, "discovery stream closed");
+            if let Some(stats) = server.ads_stats.get() {
+                stats.disconnected(Instant::now());
+            }
             server.shard.set_gauge(server.stats.connected_state, 0);
         }
-        Event::Update(update) => on_update(server, &update, client),
+        Event::Update(update) => {
+            if let Some(stats) = server.ads_stats.get() {
+                stats.answered();
+            }
+            on_update(server, &update, client);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod acceptor;
 mod access_log;
 pub mod admin;
 mod admin_source;
+mod ads_stats;
 pub mod args;
 pub mod command;
 mod connection;

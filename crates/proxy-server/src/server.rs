@@ -3,7 +3,7 @@
 //! Everything here runs on one thread: discovery, DNS, timers, the admin interface. What must happen because of a
 //! change is decided by [`ConfigState`]; this module carries it out.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use telemetry::stats::{Registry, Shard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use crate::ads_stats::AdsStats;
 use crate::args::{Args, DrainStrategy};
 use crate::command::{Command, DrainPlan, Listener, PutListener};
 use crate::http::HttpConfig;
@@ -46,6 +47,8 @@ pub struct Server {
     pub(crate) live: Cell<bool>,
     pub(crate) health_check_failed: Cell<bool>,
     pub(crate) exit: Notify,
+    /// Counts for the discovery service's cluster, when there is one.
+    pub(crate) ads_stats: OnceCell<AdsStats>,
     /// Versions of listeners that were replaced or removed, while their connections drain.
     pub(crate) draining: RefCell<Vec<Rc<DrainingListener>>>,
     /// Listeners that were told to take no more connections.
@@ -95,6 +98,7 @@ impl Server {
             live: Cell::new(false),
             health_check_failed: Cell::new(false),
             exit: Notify::new(),
+            ads_stats: OnceCell::new(),
             draining: RefCell::default(),
             stopped: RefCell::default(),
             resolvers: RefCell::default(),
@@ -399,6 +403,17 @@ impl Server {
     fn stop_resolving(&self, slot: ClusterSlot) {
         if let Some(task) = self.resolvers.borrow_mut().remove(&slot) {
             task.abort();
+        }
+    }
+
+    /// Counts the discovery service's connection in its cluster from now on.
+    pub(crate) fn count_discovery(&self, cluster: &str) {
+        let state = self.state.borrow();
+        let entry = state.clusters().get(cluster);
+        let newest = entry.and_then(|entry| entry.warming.as_ref().or(entry.active.as_ref()));
+        if let Some(version) = newest {
+            self.ads_stats
+                .get_or_init(|| AdsStats::new(self.shard.clone(), Arc::clone(&version.config)));
         }
     }
 
