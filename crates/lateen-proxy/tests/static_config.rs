@@ -175,6 +175,18 @@ fn a_refused_bootstrap_names_the_field() {
 }
 
 #[test]
+fn an_admin_address_that_is_a_pipe_is_refused_when_checked_and_when_started() {
+    let config = "admin: { address: { pipe: { path: /tmp/admin } } }";
+    for flags in [&["--mode", "validate"][..], &[]] {
+        let (accepted, said) = run(config, flags);
+        assert!(
+            !accepted && said.contains("admin.address.pipe: "),
+            "{flags:?}: {said}"
+        );
+    }
+}
+
+#[test]
 fn an_unknown_field_is_refused_unless_it_is_allowed() {
     let config = "node: { id: a }, static_resources: {}, colour: red";
     let config = format!("{{ {config} }}");
