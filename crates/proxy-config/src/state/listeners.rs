@@ -102,10 +102,11 @@ impl<H> ConfigState<H> {
             error: None,
         });
         entry.error = None;
-        entry.warming = Some(ListenerVersion {
+        let dropped = entry.warming.replace(ListenerVersion {
             source,
             config: Arc::clone(&config),
         });
+        self.let_go_of_routes(dropped.as_ref());
         for awaited in &config.awaited_routes {
             self.want_routes(awaited);
         }
@@ -145,6 +146,8 @@ impl<H> ConfigState<H> {
             return;
         }
         if let Some(entry) = self.listeners.shift_remove(name) {
+            self.let_go_of_routes(entry.warming.as_ref());
+            self.let_go_of_routes(entry.active.as_ref());
             self.push(Action::RemoveListener {
                 name: name.into(),
                 before: entry.active,
@@ -189,6 +192,7 @@ impl<H> ConfigState<H> {
             };
             let config = Arc::clone(&version.config);
             let before = entry.active.replace(version);
+            self.let_go_of_routes(before.as_ref());
             self.push(Action::ApplyListener { config, before });
         }
         if !ready.is_empty() {

@@ -157,6 +157,8 @@ pub struct ConfigState<H> {
     endpoints: IndexMap<Arc<str>, EndpointsEntry>,
     listeners: IndexMap<Arc<str>, ListenerEntry<H>>,
     routes: IndexMap<Arc<str>, RouteEntry>,
+    /// Whether a version of a listener that named routes has gone since unused ones were looked for.
+    routes_may_be_unused: bool,
     actions: VecDeque<Action<H>>,
     phase: StartPhase,
     /// Whether static resources are still coming in.
@@ -179,6 +181,7 @@ impl<H> ConfigState<H> {
             endpoints: IndexMap::new(),
             listeners: IndexMap::new(),
             routes: IndexMap::new(),
+            routes_may_be_unused: false,
             actions: VecDeque::new(),
             phase: StartPhase::PreInitializing,
             loading: true,
