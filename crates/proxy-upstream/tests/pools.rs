@@ -113,11 +113,13 @@ fn a_connection_of_a_host_that_left_is_closed_when_its_request_ends() {
 #[test]
 fn a_removed_cluster_closes_its_pools() {
     let mut world = World::new("type: EDS", TWO);
+    assert!(world.clusters.get_by_name("app").is_some());
     give_back(open(&world, 1, 0), Instant::now());
     world
         .clusters
         .apply(proxy_upstream::ClusterUpdate::Remove { slot: SLOT });
     assert!(world.clusters.get(SLOT).is_none());
+    assert!(world.clusters.get_by_name("app").is_none());
 }
 
 #[test]
