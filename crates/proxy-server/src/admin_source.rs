@@ -13,14 +13,13 @@ use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3:
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
 use proxy_config::state::{Source, StartPhase};
-use proxy_upstream::snapshot::{ClusterSnapshot, HostSnapshot};
-use proxy_upstream::{HostAddress, RequestPriority};
+use proxy_upstream::snapshot::ClusterSnapshot;
 use telemetry::stats::Registry;
 use tokio::sync::oneshot;
 
 use crate::admin::source::{
-    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, HostView,
-    Phase, Refusal, ServerState,
+    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, Phase, Refusal,
+    ServerState,
 };
 use crate::args::IpVersion;
 use crate::command::Command;
@@ -297,55 +296,9 @@ async fn clusters(server: &Server) -> Vec<ClusterView> {
     let is_static = |name: &str| state.clusters().get(name).is_some_and(|entry| entry.is_static);
     merged
         .into_values()
-        .map(|cluster| cluster_view(&cluster, !is_static(&cluster.config.name)))
+        .map(|snapshot| ClusterView {
+            added_via_api: !is_static(&snapshot.config.name),
+            snapshot,
+        })
         .collect()
-}
-
-fn cluster_view(cluster: &ClusterSnapshot, added_via_api: bool) -> ClusterView {
-    let thresholds = [RequestPriority::Default, RequestPriority::High].map(|priority| {
-        let breaker = cluster.config.circuit_breakers.of(priority);
-        [
-            breaker.connections.max(),
-            breaker.pending_requests.max(),
-            breaker.requests.max(),
-            breaker.retries.max(),
-        ]
-    });
-    ClusterView {
-        name: cluster.config.name.to_string(),
-        observability_name: cluster.config.stat_name.to_string(),
-        added_via_api,
-        thresholds,
-        hosts: cluster.hosts.iter().map(host_view).collect(),
-    }
-}
-
-fn host_view(host: &HostSnapshot) -> HostView {
-    let spec = &host.spec;
-    HostView {
-        address: match &spec.address {
-            HostAddress::Ip(address) => address.to_string(),
-            other => other.to_string(),
-        },
-        hostname: spec.hostname.to_string(),
-        cx_active: host.cx_active,
-        cx_connect_fail: host.cx_connect_fail,
-        cx_total: host.cx_total,
-        rq_active: host.rq_active,
-        rq_error: host.rq_error,
-        rq_success: host.rq_success,
-        rq_timeout: host.rq_timeout,
-        rq_total: host.rq_total,
-        // Envoy reports a host of which nothing is said as healthy.
-        eds_health_status: match spec.health_status.as_str_name() {
-            "UNKNOWN" => "HEALTHY",
-            name => name,
-        },
-        ejected: host.ejected,
-        weight: spec.weight,
-        priority: spec.priority,
-        region: spec.locality.region.clone(),
-        zone: spec.locality.zone.clone(),
-        sub_zone: spec.locality.sub_zone.clone(),
-    }
 }
