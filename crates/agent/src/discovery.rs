@@ -106,7 +106,7 @@ struct Stream {
 impl Handler for Stream {
     fn on_event(&mut self, event: Event, client: &mut Client) {
         match event {
-            Event::Connected => {
+            Event::Connected(_) => {
                 let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 tell(client, &health);
             }

@@ -108,7 +108,7 @@ fn state_of_the_world_streams_bring_and_take_resources_too() {
     let address = proxy.listener("web");
     discovery.remove(LISTENER, "web");
     eventually("nobody listens", || {
-        std::net::TcpStream::connect(address).is_err().then_some(())
+        harness::connect(address).is_err().then_some(())
     });
     assert!(discovery.nacks().is_empty(), "{:?}", discovery.nacks());
 }
@@ -150,6 +150,91 @@ fn an_updated_listener_keeps_its_socket_and_its_connections() {
     assert_eq!(proxy.stat("listener_manager.listener_modified"), 1);
 }
 
+/// Waits until a gauge has a value.
+fn check_gauge(proxy: &Proxy, name: &str, value: u64) {
+    eventually(&format!("{name} is {value}"), || {
+        (proxy.stat(name) == value).then_some(())
+    });
+}
+
+#[test]
+fn replaced_and_removed_listeners_are_told_of_while_they_drain() {
+    const LISTENERS: &str = "listener_manager.total_listeners_draining";
+    const CHAINS: &str = "listener_manager.total_filter_chains_draining";
+    let discovery = Discovery::start();
+    let web = listener("web", &http_filters("app"));
+    discovery.put(CLUSTER, &cluster("app", harness::http_upstream("app")));
+    discovery.put(LISTENER, &web);
+    let proxy = Proxy::start(
+        &discovery.bootstrap(),
+        &["--drain-time-s", "3", "--concurrency", "2"],
+    );
+    check_answer(&proxy, "web", "app /");
+    assert_eq!(
+        proxy.stat("listener_manager.listener_create_success"),
+        2,
+        "one for each worker"
+    );
+    // Another chain in the place of the one before: the listener goes on, the chain drains.
+    let in_place = listener("web", &http_filters("other"));
+    discovery.put(LISTENER, &in_place);
+    check_gauge(&proxy, CHAINS, 1);
+    assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), 1);
+    assert_eq!(proxy.stat(LISTENERS), 0);
+    // Another setting of the listener: the version before drains as a whole.
+    let whole = in_place.replacen(
+        "name: web,",
+        "name: web, continue_on_listener_filters_timeout: true,",
+        1,
+    );
+    discovery.put(LISTENER, &whole);
+    check_gauge(&proxy, LISTENERS, 1);
+    let dump = proxy.admin("GET", "/config_dump?resource=dynamic_listeners");
+    assert!(
+        dump.contains("active_state") && dump.contains("draining_state"),
+        "{dump}"
+    );
+    assert_eq!(dump.matches("DynamicListener\"").count(), 1, "{dump}");
+    check_gauge(&proxy, LISTENERS, 0);
+    check_gauge(&proxy, CHAINS, 0);
+    let dump = proxy.admin("GET", "/config_dump?resource=dynamic_listeners");
+    assert!(!dump.contains("draining_state"), "{dump}");
+    discovery.remove(LISTENER, "web");
+    check_gauge(&proxy, LISTENERS, 1);
+    assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), 1);
+    assert_eq!(proxy.stat("listener_manager.listener_stopped"), 0);
+}
+
+#[test]
+fn the_discovery_service_s_connection_is_counted_in_its_cluster() {
+    let mut discovery = Discovery::start();
+    discovery.put(CLUSTER, &cluster("app", harness::http_upstream("app")));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    proxy.wait_live();
+    let stat = |leaf: &str| proxy.stat(&format!("cluster.xds-grpc.{leaf}"));
+    let check = |expected: &[(&str, u64)]| {
+        for (leaf, value) in expected {
+            assert_eq!(stat(leaf), *value, "{leaf}");
+        }
+    };
+    check(&[
+        ("upstream_cx_total", 1),
+        ("upstream_cx_http2_total", 1),
+        ("upstream_cx_active", 1),
+        ("upstream_rq_total", 1),
+        ("upstream_rq_active", 1),
+        ("upstream_rq_200", 1),
+        ("upstream_cx_connect_fail", 0),
+    ]);
+    assert!(stat("upstream_cx_rx_bytes_total") > 100 && stat("upstream_cx_tx_bytes_total") > 100);
+    discovery.stop();
+    eventually("a connection that fails", || {
+        (stat("upstream_cx_connect_fail") > 0).then_some(())
+    });
+    check(&[("upstream_cx_active", 0), ("upstream_rq_active", 0)]);
+    assert!(stat("upstream_cx_destroy") > 1 && stat("upstream_rq_503") > 0);
+}
+
 #[test]
 fn a_removed_listener_stops_listening() {
     let discovery = Discovery::start();
@@ -159,7 +244,7 @@ fn a_removed_listener_stops_listening() {
     let address = proxy.listener("web");
     discovery.remove(LISTENER, "web");
     eventually("nobody listens", || {
-        std::net::TcpStream::connect(address).is_err().then_some(())
+        harness::connect(address).is_err().then_some(())
     });
     proxy.wait_live();
 }

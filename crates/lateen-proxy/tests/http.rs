@@ -61,9 +61,7 @@ fn proxy(upstream: SocketAddr, route: &str, manager: &str) -> Proxy {
 }
 
 fn connect(proxy: &Proxy) -> TcpStream {
-    let stream = TcpStream::connect(proxy.listener("web")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
+    harness::connect(proxy.listener("web")).unwrap()
 }
 
 /// Sends bytes, closes the sending side and returns everything that comes back.

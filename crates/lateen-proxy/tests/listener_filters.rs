@@ -3,9 +3,9 @@
 mod harness;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 
-use harness::{PATIENCE, Proxy, bootstrap, cluster, get, http_filters, socket, tcp_filters};
+use harness::{Proxy, bootstrap, cluster, connect, get, http_filters, socket, tcp_filters};
 
 fn inspector(name: &str) -> String {
     format!("{{ name: envoy.filters.listener.{name}_inspector }}")
@@ -27,8 +27,7 @@ fn chain(matched: &str, filters: &str) -> String {
 
 /// Sends bytes and the end of the stream; what comes back until the other side has ended too.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(address).unwrap();
     stream.write_all(bytes).unwrap();
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
@@ -134,8 +133,7 @@ fn check_silent_client(settings: &str, expected: &[u8]) {
         &[chain("", &tcp_filters("app"))],
     )];
     let proxy = Proxy::start(&bootstrap(&listeners, &clusters), &[]);
-    let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(proxy.listener("l")).unwrap();
     let mut greeting = vec![0; expected.len().max(1)];
     let read = stream.read(&mut greeting).unwrap_or(0);
     assert_eq!(&greeting[..read], expected);

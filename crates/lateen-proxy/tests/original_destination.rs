@@ -4,7 +4,7 @@
 mod harness;
 
 use std::io::{self, BufRead as _, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -61,7 +61,7 @@ fn broker(path: &Path, ip: Ipv4Addr, ports: &[u16]) {
             let _ = server.serve(policy).await;
         });
     });
-    bound.recv().unwrap();
+    bound.recv_timeout(harness::PATIENCE).unwrap();
 }
 
 /// A free port of a loopback address. Nobody else uses these addresses, so it stays free.
@@ -98,8 +98,7 @@ fn start(ip: Ipv4Addr, ports: &[u16], listeners: &[String], clusters: &[String])
 }
 
 fn greeting(address: SocketAddr) -> Option<String> {
-    let stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(harness::PATIENCE)).ok()?;
+    let stream = harness::connect(address).ok()?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).ok()?;
     Some(line)

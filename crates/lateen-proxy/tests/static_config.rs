@@ -3,10 +3,10 @@
 mod harness;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
-use std::process::Command;
+use std::net::Shutdown;
+use std::process::{Command, Stdio};
 
-use harness::{Client, PATIENCE, Proxy, bootstrap, cluster, get, http_filters, listener, tcp_filters};
+use harness::{Client, Proxy, bootstrap, cluster, connect, get, http_filters, listener, tcp_filters};
 
 #[test]
 fn a_request_reaches_its_cluster_and_comes_back() {
@@ -48,8 +48,7 @@ fn a_cluster_that_is_not_there_answers_503_for_its_route_alone() {
 fn tcp_is_relayed_with_its_half_close() {
     let app = cluster("app", harness::echo_upstream("app"));
     let proxy = Proxy::start(&bootstrap(&[listener("tcp", &tcp_filters("app"))], &[app]), &[]);
-    let mut stream = TcpStream::connect(proxy.listener("tcp")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(proxy.listener("tcp")).unwrap();
     let sent: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 249) as u8).collect();
     let mut writing = stream.try_clone().unwrap();
     let copy = sent.clone();
@@ -79,7 +78,7 @@ fn connections_are_spread_over_the_workers() {
     let address = proxy.listener("tcp");
     let connections: Vec<_> = (0..9)
         .map(|_| {
-            let stream = TcpStream::connect(address).unwrap();
+            let stream = connect(address).unwrap();
             let mut greeting = String::new();
             BufReader::new(&stream).read_line(&mut greeting).unwrap();
             assert_eq!(greeting, "app\n");
@@ -102,7 +101,7 @@ fn connections_are_spread_over_the_workers() {
 fn sigterm_ends_the_process_at_once() {
     let app = cluster("app", harness::echo_upstream("app"));
     let proxy = Proxy::start(&bootstrap(&[listener("tcp", &tcp_filters("app"))], &[app]), &[]);
-    let _open = TcpStream::connect(proxy.listener("tcp")).unwrap();
+    let _open = connect(proxy.listener("tcp")).unwrap();
     let began = std::time::Instant::now();
     assert!(proxy.stop().success());
     assert!(began.elapsed().as_secs() < 5);
@@ -123,8 +122,15 @@ fn drained_listeners_take_no_more_connections_and_close_those_they_have() {
         "as Envoy: only /healthcheck/fail changes it"
     );
     harness::eventually("the listener is closed", || {
-        TcpStream::connect(address).is_err().then_some(())
+        connect(address).is_err().then_some(())
     });
+    assert_eq!(proxy.stat("listener_manager.listener_stopped"), 1);
+    proxy.admin("POST", "/drain_listeners");
+    assert_eq!(
+        proxy.stat("listener_manager.listener_stopped"),
+        1,
+        "it had stopped"
+    );
     // The request that is answered last says so, and then the connection ends.
     let last = open.request("GET", "any", "/");
     assert!(last.is_none_or(|answer| answer.0 == 200));
@@ -133,11 +139,16 @@ fn drained_listeners_take_no_more_connections_and_close_those_they_have() {
 
 /// Runs the proxy to its end; whether it succeeded, and what it said.
 fn run(yaml: &str, flags: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_lateen-proxy"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lateen-proxy"))
         .args(["--config-yaml", yaml])
         .args(flags)
-        .output();
-    let output = output.unwrap();
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // What it says is a few lines, which the pipes hold until it has ended.
+    harness::wait(&mut child);
+    let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(said).unwrap())
 }
@@ -161,6 +172,18 @@ fn a_refused_bootstrap_names_the_field() {
     let (valid, said) = run(&bootstrap(&[bad], &[]), &["--mode", "validate"]);
     let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.hash_policy";
     assert!(!valid && said.contains(path), "{said}");
+}
+
+#[test]
+fn an_admin_address_that_is_a_pipe_is_refused_when_checked_and_when_started() {
+    let config = "admin: { address: { pipe: { path: /tmp/admin } } }";
+    for flags in [&["--mode", "validate"][..], &[]] {
+        let (accepted, said) = run(config, flags);
+        assert!(
+            !accepted && said.contains("admin.address.pipe: "),
+            "{flags:?}: {said}"
+        );
+    }
 }
 
 #[test]

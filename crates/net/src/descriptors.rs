@@ -122,11 +122,20 @@ pub fn receive(channel: impl AsFd) -> io::Result<Option<Message>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{PATIENCE, within};
     use std::io::{Read, Write};
+
+    /// Two ends of a channel that do not wait for ever.
+    fn impatient_channel() -> (OwnedFd, OwnedFd) {
+        let (left, right) = channel().unwrap();
+        set_receive_timeout(&left, PATIENCE).unwrap();
+        set_receive_timeout(&right, PATIENCE).unwrap();
+        (left, right)
+    }
 
     #[test]
     fn a_descriptor_arrives_with_its_message_and_works() {
-        let (left, right) = channel().unwrap();
+        let (left, right) = impatient_channel();
         let (mut reader, mut writer) = std::io::pipe().unwrap();
         send(&left, "take this", &[writer.as_fd()]).unwrap();
         writer.write_all(b"one ").unwrap();
@@ -137,14 +146,16 @@ mod tests {
         let mut passed = std::fs::File::from(message.descriptors.remove(0));
         passed.write_all(b"two").unwrap();
         drop(passed);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "one two");
+        let text = within(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map(|_| text)
+        });
+        assert_eq!(text.unwrap(), "one two");
     }
 
     #[test]
     fn a_closed_channel_reads_as_none_and_refuses_writes() {
-        let (left, right) = channel().unwrap();
+        let (left, right) = impatient_channel();
         drop(left);
         assert!(receive(&right).unwrap().is_none());
         assert_eq!(

@@ -12,3 +12,5 @@ pub mod netlink;
 pub mod process;
 pub mod socket;
 pub mod splice;
+#[cfg(test)]
+mod testing;

@@ -1,5 +1,7 @@
 //! The limits of this crate, by name.
 
+use std::time::Duration;
+
 /// The longest message, in bytes, on a broker or namespace channel; a longer one is refused by the sender.
 pub const MAX_CHANNEL_MESSAGE_BYTES: usize = 16 * 1024;
 
@@ -20,3 +22,7 @@ pub const SPLICE_PIPE_BYTES: usize = 64 * 1024;
 
 /// The most bytes that one netlink answer may take.
 pub const MAX_NETLINK_ANSWER_BYTES: usize = 16 * 1024;
+
+/// How long the kernel may take to answer a netlink message. It answers at once; a missing answer is a bug, not a slow
+/// machine.
+pub const NETLINK_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -149,6 +149,7 @@ pub fn redirect_stderr(file: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{PATIENCE, within};
     use std::io::Read;
     use std::process::Stdio;
 
@@ -158,11 +159,14 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo hello >&7"]).stdin(Stdio::null());
         inherit(&mut command, writer.into(), 7);
-        let status = command.status().unwrap();
+        let (status, text) = within(move || {
+            let status = command.status().unwrap();
+            drop(command);
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            (status, text)
+        });
         assert!(status.success());
-        drop(command);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello\n");
     }
 
@@ -173,8 +177,11 @@ mod tests {
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), watched.ended()).await;
         assert!(waiting.is_err(), "it is still running");
         watched.signal(Signal::TERM).unwrap();
-        watched.ended().await.unwrap();
-        assert!(!child.wait().unwrap().success());
+        tokio::time::timeout(PATIENCE, watched.ended())
+            .await
+            .expect("in time")
+            .unwrap();
+        assert!(!within(move || child.wait()).unwrap().success());
     }
 
     #[test]
@@ -187,7 +194,7 @@ mod tests {
         })
         .join()
         .unwrap();
-        let status = child.wait().unwrap();
+        let status = within(move || child.wait()).unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     }
 }

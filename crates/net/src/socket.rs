@@ -1,4 +1,4 @@
-//! TCP sockets as a proxy needs them: shared listening ports, no delay, keepalive, and the address that a redirected
+//! TCP sockets as a proxy needs them: shared listening ports, keepalive, and the address that a redirected
 //! connection was meant for (`SO_ORIGINAL_DST`, netfilter's `nf_nat`).
 
 use std::io;
@@ -38,6 +38,15 @@ pub fn listen(address: SocketAddr, sharing: PortSharing) -> io::Result<OwnedFd> 
     socket.listen(LISTEN_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Changes how many connections may wait to be accepted; the kernel has a limit of its own (`somaxconn`). For any
+/// kind of listening socket, whoever opened it.
+///
+/// # Errors
+/// What `listen` reports.
+pub fn set_backlog(listener: impl AsFd, connections: u32) -> io::Result<()> {
+    SockRef::from(&listener).listen(i32::try_from(connections).unwrap_or(i32::MAX))
 }
 
 /// Whether nobody listens on this address now. The answer can be outdated at once, so a caller still handles `AddrInUse`.
@@ -82,14 +91,6 @@ pub enum Family {
     V6,
 }
 
-impl Family {
-    /// The family of an address.
-    #[must_use]
-    pub fn of(address: SocketAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
 /// The address that the client dialled before a netfilter rule redirected the connection (`SO_ORIGINAL_DST`).
 ///
 /// # Errors
@@ -116,14 +117,6 @@ pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
         .local_addr()?
         .as_socket()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-}
-
-/// Sends small writes at once (`TCP_NODELAY`); proxies write whole heads and bodies, so Nagle only adds delay.
-///
-/// # Errors
-/// What `setsockopt` reports.
-pub fn set_nodelay(connection: impl AsFd) -> io::Result<()> {
-    SockRef::from(&connection).set_tcp_nodelay(true)
 }
 
 /// Keepalive probes, as `envoy.config.core.v3.TcpKeepalive`. `None` leaves the kernel's default.
@@ -180,10 +173,29 @@ mod tests {
     }
 
     #[test]
+    fn a_backlog_can_be_changed_while_a_socket_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        set_backlog(&listener, 2).unwrap();
+        // A Unix socket that does not wait is told at once that the queue is full, which is one more than was asked for.
+        let connect = || {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let address = socket2::SockAddr::unix(&path).unwrap();
+            client.connect(&address).map(|()| client)
+        };
+        let waiting: Vec<_> = (0..3).map(|_| connect().unwrap()).collect();
+        assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(waiting);
+    }
+
+    #[test]
     fn a_connection_that_nobody_redirected_has_no_original_destination() {
         let listener = std::net::TcpListener::from(listen(ANY_PORT, PortSharing::Exclusive).unwrap());
         listener.set_nonblocking(false).unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        crate::descriptors::set_receive_timeout(&listener, crate::testing::PATIENCE).unwrap();
         let (server, _) = listener.accept().unwrap();
         // With connection tracking loaded the kernel answers with the unchanged address, without it with an error.
         match original_destination(&server) {

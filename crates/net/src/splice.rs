@@ -94,6 +94,7 @@ async fn drain(pipe: &OwnedFd, to: &TcpStream, pending: usize) -> io::Result<usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::PATIENCE;
     use std::cell::Cell;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -133,7 +134,8 @@ mod tests {
             server.shutdown().await.unwrap();
             received
         };
-        let (proxied, answer, received) = tokio::join!(proxy, client_side, server_side);
+        let all = async { tokio::join!(proxy, client_side, server_side) };
+        let (proxied, answer, received) = tokio::time::timeout(PATIENCE, all).await.expect("in time");
         proxied.unwrap();
         assert_eq!(answer, "got it");
         assert!(received == sent, "the bytes differ");
@@ -148,9 +150,9 @@ mod tests {
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
         drop(client);
-        let error = copy_bidirectional(&downstream, &upstream, &|_, _| ())
-            .await
-            .unwrap_err();
+        let copied = copy_bidirectional(&downstream, &upstream, &|_, _| ());
+        let copied = tokio::time::timeout(PATIENCE, copied).await;
+        let error = copied.expect("in time").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         drop(server);
     }

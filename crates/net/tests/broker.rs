@@ -3,10 +3,14 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use net::broker::{Broker, BrokeredListener, Family, ListenerKind, Policy, Server, serve_channel};
 use net::descriptors;
 use net::socket::{self, PortSharing};
+
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Grants one Direct listener per wildcard address and refuses everything else.
 struct OneListener {
@@ -43,15 +47,18 @@ fn check_broker(namespace: Option<OwnedFd>, sidecar: impl FnOnce(Broker) + Send 
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let server = Server::bind(&path).unwrap();
         let at = path.clone();
         let sidecar = tokio::task::spawn_blocking(move || sidecar(Broker::connect(&at).unwrap()));
         tokio::select! {
             served = server.serve(OneListener { namespace, granted: None }) => panic!("the broker ended: {served:?}"),
-            done = sidecar => done.unwrap(),
+            done = tokio::time::timeout(PATIENCE, sidecar) => done,
         }
     });
+    // A sidecar that still waits for an answer must not be waited for.
+    runtime.shutdown_background();
+    done.expect("in time").unwrap();
     assert!(!path.exists(), "the socket file goes away with the server");
 }
 
@@ -73,7 +80,7 @@ fn each_worker_gets_a_listener_of_its_own_on_the_same_port() {
         let address = granted[0].local_addr;
         assert_eq!(address, granted[1].local_addr);
         let clients: Vec<TcpStream> = (0..CLIENTS)
-            .map(|_| TcpStream::connect(address).unwrap())
+            .map(|_| TcpStream::connect_timeout(&address, PATIENCE).unwrap())
             .collect();
         let accepted: Vec<usize> = granted
             .into_iter()
@@ -111,6 +118,7 @@ fn without_a_namespace_sockets_are_the_hosts() {
 #[test]
 fn sockets_come_over_the_namespace_channel_and_are_fetched_ahead() {
     let (ours, theirs) = descriptors::channel().unwrap();
+    descriptors::set_receive_timeout(&ours, PATIENCE).unwrap();
     let answered = std::thread::spawn(move || {
         let mut rounds = 0;
         while serve_channel(&ours).unwrap() {

@@ -1,20 +1,25 @@
 //! A namespace as a sidecar uses it, with real processes: this file starts itself again, inside.
 //!
 //! It runs without the test harness because user namespaces can only be entered by a process with one thread. As root
-//! it runs each case twice: as root and as an ordinary user.
+//! it runs each case twice: as root and as an ordinary user. Where the kernel refuses such namespaces the cases are
+//! skipped, which fails in CI.
 #![allow(clippy::print_stdout, reason = "this is a test harness of its own")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitCode};
+use std::time::Duration;
 
 use net::broker::serve_channel;
 use net::descriptors::{self, Message};
-use net::namespace::{Settings, enter};
+use net::namespace::{NamespaceError, Settings, enter};
 use net::socket::{self, PortSharing};
 
+/// How long anything may take before a case fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 const CHANNEL: i32 = 3;
 const NOBODY: u32 = 65534;
 const WORKLOAD: Ipv4Addr = Ipv4Addr::new(127, 66, 7, 8);
@@ -49,17 +54,64 @@ fn main() -> ExitCode {
     let root = rustix::process::geteuid().is_root();
     let program = Program::copied();
     let users: &[Option<u32>] = if root { &[None, Some(NOBODY)] } else { &[None] };
+    let mut sum = Sum::default();
     for user in users {
         for (name, case) in CASES {
-            let start = Inside::start(*user, &program);
-            case(&start);
-            println!(
-                "test {name} (user {}) ... ok",
-                user.unwrap_or(rustix::process::geteuid().as_raw())
-            );
+            let shown = user.unwrap_or(rustix::process::geteuid().as_raw());
+            let outcome = sum.add(|| Inside::start(*user, &program).map(|inside| case(&inside)));
+            println!("test {name} (user {shown}) ... {outcome}");
         }
     }
-    ExitCode::SUCCESS
+    let Sum {
+        passed,
+        failed,
+        skipped,
+    } = sum;
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// What became of the cases.
+#[derive(Default)]
+struct Sum {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+impl Sum {
+    /// Runs a case and counts it; what became of it, in words. The message of a panic has been printed by then.
+    fn add(&mut self, case: impl FnOnce() -> Result<(), Refused>) -> String {
+        match catch_unwind(AssertUnwindSafe(case)) {
+            Ok(Ok(())) => {
+                self.passed += 1;
+                "ok".to_owned()
+            }
+            Ok(Err(Refused(reason))) if std::env::var_os("CI").is_none() => {
+                self.skipped += 1;
+                format!("skipped: this machine refuses {reason}")
+            }
+            Ok(Err(Refused(reason))) => {
+                self.failed += 1;
+                format!("FAILED: this machine refuses {reason}")
+            }
+            Err(_) => {
+                self.failed += 1;
+                "FAILED".to_owned()
+            }
+        }
+    }
+}
+
+/// A step of entering that this machine does not grant to anybody: namespaces, or nf_tables.
+struct Refused(String);
+
+fn is_refused_by_machine(error: &NamespaceError) -> bool {
+    error.step.starts_with("unshare") || error.step.contains("nf_tables")
 }
 
 /// This program where every user may run it: the folder it was built in may be closed to others.
@@ -85,8 +137,9 @@ struct Inside {
 }
 
 impl Inside {
-    fn start(user: Option<u32>, program: &Program) -> Self {
+    fn start(user: Option<u32>, program: &Program) -> Result<Self, Refused> {
         let (channel, theirs) = descriptors::channel().unwrap();
+        descriptors::set_receive_timeout(&channel, PATIENCE).unwrap();
         let mut hosts = tempfile::NamedTempFile::new().unwrap();
         hosts.write_all(b"10.96.0.7 reviews\n").unwrap();
         std::fs::set_permissions(hosts.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
@@ -105,8 +158,14 @@ impl Inside {
             user,
             hosts,
         };
-        assert_eq!(inside.ask("enter").text, "entered");
-        inside
+        let answer = inside.ask("enter").text;
+        match answer.strip_prefix("refused ") {
+            Some(reason) => Err(Refused(reason.to_owned())),
+            None => {
+                assert_eq!(answer, "entered");
+                Ok(inside)
+            }
+        }
     }
 
     fn ask(&self, question: &str) -> Message {
@@ -119,6 +178,8 @@ impl Inside {
     fn listener(&self) -> TcpListener {
         let listener = TcpListener::from(self.ask("listen").descriptors.remove(0));
         listener.set_nonblocking(false).unwrap();
+        // For a listener this is how long it waits for a connection.
+        descriptors::set_receive_timeout(&listener, PATIENCE).unwrap();
         listener
     }
 }
@@ -142,6 +203,7 @@ fn check_captured(inside: &Inside, destination: &str) {
     let listener = inside.listener();
     assert_eq!(inside.ask(&format!("dial {destination}")).text, "connected");
     let (mut connection, _) = listener.accept().unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(
         socket::original_destination(&connection).unwrap().to_string(),
         destination
@@ -170,14 +232,13 @@ fn app_is_reached_on_its_workload_address(inside: &Inside) {
 }
 
 fn connect(socket: OwnedFd, address: SocketAddr) -> TcpStream {
-    let socket = socket2_blocking(socket);
-    rustix::net::connect(&socket, &address).unwrap();
-    TcpStream::from(socket)
-}
-
-fn socket2_blocking(socket: OwnedFd) -> OwnedFd {
     rustix::io::ioctl_fionbio(&socket, false).unwrap();
-    socket
+    let connection = TcpStream::from(socket);
+    // Before the connection is there this is how long it may take to make.
+    connection.set_write_timeout(Some(PATIENCE)).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    rustix::net::connect(&connection, &address).unwrap();
+    connection
 }
 
 fn hosts_file_is_private(inside: &Inside) {
@@ -218,17 +279,19 @@ fn inside(hosts: String) {
         descriptors::receive(&channel).unwrap();
         let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
         let answer = match verb {
-            "enter" => {
-                enter(&settings(&hosts)).unwrap();
-                "entered".to_owned()
-            }
+            "enter" => match enter(&settings(&hosts)) {
+                Ok(()) => "entered".to_owned(),
+                Err(error) if is_refused_by_machine(&error) => format!("refused {error}"),
+                Err(error) => panic!("{error}"),
+            },
             "listen" => {
                 let listener = socket::listen(OUTBOUND, PortSharing::Exclusive).unwrap();
                 descriptors::send(&channel, "listening", &[listener.as_fd()]).unwrap();
                 continue;
             }
             "dial" => {
-                let mut dialled = TcpStream::connect(argument).unwrap();
+                let mut dialled = TcpStream::connect_timeout(&argument.parse().unwrap(), PATIENCE).unwrap();
+                dialled.set_read_timeout(Some(PATIENCE)).unwrap();
                 dialled.write_all(b"hello").unwrap();
                 connection = Some(dialled);
                 "connected".to_owned()

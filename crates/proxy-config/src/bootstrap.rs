@@ -1,11 +1,13 @@
 //! The bootstrap (`envoy.config.bootstrap.v3.Bootstrap`): read from a file, merged with text, and checked.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use api_envoy::Message as _;
-use api_envoy::envoy::config::bootstrap::v3::{Bootstrap, bootstrap::DynamicResources};
-use api_envoy::envoy::config::cluster::v3::Cluster;
+use api_envoy::envoy::config::bootstrap::v3::{
+    Admin, Bootstrap, ClusterManager, bootstrap::DynamicResources,
+};
 use api_envoy::envoy::config::core::v3::{
     self as core, ApiConfigSource, ConfigSource, api_config_source::ApiType, grpc_service::TargetSpecifier,
     socket_address::PortSpecifier,
@@ -145,7 +147,7 @@ pub struct BootstrapConfig {
     /// Who this proxy is.
     pub local: LocalNode,
     /// Where the admin interface listens.
-    pub admin: Option<BindAddress>,
+    pub admin: Option<SocketAddr>,
     /// The aggregated discovery service, if there is one.
     pub ads: Option<AdsConfig>,
 }
@@ -188,10 +190,13 @@ impl BootstrapConfig {
             zone: node.locality.as_ref().map_or("", |l| l.zone.as_str()).into(),
         };
         proto.node = Some(node);
-        let admin = proto.admin.as_ref().and_then(|admin| admin.address.as_ref());
-        let admin = admin
-            .map(|address| bind_address(Some(address)).within("address").within("admin"))
-            .transpose()?;
+        let admin = proto
+            .admin
+            .as_ref()
+            .map(admin)
+            .transpose()
+            .within("admin")?
+            .flatten();
         let ads = match &proto.dynamic_resources {
             Some(dynamic) => ads(dynamic, &proto).within("dynamic_resources")?,
             None => None,
@@ -208,13 +213,6 @@ impl BootstrapConfig {
     #[must_use]
     pub fn node(&self) -> core::Node {
         self.proto.node.clone().unwrap_or_default()
-    }
-
-    /// The static clusters that traffic may use: all but the one of the discovery service, which only the main
-    /// thread speaks to.
-    pub fn static_clusters(&self) -> impl Iterator<Item = (usize, &Cluster)> {
-        let resources = self.proto.static_resources.as_ref();
-        resources.into_iter().flat_map(|r| r.clusters.iter().enumerate())
     }
 }
 
@@ -234,12 +232,17 @@ fn refuse(proto: &Bootstrap) -> ConfigResult<()> {
             !proto.certificate_provider_instances.is_empty(),
         ),
         ("header_prefix", !proto.header_prefix.is_empty()),
+        ("listener_manager", proto.listener_manager.is_some()),
         ("xds_delegate_extension", proto.xds_delegate_extension.is_some()),
         (
             "xds_config_tracker_extension",
             proto.xds_config_tracker_extension.is_some(),
         ),
     ])?;
+    refuse_resolver(proto)?;
+    if let Some(manager) = &proto.cluster_manager {
+        refuse_of_cluster_manager(manager).within("cluster_manager")?;
+    }
     for (i, extension) in proto.bootstrap_extensions.iter().enumerate() {
         if extension.name != "envoy.bootstrap.internal_listener" {
             let reason = format!("no bootstrap extension {}", extension.name);
@@ -247,6 +250,43 @@ fn refuse(proto: &Bootstrap) -> ConfigResult<()> {
         }
     }
     Ok(())
+}
+
+/// Where the admin interface listens, if it does.
+fn admin(proto: &Admin) -> ConfigResult<Option<SocketAddr>> {
+    refuse_unsupported(&[
+        ("allow_paths", !proto.allow_paths.is_empty()),
+        ("socket_options", !proto.socket_options.is_empty()),
+    ])?;
+    if !proto.access_log.is_empty() {
+        tracing::warn!("admin.access_log: requests of the admin interface are not logged");
+    }
+    let Some(address) = &proto.address else {
+        return Ok(None);
+    };
+    match bind_address(Some(address)).within("address")? {
+        BindAddress::Ip(address) => Ok(Some(address)),
+        BindAddress::Pipe { .. } => Err(ConfigError::unsupported("pipe").within("address")),
+    }
+}
+
+/// Names are resolved by the system's resolver; a bootstrap that names other servers is refused.
+#[allow(deprecated, reason = "deprecated fields are refused like the others")]
+fn refuse_resolver(proto: &Bootstrap) -> ConfigResult<()> {
+    refuse_unsupported(&[
+        ("use_tcp_for_dns_lookups", proto.use_tcp_for_dns_lookups),
+        ("dns_resolution_config", proto.dns_resolution_config.is_some()),
+    ])?;
+    proxy_upstream::config::refuse_resolver(proto.typed_dns_resolver_config.as_ref())
+}
+
+/// Source addresses for all clusters, routing by zone and load reports: none of it is done.
+fn refuse_of_cluster_manager(proto: &ClusterManager) -> ConfigResult<()> {
+    refuse_unsupported(&[
+        ("local_cluster_name", !proto.local_cluster_name.is_empty()),
+        ("upstream_bind_config", proto.upstream_bind_config.is_some()),
+        ("load_stats_config", proto.load_stats_config.is_some()),
+    ])
 }
 
 fn announced_node(mut node: core::Node, overrides: &NodeOverrides) -> core::Node {
@@ -404,11 +444,11 @@ static_resources:
     fn text_is_merged_over_the_file() {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         std::fs::write(file.path(), ADS).unwrap();
-        let yaml = "node: { id: other }\nadmin: { address: { pipe: { path: /tmp/a } } }\nstatic_resources: { clusters: [{ name: more }] }";
+        let yaml = "node: { id: other }\nadmin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }\nstatic_resources: { clusters: [{ name: more }] }";
         let config = compile(Some(file.path()), yaml).unwrap();
         assert_eq!((&*config.local.id, &*config.local.cluster), ("other", "app"));
         assert!(config.admin.is_some());
-        assert_eq!(config.static_clusters().count(), 2);
+        assert_eq!(config.proto.static_resources.unwrap().clusters.len(), 2);
     }
 
     #[test]
@@ -435,6 +475,26 @@ static_resources:
         assert_eq!(
             error.unwrap_err().path(),
             "dynamic_resources.cds_config.path_config_source"
+        );
+    }
+
+    #[test]
+    fn an_admin_interface_that_is_not_at_an_ip_address_or_open_in_part_is_refused() {
+        let path = |admin: &str| {
+            let yaml = format!("admin: {{ {admin} }}");
+            compile(None, &yaml).unwrap_err().path().to_owned()
+        };
+        assert_eq!(path("address: { pipe: { path: /tmp/a } }"), "admin.address.pipe");
+        assert_eq!(path("allow_paths: [{ exact: /stats }]"), "admin.allow_paths");
+        assert!(compile(None, "admin: {}").unwrap().admin.is_none());
+    }
+
+    #[test]
+    fn source_addresses_for_all_clusters_are_refused() {
+        let yaml = "cluster_manager: { upstream_bind_config: { source_address: { address: 127.0.0.1, port_value: 0 } } }";
+        assert_eq!(
+            compile(None, yaml).unwrap_err().path(),
+            "cluster_manager.upstream_bind_config"
         );
     }
 

@@ -173,12 +173,6 @@ impl<'a> CompileContext<'a> {
         Ok(slot)
     }
 
-    /// Where access logs are written.
-    #[must_use]
-    pub fn log_files(&self) -> &'a LogFiles {
-        self.log_files
-    }
-
     /// Where statistics are registered.
     #[must_use]
     pub fn stats(&self) -> &'a Registry {

@@ -66,7 +66,7 @@ pub struct ListenerConfig<H> {
     /// Counters.
     pub stats: ListenerStats,
     /// A hash of everything but the filter chains: when it stays, chains that stay keep their connections.
-    pub own_fingerprint: u64,
+    own_fingerprint: u64,
 }
 
 /// How listening sockets are made.
@@ -76,10 +76,6 @@ pub struct SocketSettings {
     pub reuse_port: bool,
     /// Length of the accept queue.
     pub backlog: u32,
-    /// `IP_FREEBIND`.
-    pub freebind: bool,
-    /// `IP_TRANSPARENT`.
-    pub transparent: bool,
     /// Keepalive probes on accepted connections.
     pub keepalive: Option<Keepalive>,
 }
@@ -182,6 +178,25 @@ impl<H> ListenerConfig<H> {
     }
 }
 
+impl<H> ListenerConfig<H> {
+    /// Whether `other` differs in its filter chains at most.
+    #[must_use]
+    pub fn is_same_but_for_chains(&self, other: &Self) -> bool {
+        self.own_fingerprint == other.own_fingerprint
+    }
+
+    /// How many filter chains `after` does not have.
+    #[must_use]
+    pub fn chains_missing_from(&self, after: &Self) -> usize {
+        let stays = |chain: &FilterChain<H>| after.all_chains().any(|c| c.fingerprint == chain.fingerprint);
+        self.all_chains().filter(|chain| !stays(chain)).count()
+    }
+
+    fn all_chains(&self) -> impl Iterator<Item = &FilterChain<H>> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+}
+
 fn fingerprint(proto: &impl Message) -> u64 {
     // Equal messages encode to equal bytes, and only this process compares the hashes.
     let mut hasher = DefaultHasher::new();
@@ -215,8 +230,6 @@ fn socket_settings(proto: &v3::Listener) -> SocketSettings {
     SocketSettings {
         reuse_port: proto.enable_reuse_port.unwrap_or(true),
         backlog: proto.tcp_backlog_size.unwrap_or(limits::DEFAULT_BACKLOG),
-        freebind: proto.freebind.unwrap_or(false),
-        transparent: proto.transparent.unwrap_or(false),
         keepalive: proto.tcp_keepalive.as_ref().map(keepalive),
     }
 }

@@ -64,6 +64,26 @@ fn use_original_dst_brings_its_listener_filter() {
 }
 
 #[test]
+fn a_change_of_filter_chains_alone_is_told_from_others() {
+    let chain =
+        |port: u16| json!({ "filter_chain_match": { "destination_port": port }, "filters": [tcp_filter()] });
+    let before = compile(&listener(json!({ "filter_chains": [chain(1), chain(2)] }))).unwrap();
+    let chains =
+        listener(json!({ "filter_chains": [chain(3), chain(1)], "default_filter_chain": { "filters": [] } }));
+    let after = compile(&chains).unwrap();
+    assert!(before.is_same_but_for_chains(&after));
+    assert_eq!(
+        (
+            before.chains_missing_from(&after),
+            after.chains_missing_from(&before)
+        ),
+        (1, 2)
+    );
+    let other = compile(&listener(json!({ "tcp_backlog_size": 5 }))).unwrap();
+    assert!(!before.is_same_but_for_chains(&other));
+}
+
+#[test]
 fn fields_that_would_change_traffic_are_refused_by_name() {
     check_refused(json!({ "enable_mptcp": true }), "enable_mptcp");
     check_refused(json!({ "filter_chain_matcher": {} }), "filter_chain_matcher");

@@ -9,7 +9,7 @@ use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::{
 use api_envoy::wkt::std_duration;
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
-use telemetry::stats::{Counter, Gauge, Scope};
+use telemetry::stats::{Counter, Scope};
 
 use crate::access_log::AccessLogConfig;
 use crate::context::CompileContext;
@@ -61,8 +61,6 @@ pub struct TcpProxyStats {
     pub downstream_cx_no_route: Counter,
     /// Bytes from clients.
     pub downstream_cx_rx_bytes_total: Counter,
-    /// Bytes held for clients' requests.
-    pub downstream_cx_rx_bytes_buffered: Gauge,
     /// Bytes to clients.
     pub downstream_cx_tx_bytes_total: Counter,
     /// Connections closed because neither side sent anything.
@@ -77,7 +75,6 @@ impl TcpProxyStats {
             downstream_cx_total: scope.counter("downstream_cx_total"),
             downstream_cx_no_route: scope.counter("downstream_cx_no_route"),
             downstream_cx_rx_bytes_total: scope.counter("downstream_cx_rx_bytes_total"),
-            downstream_cx_rx_bytes_buffered: scope.gauge("downstream_cx_rx_bytes_buffered"),
             downstream_cx_tx_bytes_total: scope.counter("downstream_cx_tx_bytes_total"),
             idle_timeout: scope.counter("idle_timeout"),
             max_downstream_connection_duration: scope.counter("max_downstream_connection_duration"),

@@ -32,11 +32,22 @@ pub enum ClusterRef<'r> {
     Header(Option<&'r str>),
 }
 
-pub(crate) fn named_by<'r>(header: &HeaderName, request: &'r RequestHead) -> ClusterRef<'r> {
-    ClusterRef::Header(
-        request
-            .headers
-            .get(header)
-            .and_then(|name| std::str::from_utf8(name).ok()),
-    )
+/// Where a route, or one cluster of a split, takes its cluster from.
+#[derive(Clone, Debug)]
+pub(crate) enum ClusterSource {
+    Named(NamedCluster),
+    /// The header that names it.
+    Header(HeaderName),
+}
+
+impl ClusterSource {
+    pub(crate) fn cluster<'r>(&'r self, request: &'r RequestHead) -> ClusterRef<'r> {
+        match self {
+            Self::Named(named) => ClusterRef::Slot(named.slot, &named.name),
+            Self::Header(header) => {
+                let name = request.headers.get(header);
+                ClusterRef::Header(name.and_then(|name| std::str::from_utf8(name).ok()))
+            }
+        }
+    }
 }

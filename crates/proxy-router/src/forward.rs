@@ -10,7 +10,7 @@ use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_http::HeaderName;
 
-use crate::cluster_ref::NamedCluster;
+use crate::cluster_ref::{ClusterSource, NamedCluster};
 use crate::filter_config::RouteContext;
 use crate::hash_policy::HashPolicies;
 use crate::limits;
@@ -55,8 +55,7 @@ pub struct UpgradeRule {
 /// Where requests go.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    Cluster(NamedCluster),
-    Header(HeaderName),
+    One(ClusterSource),
     Weighted(WeightedClusters),
 }
 
@@ -132,11 +131,15 @@ fn target(proto: &pb::RouteAction, context: &mut dyn RouteContext) -> ConfigResu
         Some(ClusterSpecifier::Cluster(name)) if name.is_empty() => {
             Err(ConfigError::at("cluster", "must not be empty"))
         }
-        Some(ClusterSpecifier::Cluster(name)) => Ok(Target::Cluster(NamedCluster::new(name, context))),
+        Some(ClusterSpecifier::Cluster(name)) => Ok(Target::One(ClusterSource::Named(NamedCluster::new(
+            name, context,
+        )))),
         Some(ClusterSpecifier::ClusterHeader(header)) if header.is_empty() => {
             Err(ConfigError::at("cluster_header", "must not be empty"))
         }
-        Some(ClusterSpecifier::ClusterHeader(header)) => Ok(Target::Header(HeaderName::new(header))),
+        Some(ClusterSpecifier::ClusterHeader(header)) => {
+            Ok(Target::One(ClusterSource::Header(HeaderName::new(header))))
+        }
         Some(ClusterSpecifier::WeightedClusters(weighted)) => WeightedClusters::compile(weighted, context)
             .within("weighted_clusters")
             .map(Target::Weighted),

@@ -59,12 +59,6 @@ impl HeaderMutations {
         })
     }
 
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.add.is_empty()
-    }
-
     /// Changes the headers of `message`. All values are computed before any header is changed, so that a value may
     /// refer to a header that is overwritten: removals first, then overwrites, then additions.
     pub fn apply(&self, message: &mut impl Message, info: &StreamInfo<'_>, process: &ProcessInfo) {

@@ -25,6 +25,7 @@ pub mod virtual_host;
 
 mod cluster_ref;
 mod domains;
+mod level;
 mod path_tree;
 mod rewrite;
 #[cfg(test)]

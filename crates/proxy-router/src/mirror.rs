@@ -18,8 +18,6 @@ pub struct MirrorPolicy {
     fraction: Option<Fraction>,
     append_shadow: bool,
     host_rewrite: Option<Box<str>>,
-    /// Whether the copy's trace is sampled; `None` leaves it as the request's.
-    pub trace_sampled: Option<bool>,
 }
 
 impl MirrorPolicy {
@@ -45,6 +43,7 @@ impl MirrorPolicy {
         if proto.cluster.is_empty() {
             return Err(ConfigError::at("cluster", "must not be empty"));
         }
+        // `trace_sampled` has nothing to act on: nobody makes spans.
         let fraction = proto
             .runtime_fraction
             .as_ref()
@@ -59,7 +58,6 @@ impl MirrorPolicy {
             host_rewrite: Some(&*proto.host_rewrite_literal)
                 .filter(|h| !h.is_empty())
                 .map(Into::into),
-            trace_sampled: proto.trace_sampled,
         })
     }
 
@@ -96,7 +94,6 @@ mod tests {
             fraction: None,
             append_shadow: true,
             host_rewrite: None,
-            trace_sampled: None,
         };
         let mut copy = RequestHead::with("GET", "http", "a.test:80", "/");
         policy.rewrite(&mut copy);

@@ -6,9 +6,9 @@ use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
 use crate::direct_response::DirectResponse;
-use crate::filter_config::{FilterConfigs, RouteContext};
+use crate::filter_config::RouteContext;
 use crate::forward::Forward;
-use crate::header_mutation::HeaderMutations;
+use crate::level::Level;
 use crate::redirect::Redirect;
 use crate::route_match::RouteMatch;
 
@@ -27,9 +27,7 @@ pub struct Route {
     pub decorator: Option<Decorator>,
     /// How many bytes of a request body may be buffered, for retries and mirrors.
     pub buffer_limit_bytes: Option<u64>,
-    pub(crate) request_headers: HeaderMutations,
-    pub(crate) response_headers: HeaderMutations,
-    pub(crate) filter_configs: FilterConfigs,
+    pub(crate) level: Level,
 }
 
 /// What a route does.
@@ -75,17 +73,7 @@ impl Route {
                 propagate: d.propagate.unwrap_or(true),
             }),
             buffer_limit_bytes: buffer_limit.or(proto.per_request_buffer_limit_bytes.map(u64::from)),
-            request_headers: HeaderMutations::compile(
-                "request_headers",
-                &proto.request_headers_to_add,
-                &proto.request_headers_to_remove,
-            )?,
-            response_headers: HeaderMutations::compile(
-                "response_headers",
-                &proto.response_headers_to_add,
-                &proto.response_headers_to_remove,
-            )?,
-            filter_configs: FilterConfigs::compile(&proto.typed_per_filter_config, context)?,
+            level: Level::compile(proto, context)?,
         })
     }
 }

@@ -64,15 +64,6 @@ impl StringMatcher {
         })
     }
 
-    /// A matcher for exactly `text`.
-    #[must_use]
-    pub fn exact(text: &str) -> Self {
-        Self {
-            pattern: Pattern::Exact(text.as_bytes().into()),
-            ignore_case: false,
-        }
-    }
-
     /// Whether `value` matches.
     #[must_use]
     pub fn matches(&self, value: &[u8]) -> bool {

@@ -9,11 +9,12 @@ use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::substitution::ProcessInfo;
 use proxy_http::{RequestHead, ResponseHead};
 
-use crate::cluster_ref::{ClusterRef, named_by};
+use crate::cluster_ref::ClusterRef;
 use crate::domains::Domains;
-use crate::filter_config::{FilterConfig, FilterConfigs, RouteContext};
+use crate::filter_config::{FilterConfig, RouteContext};
 use crate::forward::{Forward, Target};
-use crate::header_mutation::{Answer, HeaderMutations};
+use crate::header_mutation::Answer;
+use crate::level::Level;
 use crate::limits;
 use crate::mirror::MirrorPolicy;
 use crate::retry::{RetryPolicy, RetryState};
@@ -30,9 +31,7 @@ pub struct RouteTable {
     pub name: Arc<str>,
     virtual_hosts: Vec<VirtualHost>,
     domains: Domains,
-    request_headers: HeaderMutations,
-    response_headers: HeaderMutations,
-    filter_configs: FilterConfigs,
+    level: Level,
     mirrors: Vec<MirrorPolicy>,
     most_specific_mutations_win: bool,
     ignore_path_parameters: bool,
@@ -86,17 +85,7 @@ impl RouteTable {
             name: proto.name.as_str().into(),
             virtual_hosts,
             domains: Domains::compile(proto)?,
-            request_headers: HeaderMutations::compile(
-                "request_headers",
-                &proto.request_headers_to_add,
-                &proto.request_headers_to_remove,
-            )?,
-            response_headers: HeaderMutations::compile(
-                "response_headers",
-                &proto.response_headers_to_add,
-                &proto.response_headers_to_remove,
-            )?,
-            filter_configs: FilterConfigs::compile(&proto.typed_per_filter_config, context)?,
+            level: Level::compile(proto, context)?,
             mirrors: MirrorPolicy::compile_all(&proto.request_mirror_policies, context)?,
             most_specific_mutations_win: proto.most_specific_header_mutations_wins,
             ignore_path_parameters: proto.ignore_path_parameters_in_path_matching,
@@ -120,7 +109,7 @@ impl RouteTable {
         let weighted = match &route.action {
             Action::Forward(forward) => match &forward.target {
                 Target::Weighted(clusters) => clusters.choose(request, random),
-                Target::Cluster(_) | Target::Header(_) => None,
+                Target::One(_) => None,
             },
             Action::Redirect(_) | Action::DirectResponse(_) => None,
         };
@@ -177,8 +166,7 @@ impl<'t> Match<'t> {
             return Some(weighted.cluster(request));
         }
         match &self.forward()?.target {
-            Target::Cluster(named) => Some(ClusterRef::Slot(named.slot, &named.name)),
-            Target::Header(header) => Some(named_by(header, request)),
+            Target::One(source) => Some(source.cluster(request)),
             Target::Weighted(_) => None,
         }
     }
@@ -186,13 +174,8 @@ impl<'t> Match<'t> {
     /// A filter's configuration: the most specific of weighted cluster, route, virtual host and route configuration.
     #[must_use]
     pub fn filter_config(&self, filter: &str) -> Option<&'t FilterConfig> {
-        let levels = [
-            self.weighted.map(|weighted| &weighted.filter_configs),
-            Some(&self.route.filter_configs),
-            Some(&self.virtual_host.filter_configs),
-            Some(&self.table.filter_configs),
-        ];
-        levels.into_iter().flatten().find_map(|level| level.get(filter))
+        let mut levels = self.levels().into_iter().flatten();
+        levels.find_map(|level| level.filter_configs.get(filter))
     }
 
     /// The retry policy: the route's, else the virtual host's.
@@ -245,13 +228,8 @@ impl<'t> Match<'t> {
         process: &ProcessInfo,
         suppress_envoy_headers: bool,
     ) {
-        for mutations in self.levels(
-            self.weighted.map(|weighted| &weighted.request_headers),
-            &self.route.request_headers,
-            &self.virtual_host.request_headers,
-            &self.table.request_headers,
-        ) {
-            mutations.apply(request, info, process);
+        for level in self.levels_in_order() {
+            level.request_headers.apply(request, info, process);
         }
         let Some(forward) = self.forward() else { return };
         let literal = self
@@ -300,13 +278,8 @@ impl<'t> Match<'t> {
         process: &ProcessInfo,
     ) {
         let mut answer = Answer { response, request };
-        for mutations in self.levels(
-            self.weighted.map(|weighted| &weighted.response_headers),
-            &self.route.response_headers,
-            &self.virtual_host.response_headers,
-            &self.table.response_headers,
-        ) {
-            mutations.apply(&mut answer, info, process);
+        for level in self.levels_in_order() {
+            level.response_headers.apply(&mut answer, info, process);
         }
     }
 
@@ -319,24 +292,22 @@ impl<'t> Match<'t> {
         }
     }
 
-    /// The levels in the order in which they are applied: the last wins.
-    fn levels(
-        &self,
-        weighted: Option<&'t HeaderMutations>,
-        route: &'t HeaderMutations,
-        virtual_host: &'t HeaderMutations,
-        table: &'t HeaderMutations,
-    ) -> impl Iterator<Item = &'t HeaderMutations> {
-        let specific_first = [weighted, Some(route), Some(virtual_host), Some(table)];
-        let general_first = [Some(table), Some(virtual_host), Some(route), weighted];
-        let order = if self.table.most_specific_mutations_win {
-            general_first
-        } else {
-            specific_first
-        };
-        order
-            .into_iter()
-            .flatten()
-            .filter(|mutations| !mutations.is_empty())
+    /// From the most specific level to the most general.
+    fn levels(&self) -> [Option<&'t Level>; 4] {
+        [
+            self.weighted.map(|weighted| &weighted.level),
+            Some(&self.route.level),
+            Some(&self.virtual_host.level),
+            Some(&self.table.level),
+        ]
+    }
+
+    /// The levels in the order in which their headers are changed: the last wins.
+    fn levels_in_order(&self) -> impl Iterator<Item = &'t Level> {
+        let mut levels = self.levels();
+        if self.table.most_specific_mutations_win {
+            levels.reverse();
+        }
+        levels.into_iter().flatten()
     }
 }

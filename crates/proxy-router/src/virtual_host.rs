@@ -11,9 +11,9 @@ use proxy_core::{ConfigError, ConfigResult};
 use proxy_http::{HeaderId, RequestHead};
 use smallvec::SmallVec;
 
-use crate::filter_config::{FilterConfigs, RouteContext};
+use crate::filter_config::RouteContext;
 use crate::forward::hedges;
-use crate::header_mutation::HeaderMutations;
+use crate::level::Level;
 use crate::limits;
 use crate::mirror::MirrorPolicy;
 use crate::path_tree::PathTree;
@@ -35,9 +35,7 @@ pub struct VirtualHost {
     pub(crate) buffer_limit_bytes: Option<u64>,
     pub(crate) retry: Option<RetryPolicy>,
     pub(crate) mirrors: Vec<MirrorPolicy>,
-    pub(crate) request_headers: HeaderMutations,
-    pub(crate) response_headers: HeaderMutations,
-    pub(crate) filter_configs: FilterConfigs,
+    pub(crate) level: Level,
     routes: Vec<Route>,
     index: Option<Index>,
     require_tls: TlsRequirementType,
@@ -70,17 +68,7 @@ impl VirtualHost {
                 .transpose()
                 .within("retry_policy")?,
             mirrors: MirrorPolicy::compile_all(&proto.request_mirror_policies, context)?,
-            request_headers: HeaderMutations::compile(
-                "request_headers",
-                &proto.request_headers_to_add,
-                &proto.request_headers_to_remove,
-            )?,
-            response_headers: HeaderMutations::compile(
-                "response_headers",
-                &proto.response_headers_to_add,
-                &proto.response_headers_to_remove,
-            )?,
-            filter_configs: FilterConfigs::compile(&proto.typed_per_filter_config, context)?,
+            level: Level::compile(proto, context)?,
             index: (routes.len() >= limits::INDEX_FROM_ROUTES).then(|| Index::new(&routes)),
             routes,
             require_tls: TlsRequirementType::try_from(proto.require_tls)

@@ -7,10 +7,9 @@ use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_http::{HeaderName, RequestHead};
 
-use crate::cluster_ref::{ClusterRef, NamedCluster, named_by};
-use crate::filter_config::{FilterConfigs, RouteContext};
-
-use crate::header_mutation::HeaderMutations;
+use crate::cluster_ref::{ClusterRef, ClusterSource, NamedCluster};
+use crate::filter_config::RouteContext;
+use crate::level::Level;
 
 /// Clusters and their weights.
 #[derive(Clone, Debug)]
@@ -23,18 +22,10 @@ pub(crate) struct WeightedClusters {
 /// One of the clusters, with what holds for requests to it alone.
 #[derive(Clone, Debug)]
 pub struct WeightedCluster {
-    target: Target,
+    source: ClusterSource,
     weight: u32,
-    pub(crate) request_headers: HeaderMutations,
-    pub(crate) response_headers: HeaderMutations,
-    pub(crate) filter_configs: FilterConfigs,
+    pub(crate) level: Level,
     pub(crate) host_rewrite: Option<Box<[u8]>>,
-}
-
-#[derive(Clone, Debug)]
-enum Target {
-    Cluster(NamedCluster),
-    Header(HeaderName),
 }
 
 impl WeightedClusters {
@@ -95,15 +86,15 @@ impl WeightedCluster {
         proto: &pb::weighted_cluster::ClusterWeight,
         context: &mut dyn RouteContext,
     ) -> ConfigResult<Self> {
-        let target = match (proto.name.as_str(), proto.cluster_header.as_str()) {
+        let source = match (proto.name.as_str(), proto.cluster_header.as_str()) {
             ("", "") => {
                 return Err(ConfigError::at(
                     "name",
                     "either name or cluster_header must be given",
                 ));
             }
-            (name, "") => Target::Cluster(NamedCluster::new(name, context)),
-            ("", header) => Target::Header(HeaderName::new(header)),
+            (name, "") => ClusterSource::Named(NamedCluster::new(name, context)),
+            ("", header) => ClusterSource::Header(HeaderName::new(header)),
             _ => return Err(ConfigError::at("cluster_header", "goes not together with name")),
         };
         let HostRewriteSpecifier::HostRewriteLiteral(host) = proto
@@ -111,27 +102,14 @@ impl WeightedCluster {
             .clone()
             .unwrap_or(HostRewriteSpecifier::HostRewriteLiteral(String::new()));
         Ok(Self {
-            target,
+            source,
             weight: proto.weight.unwrap_or(0),
-            request_headers: HeaderMutations::compile(
-                "request_headers",
-                &proto.request_headers_to_add,
-                &proto.request_headers_to_remove,
-            )?,
-            response_headers: HeaderMutations::compile(
-                "response_headers",
-                &proto.response_headers_to_add,
-                &proto.response_headers_to_remove,
-            )?,
-            filter_configs: FilterConfigs::compile(&proto.typed_per_filter_config, context)?,
+            level: Level::compile(proto, context)?,
             host_rewrite: (!host.is_empty()).then(|| host.into_bytes().into()),
         })
     }
 
     pub(crate) fn cluster<'r>(&'r self, request: &'r RequestHead) -> ClusterRef<'r> {
-        match &self.target {
-            Target::Cluster(named) => ClusterRef::Slot(named.slot, &named.name),
-            Target::Header(header) => named_by(header, request),
-        }
+        self.source.cluster(request)
     }
 }

@@ -1,25 +1,16 @@
 //! What a real istiod sends must be accepted: the recordings of the scenarios that this proxy serves today, and what
 //! requests meet there.
 
-use std::path::PathBuf;
+mod recordings;
+
+use std::path::Path;
 
 use api_envoy::envoy::config::route::v3::RouteConfiguration;
 use api_envoy::json::Schema;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
 use proxy_http::{HeaderName, RequestHead};
 use proxy_router::{Action, ClusterRef, FilterConfig, RouteContext, RouteResult, RouteTable};
-
-const SCENARIOS: &[&str] = &[
-    "01-base",
-    "02-header-subset",
-    "03-weighted",
-    "05-rewrite-redirect-direct",
-    "15-gateway-http",
-    "15b-gateway-http-no-routes",
-    "19-service-entry",
-    "29-workload-entry",
-    "31-delegate",
-];
+use recordings::SCENARIOS;
 
 struct NoFilters;
 
@@ -33,21 +24,7 @@ impl RouteContext for NoFilters {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "what did not run must be seen")]
-fn root() -> Option<PathBuf> {
-    let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
-    let root = std::env::var_os("LATEEN_ORACLE")
-        .map_or(default, PathBuf::from)
-        .join("istiod-xds");
-    if !root.is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "{} is absent", root.display());
-        eprintln!("NOT RUN: {} is absent", root.display());
-        return None;
-    }
-    Some(root)
-}
-
-fn tables(folder: &std::path::Path) -> Vec<RouteTable> {
+fn tables(folder: &Path) -> Vec<RouteTable> {
     let text = std::fs::read_to_string(folder.join("rds.json")).unwrap();
     let resources: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let schema = Schema::get();
@@ -62,7 +39,9 @@ fn tables(folder: &std::path::Path) -> Vec<RouteTable> {
 
 #[test]
 fn every_recorded_route_configuration_is_accepted() {
-    let Some(root) = root() else { return };
+    let Some(root) = recordings::folder("every_recorded_route_configuration_is_accepted") else {
+        return;
+    };
     let mut routes = 0;
     for scenario in SCENARIOS {
         for proxy in std::fs::read_dir(root.join(scenario))
@@ -97,7 +76,7 @@ fn cluster(table: &RouteTable, authority: &str, path: &str, fields: &[(&str, &st
     }
 }
 
-fn port_80(root: &std::path::Path, scenario: &str) -> RouteTable {
+fn port_80(root: &Path, scenario: &str) -> RouteTable {
     let tables = tables(&root.join(scenario).join("productpage-v1"));
     tables
         .into_iter()
@@ -107,7 +86,10 @@ fn port_80(root: &std::path::Path, scenario: &str) -> RouteTable {
 
 #[test]
 fn names_short_and_long_reach_their_service_and_others_pass_through() {
-    let Some(root) = root() else { return };
+    let Some(root) = recordings::folder("names_short_and_long_reach_their_service_and_others_pass_through")
+    else {
+        return;
+    };
     let table = port_80(&root, "01-base");
     let echo = "outbound|80||echo.default.svc.cluster.local";
     for authority in [
@@ -127,7 +109,9 @@ fn names_short_and_long_reach_their_service_and_others_pass_through() {
 
 #[test]
 fn weights_split_traffic() {
-    let Some(root) = root() else { return };
+    let Some(root) = recordings::folder("weights_split_traffic") else {
+        return;
+    };
     let table = port_80(&root, "03-weighted");
     let weighted = table.virtual_hosts().iter().find(|host| {
         host.routes()

@@ -13,14 +13,13 @@ use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3:
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
 use proxy_config::state::{Source, StartPhase};
-use proxy_upstream::snapshot::{ClusterSnapshot, HostSnapshot};
-use proxy_upstream::{HostAddress, RequestPriority};
+use proxy_upstream::snapshot::ClusterSnapshot;
 use telemetry::stats::Registry;
 use tokio::sync::oneshot;
 
 use crate::admin::source::{
-    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, HostView,
-    Phase, Refusal, ServerState,
+    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, Phase, Refusal,
+    ServerState,
 };
 use crate::args::IpVersion;
 use crate::command::Command;
@@ -36,6 +35,9 @@ impl AdminSource for View {
         server
             .shard
             .set_gauge(server.stats.uptime, server.started.elapsed().as_secs());
+        if let Some(stats) = server.ads_stats.get() {
+            stats.flush();
+        }
         server.registry.clone()
     }
 
@@ -91,6 +93,10 @@ impl AdminSource for View {
                 snapshot.routes.extend(inline_routes(source));
             }
         }
+        for listener in self.0.draining.borrow().iter() {
+            let draining = dump(&listener.name, &listener.source, Phase::Draining, None);
+            snapshot.listeners.push(draining);
+        }
         let routes = state
             .routes()
             .iter()
@@ -135,26 +141,13 @@ impl AdminSource for View {
 
     fn drain_listeners(&self, request: DrainRequest) {
         let server = &self.0;
-        let (drain, inbound_only) = (server.drain_plan(), request.inbound_only);
-        let stop_now = !request.graceful;
-        if stop_now {
-            server.shard.inc(server.stats.listener_stopped);
-        }
         tracing::info!(?request, "draining listeners");
-        server.tell_all(|_| Command::DrainListeners {
-            drain,
-            inbound_only,
-            stop_accepting: stop_now,
-        });
+        server.drain_listeners(request.inbound_only, !request.graceful);
         if request.graceful && !request.skip_exit {
             let server = Rc::clone(server);
             tokio::task::spawn_local(async move {
-                tokio::time::sleep(drain.time).await;
-                server.tell_all(|_| Command::DrainListeners {
-                    drain,
-                    inbound_only,
-                    stop_accepting: true,
-                });
+                tokio::time::sleep(server.drain_plan().time).await;
+                server.drain_listeners(request.inbound_only, true);
             });
         }
     }
@@ -303,55 +296,9 @@ async fn clusters(server: &Server) -> Vec<ClusterView> {
     let is_static = |name: &str| state.clusters().get(name).is_some_and(|entry| entry.is_static);
     merged
         .into_values()
-        .map(|cluster| cluster_view(&cluster, !is_static(&cluster.config.name)))
+        .map(|snapshot| ClusterView {
+            added_via_api: !is_static(&snapshot.config.name),
+            snapshot,
+        })
         .collect()
-}
-
-fn cluster_view(cluster: &ClusterSnapshot, added_via_api: bool) -> ClusterView {
-    let thresholds = [RequestPriority::Default, RequestPriority::High].map(|priority| {
-        let breaker = cluster.config.circuit_breakers.of(priority);
-        [
-            breaker.connections.max(),
-            breaker.pending_requests.max(),
-            breaker.requests.max(),
-            breaker.retries.max(),
-        ]
-    });
-    ClusterView {
-        name: cluster.config.name.to_string(),
-        observability_name: cluster.config.stat_name.to_string(),
-        added_via_api,
-        thresholds,
-        hosts: cluster.hosts.iter().map(host_view).collect(),
-    }
-}
-
-fn host_view(host: &HostSnapshot) -> HostView {
-    let spec = &host.spec;
-    HostView {
-        address: match &spec.address {
-            HostAddress::Ip(address) => address.to_string(),
-            other => other.to_string(),
-        },
-        hostname: spec.hostname.to_string(),
-        cx_active: host.cx_active,
-        cx_connect_fail: host.cx_connect_fail,
-        cx_total: host.cx_total,
-        rq_active: host.rq_active,
-        rq_error: host.rq_error,
-        rq_success: host.rq_success,
-        rq_timeout: host.rq_timeout,
-        rq_total: host.rq_total,
-        // Envoy reports a host of which nothing is said as healthy.
-        eds_health_status: match spec.health_status.as_str_name() {
-            "UNKNOWN" => "HEALTHY",
-            name => name,
-        },
-        ejected: host.ejected,
-        weight: spec.weight,
-        priority: spec.priority,
-        region: spec.locality.region.clone(),
-        zone: spec.locality.zone.clone(),
-        sub_zone: spec.locality.sub_zone.clone(),
-    }
 }

@@ -66,7 +66,7 @@ pub struct Args {
     /// How often access logs are written to their files, milliseconds
     #[arg(long, default_value_t = 10_000, value_name = "MS")]
     pub file_flush_interval_msec: u64,
-    /// How much of an access log is collected before it is written, KiB
+    /// Accepted for compatibility: an access log is written when 64 KiB of it have come, or the interval is over
     #[arg(long, default_value_t = 64, value_name = "KIB")]
     pub file_flush_min_size_kb: u64,
     /// Accept unknown fields in the bootstrap
@@ -186,12 +186,12 @@ pub const LOG_COMPONENTS: &[(&str, &[&str])] = &[
 /// # Errors
 /// An unknown level, or a component that is no identifier.
 pub fn log_filter(level: &str, components: &str) -> Result<String, String> {
-    let mut directives = vec![tracing_level(level)?.to_owned()];
+    let mut directives = vec![known_level(level)?.to_owned()];
     for pair in components.split(',').filter(|pair| !pair.is_empty()) {
         let (component, level) = pair
             .split_once(':')
             .ok_or_else(|| format!("log level {pair:?}: write it as component:level"))?;
-        let level = tracing_level(level)?;
+        let level = known_level(level)?;
         let known = LOG_COMPONENTS.iter().find(|(name, _)| *name == component);
         let targets = known.map_or(&[][..], |(_, targets)| targets);
         // Envoy has components that this proxy has not; naming one is no mistake.
@@ -200,19 +200,22 @@ pub fn log_filter(level: &str, components: &str) -> Result<String, String> {
     Ok(directives.join(","))
 }
 
-fn tracing_level(level: &str) -> Result<&'static str, String> {
-    Ok(match level {
+fn known_level(level: &str) -> Result<&'static str, String> {
+    tracing_level(level).ok_or_else(|| {
+        format!("log level {level:?}: one of trace, debug, info, warning, error, critical, off")
+    })
+}
+
+/// The name of a level for `tracing`, from Envoy's name.
+pub(crate) fn tracing_level(level: &str) -> Option<&'static str> {
+    Some(match level {
         "trace" => "trace",
         "debug" => "debug",
         "info" => "info",
         "warn" | "warning" => "warn",
         "error" | "critical" => "error",
         "off" => "off",
-        _ => {
-            return Err(format!(
-                "log level {level:?}: one of trace, debug, info, warning, error, critical, off"
-            ));
-        }
+        _ => return None,
     })
 }
 

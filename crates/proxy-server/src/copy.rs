@@ -244,7 +244,9 @@ mod tests {
             server.shutdown().await.unwrap();
             received
         };
-        let (proxied, answer, received) = tokio::join!(proxy, client_side, server_side);
+        let all = async { tokio::join!(proxy, client_side, server_side) };
+        let patience = std::time::Duration::from_secs(20);
+        let (proxied, answer, received) = tokio::time::timeout(patience, all).await.expect("in time");
         proxied.unwrap();
         assert_eq!(answer, b"done");
         assert_eq!(&received[..5], early);

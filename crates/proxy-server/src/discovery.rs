@@ -1,6 +1,7 @@
 //! Discovery: one aggregated stream, its responses applied to the configuration, each accepted or refused.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use api_envoy::type_url;
 use proxy_config::bootstrap::{AdsConfig, AdsTarget};
@@ -10,7 +11,8 @@ use xds::client::{Client, Rejection, Update};
 use xds::grpc::client::{Event, Target};
 
 use crate::random::{Random, seed};
-use crate::server::{Server, Subscription, source};
+use crate::server::{Server, source};
+use crate::subscriptions::subscribe;
 
 /// Runs the stream for as long as the process lives. Without a connection the last good configuration stays in force.
 pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
@@ -34,6 +36,7 @@ pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
         AdsTarget::Tcp(host, port) => Target::Tcp(authority(host, *port)),
         AdsTarget::Unix(path) => Target::Unix(path.into()),
     };
+    server.count_discovery(&ads.cluster);
     let (commands, receiver) = xds::grpc::client::commands();
     server.set_discovery(commands);
     let random = Random::new(seed());
@@ -56,15 +59,26 @@ fn authority(host: &str, port: u16) -> String {
 
 fn on_event(server: &Rc<Server>, event: Event, client: &mut Client) {
     match event {
-        Event::Connected => {
+        Event::Connected(link) => {
             tracing::info!("discovery stream opened");
+            if let Some(stats) = server.ads_stats.get() {
+                stats.connected(link, Instant::now());
+            }
             server.shard.set_gauge(server.stats.connected_state, 1);
         }
         Event::Disconnected { reason, retry_in } => {
             tracing::warn!(%reason, retry_in_ms = retry_in.as_millis() as u64, "discovery stream closed");
+            if let Some(stats) = server.ads_stats.get() {
+                stats.disconnected(Instant::now());
+            }
             server.shard.set_gauge(server.stats.connected_state, 0);
         }
-        Event::Update(update) => on_update(server, &update, client),
+        Event::Update(update) => {
+            if let Some(stats) = server.ads_stats.get() {
+                stats.answered();
+            }
+            on_update(server, &update, client);
+        }
     }
 }
 
@@ -163,10 +177,7 @@ fn put(server: &Rc<Server>, kind: &str, resource: &xds::Resource, version: &str)
             let stats = server.stats.listeners;
             match &result {
                 Ok(()) if resource.unchanged => {}
-                Ok(()) => {
-                    server.shard.inc(server.stats.listener_create_success);
-                    server.shard.inc(if known { stats.modified } else { stats.added });
-                }
+                Ok(()) => server.shard.inc(if known { stats.modified } else { stats.added }),
                 Err(_) => server.shard.inc(server.stats.listener_create_failure),
             }
             result
@@ -190,16 +201,5 @@ fn remove(server: &Rc<Server>, kind: &str, name: &str) {
         type_url::ENDPOINT => state.remove_endpoints(name),
         type_url::ROUTE => state.remove_routes(name),
         _ => {}
-    }
-}
-
-/// Changes what a client is subscribed to.
-pub(crate) fn subscribe(client: &mut Client, changes: Vec<Subscription>) {
-    for (wanted, type_url, name) in changes {
-        if wanted {
-            client.subscribe(type_url, [&*name]);
-        } else {
-            client.unsubscribe(type_url, [&*name]);
-        }
     }
 }

@@ -107,11 +107,14 @@ mod tests {
         assert!(drain.should_close(start, u64::MAX));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_end_is_seen_by_who_waits_and_by_who_comes_later() {
         let drain = Drain::default();
         let waiting = drain.clone();
-        let ((), ()) = tokio::join!(waiting.ended(), async { drain.end() });
-        drain.ended().await;
+        let both = async {
+            tokio::join!(waiting.ended(), async { drain.end() });
+            drain.ended().await;
+        };
+        tokio::time::timeout(TIME, both).await.expect("in time");
     }
 }

@@ -11,6 +11,7 @@ mod acceptor;
 mod access_log;
 pub mod admin;
 mod admin_source;
+mod ads_stats;
 pub mod args;
 pub mod command;
 mod connection;
@@ -30,6 +31,7 @@ mod run;
 pub mod server;
 mod server_stats;
 mod sockets;
+mod subscriptions;
 mod tcp_proxy;
 pub mod worker;
 

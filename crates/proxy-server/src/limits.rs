@@ -14,6 +14,8 @@ pub const BLOCKING_THREADS: usize = 4;
 pub const TICK: Duration = Duration::from_secs(1);
 /// How long accepting rests after an error that will not go away at once, such as too many open files.
 pub const REST_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(100);
+/// Connections to the admin interface at a time; further ones wait.
+pub const MAX_ADMIN_CONNECTIONS: usize = 64;
 /// How much a listener filter reads at once, bytes.
 pub const INSPECTOR_READ_BYTES: usize = 4 * 1024;
 /// The buffer that all TCP connections of a worker share, bytes.

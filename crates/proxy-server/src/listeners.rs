@@ -94,7 +94,7 @@ impl Chain {
 impl ActiveListener {
     /// Takes over the chains of `before` that are the same, so that their connections are not drained.
     fn new(config: Arc<Listener>, before: Option<&Self>, worker: &Worker) -> Self {
-        let same_listener = before.filter(|b| b.config.own_fingerprint == config.own_fingerprint);
+        let same_listener = before.filter(|b| b.config.is_same_but_for_chains(&config));
         let kept = |chain: &FilterChain<Arc<HttpConfig>>| {
             let before = same_listener?;
             before

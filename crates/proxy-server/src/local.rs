@@ -76,15 +76,10 @@ impl Local {
         self.inner.clusters.borrow().get(slot).cloned()
     }
 
-    /// The cluster called `name`. Slow: for `cluster_header` routes and the admin interface.
+    /// The cluster called `name`, for `cluster_header` routes.
     #[must_use]
     pub fn cluster_by_name(&self, name: &str) -> Option<Rc<Cluster>> {
-        self.inner
-            .clusters
-            .borrow()
-            .iter()
-            .find(|c| &*c.config().name == name)
-            .cloned()
+        self.inner.clusters.borrow().get_by_name(name).cloned()
     }
 
     /// What makes the sockets of clusters that are bound to a source address, if that is not this process.

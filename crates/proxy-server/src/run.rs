@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use api_envoy::envoy::config::bootstrap::v3::Bootstrap;
 use net::broker::Broker;
-use proxy_config::address::BindAddress;
 use proxy_config::bootstrap::{self, BootstrapConfig};
 use proxy_observe::LogFiles;
 use proxy_upstream::Dialer;
@@ -141,21 +140,15 @@ async fn serve(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>)
 async fn serve_until_stopped(server: &Rc<Server>) -> Result<(), String> {
     server.load_static().map_err(static_error)?;
     let (admin_failed, mut admin_failure) = mpsc::channel(1);
-    match &server.bootstrap.admin {
-        Some(BindAddress::Ip(address)) => {
-            let (address, view) = (*address, Rc::new(View(Rc::clone(server))));
-            tokio::task::spawn_local(async move {
-                if let Err(error) = admin::serve(address, view).await {
-                    let _ = admin_failed
-                        .send(format!("cannot bind the admin address {address}: {error}"))
-                        .await;
-                }
-            });
-        }
-        Some(BindAddress::Pipe { .. }) => {
-            return Err("admin.address.pipe: not supported by this proxy".to_owned());
-        }
-        None => {}
+    if let Some(address) = server.bootstrap.admin {
+        let view = Rc::new(View(Rc::clone(server)));
+        tokio::task::spawn_local(async move {
+            if let Err(error) = admin::serve(address, view).await {
+                let _ = admin_failed
+                    .send(format!("cannot bind the admin address {address}: {error}"))
+                    .await;
+            }
+        });
     }
     server.start();
     if let Some(ads) = &server.bootstrap.ads {

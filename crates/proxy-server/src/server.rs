@@ -3,16 +3,16 @@
 //! Everything here runs on one thread: discovery, DNS, timers, the admin interface. What must happen because of a
 //! change is decided by [`ConfigState`]; this module carries it out.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api_envoy::Any;
 use proxy_config::bootstrap::BootstrapConfig;
-use proxy_config::state::{Action, ConfigState, Source, StartPhase};
-use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
+use proxy_config::state::{Action, ConfigState, ListenerVersion, Source, StartPhase};
+use proxy_core::{ClusterSlot, ConfigError, ConfigResult, TrafficDirection};
 use proxy_observe::LogFiles;
 use proxy_upstream::config::Discovery;
 use proxy_upstream::{Assignment, ClusterConfig, ClusterUpdate, dns};
@@ -20,6 +20,7 @@ use telemetry::stats::{Registry, Shard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use crate::ads_stats::AdsStats;
 use crate::args::{Args, DrainStrategy};
 use crate::command::{Command, DrainPlan, Listener, PutListener};
 use crate::http::HttpConfig;
@@ -27,9 +28,7 @@ use crate::limits;
 use crate::random::{Random, seed};
 use crate::server_stats::ServerStats;
 use crate::sockets::Sockets;
-
-/// A change of subscription: wanted or not, type, name.
-pub(crate) type Subscription = (bool, &'static str, Arc<str>);
+use crate::subscriptions::{Subscription, subscribe};
 
 /// The main thread's state. Cheap to share within it.
 #[derive(Debug)]
@@ -48,10 +47,23 @@ pub struct Server {
     pub(crate) live: Cell<bool>,
     pub(crate) health_check_failed: Cell<bool>,
     pub(crate) exit: Notify,
+    /// Counts for the discovery service's cluster, when there is one.
+    pub(crate) ads_stats: OnceCell<AdsStats>,
+    /// Versions of listeners that were replaced or removed, while their connections drain.
+    pub(crate) draining: RefCell<Vec<Rc<DrainingListener>>>,
+    /// Listeners that were told to take no more connections.
+    stopped: RefCell<HashSet<Arc<str>>>,
     resolvers: RefCell<HashMap<ClusterSlot, AbortHandle>>,
     subscriptions: RefCell<Vec<Subscription>>,
     discovery: RefCell<Option<mpsc::Sender<xds::grpc::client::Command>>>,
     random: Random,
+}
+
+/// A version of a listener whose connections drain.
+#[derive(Debug)]
+pub(crate) struct DrainingListener {
+    pub(crate) name: Arc<str>,
+    pub(crate) source: Source,
 }
 
 /// What a server is made of.
@@ -86,6 +98,9 @@ impl Server {
             live: Cell::new(false),
             health_check_failed: Cell::new(false),
             exit: Notify::new(),
+            ads_stats: OnceCell::new(),
+            draining: RefCell::default(),
+            stopped: RefCell::default(),
             resolvers: RefCell::default(),
             subscriptions: RefCell::default(),
             discovery: RefCell::default(),
@@ -109,7 +124,6 @@ impl Server {
             let source = source(api_envoy::any::pack(listener), "");
             let added = self.put_listener(source, true);
             added.map_err(|e| e.index(i).within("listeners").within("static_resources"))?;
-            self.shard.inc(self.stats.listener_create_success);
             self.shard.inc(self.stats.listeners.added);
         }
         Ok(())
@@ -197,9 +211,18 @@ impl Server {
                     table: table.clone(),
                 });
             }
-            Action::ApplyListener { config } => self.apply_listener(&config),
-            Action::RemoveListener { name } => {
+            Action::ApplyListener { config, before } => {
+                self.apply_listener(&config);
+                if let Some(before) = before {
+                    self.tell_of_draining(&before, Some(&config));
+                }
+            }
+            Action::RemoveListener { name, before } => {
                 self.sockets.borrow_mut().forget(&name);
+                self.stopped.borrow_mut().remove(&name);
+                if let Some(before) = before {
+                    self.tell_of_draining(&before, None);
+                }
                 let drain = self.drain_plan();
                 self.tell_all(|_| Command::RemoveListener {
                     name: Arc::clone(&name),
@@ -240,6 +263,63 @@ impl Server {
             };
             Command::PutListener(Box::new(put))
         });
+        // Counted for each worker that has it, as in Envoy.
+        let created = self.workers.len() as u64;
+        self.shard.add(self.stats.listener_create_success, created);
+    }
+
+    /// Tells of a version that was in force, for as long as its connections drain: the whole listener, or the filter
+    /// chains that are gone when nothing else has changed.
+    fn tell_of_draining(
+        self: &Rc<Self>,
+        before: &ListenerVersion<Arc<HttpConfig>>,
+        after: Option<&Arc<Listener>>,
+    ) {
+        let this = Rc::clone(self);
+        let in_place = after.filter(|after| before.config.is_same_but_for_chains(after));
+        let over: Box<dyn FnOnce()> = if let Some(after) = in_place {
+            self.shard.inc(self.stats.listener_in_place_updated);
+            let gone = i64::try_from(before.config.chains_missing_from(after)).unwrap_or(i64::MAX);
+            self.shard.move_gauge(self.stats.filter_chains_draining, gone);
+            Box::new(move || this.shard.move_gauge(this.stats.filter_chains_draining, -gone))
+        } else {
+            let listener = Rc::new(DrainingListener {
+                name: Arc::clone(&before.config.name),
+                source: before.source.clone(),
+            });
+            self.draining.borrow_mut().push(Rc::clone(&listener));
+            self.shard.move_gauge(self.stats.listeners_draining, 1);
+            Box::new(move || {
+                this.draining.borrow_mut().retain(|d| !Rc::ptr_eq(d, &listener));
+                this.shard.move_gauge(this.stats.listeners_draining, -1);
+            })
+        };
+        let time = self.drain_plan().time;
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(time).await;
+            over();
+        });
+    }
+
+    /// Drains listeners because somebody asked for it; with `stop_accepting` they take no more connections.
+    pub(crate) fn drain_listeners(&self, inbound_only: bool, stop_accepting: bool) {
+        let drain = self.drain_plan();
+        self.tell_all(|_| Command::DrainListeners {
+            drain,
+            inbound_only,
+            stop_accepting,
+        });
+        if !stop_accepting {
+            return;
+        }
+        let (state, mut stopped) = (self.state.borrow(), self.stopped.borrow_mut());
+        for (name, entry) in state.listeners() {
+            let stops = |direction| !inbound_only || direction == TrafficDirection::Inbound;
+            let stops = entry.active.as_ref().is_some_and(|v| stops(v.config.direction));
+            if stops && stopped.insert(Arc::clone(name)) {
+                self.shard.inc(self.stats.listener_stopped);
+            }
+        }
     }
 
     /// The start is complete once every worker has carried out what it was told before.
@@ -326,6 +406,17 @@ impl Server {
         }
     }
 
+    /// Counts the discovery service's connection in its cluster from now on.
+    pub(crate) fn count_discovery(&self, cluster: &str) {
+        let state = self.state.borrow();
+        let entry = state.clusters().get(cluster);
+        let newest = entry.and_then(|entry| entry.warming.as_ref().or(entry.active.as_ref()));
+        if let Some(version) = newest {
+            self.ads_stats
+                .get_or_init(|| AdsStats::new(self.shard.clone(), Arc::clone(&version.config)));
+        }
+    }
+
     /// Where subscriptions go from now on.
     pub(crate) fn set_discovery(&self, commands: mpsc::Sender<xds::grpc::client::Command>) {
         self.discovery.replace(Some(commands));
@@ -347,7 +438,7 @@ impl Server {
             return;
         }
         let kept = changes.clone();
-        let command = move |client: &mut xds::client::Client| crate::discovery::subscribe(client, changes);
+        let command = move |client: &mut xds::client::Client| subscribe(client, changes);
         if discovery.try_send(Box::new(command)).is_err() {
             // The stream's task is busy; the next change takes these along.
             self.subscriptions.borrow_mut().splice(0..0, kept);

@@ -86,10 +86,11 @@ impl Sockets {
             let opened = open(address, config, &mut pending, self.broker.as_deref());
             opened.map_err(|e| ConfigError::at("address", format!("cannot bind '{address}': {e}")))?;
         }
-        self.listeners
-            .entry(Arc::clone(&config.name))
-            .or_default()
-            .pending = Some(pending);
+        for socket in pending.sockets.iter().flatten() {
+            let set = net::socket::set_backlog(&socket.fd, config.socket.backlog);
+            set.map_err(|e| ConfigError::at("tcp_backlog_size", e.to_string()))?;
+        }
+        bound.pending = Some(pending);
         Ok(())
     }
 

@@ -4,7 +4,10 @@
 //! control plane does not; and what cannot do without TLS, which this proxy does not serve yet: clusters with a TLS
 //! transport socket for all hosts, and listeners of which every chain needs TLS.
 
-use std::path::{Path, PathBuf};
+#[path = "../../proxy-router/tests/recordings/mod.rs"]
+mod recordings;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,20 +17,9 @@ use proxy_config::state::{ConfigState, Source};
 use proxy_core::ConfigResult;
 use proxy_observe::LogFiles;
 use proxy_server::http::HttpConfig;
+use recordings::SCENARIOS;
 use serde_json::Value;
 use telemetry::stats::Registry;
-
-const SCENARIOS: &[&str] = &[
-    "01-base",
-    "02-header-subset",
-    "03-weighted",
-    "05-rewrite-redirect-direct",
-    "15-gateway-http",
-    "15b-gateway-http-no-routes",
-    "19-service-entry",
-    "29-workload-entry",
-    "31-delegate",
-];
 
 /// Filters that only Istio's build of Envoy has.
 const ISTIO_FILTERS: &[&str] = &[
@@ -66,21 +58,6 @@ fn strip(value: &mut Value) {
         }
         _ => {}
     }
-}
-
-fn oracle(test: &str) -> Option<PathBuf> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
-    let dir = std::env::var_os("LATEEN_ORACLE")
-        .map_or_else(beside, PathBuf::from)
-        .join("istiod-xds");
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    let message = format!("NOT RUN {test}: {} is absent", dir.display());
-    assert!(std::env::var_os("CI").is_none(), "{message}");
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "{message}");
-    None
 }
 
 fn resources(schema: &Schema, file: &Path) -> Vec<(String, Source)> {
@@ -127,7 +104,7 @@ fn without_tls(result: ConfigResult<()>) -> ConfigResult<()> {
 
 #[test]
 fn what_a_real_istiod_sends_is_accepted() {
-    let Some(dir) = oracle("what_a_real_istiod_sends_is_accepted") else {
+    let Some(dir) = recordings::folder("what_a_real_istiod_sends_is_accepted") else {
         return;
     };
     let schema = Schema::get();

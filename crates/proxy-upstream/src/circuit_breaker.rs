@@ -72,12 +72,6 @@ impl Resource {
     pub const fn max(&self) -> u32 {
         self.max
     }
-
-    /// Whether the next [`try_acquire`](Self::try_acquire) would be refused.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.counted && self.current() >= self.max
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -246,7 +240,7 @@ mod tests {
         });
         let requests = &all.of(RequestPriority::Default).requests;
         assert!(requests.try_acquire() && requests.try_acquire());
-        assert!(requests.is_open() && !requests.try_acquire());
+        assert!(!requests.try_acquire());
         requests.release();
         assert!(requests.try_acquire());
     }

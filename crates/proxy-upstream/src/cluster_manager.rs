@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::{HashMap, HashMapExt as _};
 use proxy_core::ClusterSlot;
 use telemetry::stats::Shard;
 
@@ -42,6 +43,8 @@ pub enum ClusterUpdate {
 /// The clusters of one worker. Not `Send`: each worker has its own.
 pub struct ClusterManager {
     clusters: Vec<Option<Rc<Cluster>>>,
+    /// A name keeps its slot, so that of a cluster that is gone leads to an empty place.
+    by_name: HashMap<Arc<str>, ClusterSlot>,
     shard: Shard,
     seed: u64,
     dialer: Option<Rc<dyn Dialer>>,
@@ -63,6 +66,7 @@ impl ClusterManager {
     pub fn new(shard: Shard, seed: u64, dialer: Option<Rc<dyn Dialer>>) -> Self {
         Self {
             clusters: Vec::new(),
+            by_name: HashMap::new(),
             shard,
             seed,
             dialer,
@@ -80,6 +84,12 @@ impl ClusterManager {
     #[inline]
     pub fn get(&self, slot: ClusterSlot) -> Option<&Rc<Cluster>> {
         self.clusters.get(slot.index())?.as_ref()
+    }
+
+    /// The cluster called `name`, for those whose name only a request tells.
+    #[must_use]
+    pub fn get_by_name(&self, name: &str) -> Option<&Rc<Cluster>> {
+        self.get(*self.by_name.get(name)?)
     }
 
     /// All clusters.
@@ -102,6 +112,7 @@ impl ClusterManager {
                 endpoints,
             } => {
                 self.seed = self.seed.wrapping_add(1);
+                self.by_name.insert(Arc::clone(&config.name), slot);
                 let cluster = Cluster::new(
                     config,
                     endpoints,

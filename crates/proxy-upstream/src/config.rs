@@ -17,7 +17,7 @@ use proxy_core::{ConfigError, ConfigResult};
 use telemetry::stats::Registry;
 
 pub use crate::transport::{Transport, TransportSelection};
-pub use discovery::{Discovery, DnsConfig, LookupFamily, OriginalDstConfig};
+pub use discovery::{Discovery, DnsConfig, LookupFamily, OriginalDstConfig, refuse_resolver};
 pub use http::{HttpOptions, HttpProtocol};
 
 use crate::circuit_breaker::CircuitBreakers;

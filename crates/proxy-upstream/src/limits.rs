@@ -43,6 +43,17 @@ pub const DEFAULT_CHOICE_COUNT: u32 = 2;
 /// The most `LeastRequestLbConfig.choice_count` that is accepted.
 pub const MAX_CHOICE_COUNT: u32 = 32;
 
+/// `OutlierDetection.consecutive_5xx` and its like when they are absent.
+pub const DEFAULT_CONSECUTIVE_FAILURES: u32 = 5;
+/// `OutlierDetection.interval` when it is absent.
+pub const DEFAULT_OUTLIER_INTERVAL: Duration = Duration::from_secs(10);
+/// `OutlierDetection.base_ejection_time` when it is absent.
+pub const DEFAULT_BASE_EJECTION_TIME: Duration = Duration::from_secs(30);
+/// `OutlierDetection.max_ejection_time` when it is absent.
+pub const DEFAULT_MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
+/// `OutlierDetection.max_ejection_percent` when it is absent.
+pub const DEFAULT_MAX_EJECTION_PERCENT: u32 = 10;
+
 /// Idle connections that one host's pool keeps; a connection given back beyond it is closed.
 pub const MAX_IDLE_CONNECTIONS_PER_HOST: usize = 1024;
 /// Hosts that one `ORIGINAL_DST` cluster keeps per worker; beyond it the least recently used one is dropped.

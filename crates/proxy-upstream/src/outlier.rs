@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use proxy_core::ConfigResult;
 use proxy_core::error::refuse_unsupported;
 
+use crate::limits;
+
 /// When a host is ejected, and for how long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierConfig {
@@ -67,12 +69,11 @@ impl OutlierConfig {
             ),
         ])?;
         let rule = |threshold: Option<u32>, enforcing: Option<u32>, by_default| Rule {
-            threshold: threshold.unwrap_or(5),
+            threshold: threshold.unwrap_or(limits::DEFAULT_CONSECUTIVE_FAILURES),
             enforcing_percent: enforcing.unwrap_or(by_default),
         };
-        let duration =
-            |d: &Option<_>, seconds| d.as_ref().map_or(Duration::from_secs(seconds), wkt::std_duration);
-        let base_ejection_time = duration(&proto.base_ejection_time, 30);
+        let duration = |d: &Option<_>, default| d.as_ref().map_or(default, wkt::std_duration);
+        let base_ejection_time = duration(&proto.base_ejection_time, limits::DEFAULT_BASE_EJECTION_TIME);
         Ok(Self {
             consecutive_5xx: rule(proto.consecutive_5xx, proto.enforcing_consecutive_5xx, 100),
             consecutive_gateway_failure: rule(
@@ -86,10 +87,15 @@ impl OutlierConfig {
                 100,
             ),
             split_local_origin: split,
-            interval: duration(&proto.interval, 10),
+            interval: duration(&proto.interval, limits::DEFAULT_OUTLIER_INTERVAL),
             base_ejection_time,
-            max_ejection_time: duration(&proto.max_ejection_time, 300).max(base_ejection_time),
-            max_ejection_percent: f64::from(proto.max_ejection_percent.unwrap_or(10)),
+            max_ejection_time: duration(&proto.max_ejection_time, limits::DEFAULT_MAX_EJECTION_TIME)
+                .max(base_ejection_time),
+            max_ejection_percent: f64::from(
+                proto
+                    .max_ejection_percent
+                    .unwrap_or(limits::DEFAULT_MAX_EJECTION_PERCENT),
+            ),
             always_eject_one_host: proto.always_eject_one_host.unwrap_or_default(),
         })
     }

@@ -14,6 +14,13 @@ use proxy_upstream::{
 use support::{World, random};
 use tokio::net::{TcpListener, UnixListener};
 
+/// Fails a test that would wait for ever.
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("in time")
+}
+
 async fn dial(
     world: &World,
     context: &PickContext<'_>,
@@ -44,7 +51,7 @@ async fn an_original_destination_is_its_own_host_and_the_source_address_is_bound
     let Stream::Tcp(stream) = dial(&world, &to(destination), None).await.unwrap() else {
         panic!()
     };
-    let (_, peer) = listener.accept().await.unwrap();
+    let (_, peer) = within(listener.accept()).await.unwrap();
     assert_eq!(peer.ip().to_string(), "127.0.0.6");
     assert!(stream.nodelay().unwrap());
     let hosts = world.cluster().hosts();
@@ -71,7 +78,8 @@ async fn bound_clusters_dial_through_the_dialer() {
         .await
         .unwrap();
     assert_eq!(dialer.0.get(), 1);
-    assert_eq!(listener.accept().await.unwrap().1.ip().to_string(), "127.0.0.6");
+    let (_, peer) = within(listener.accept()).await.unwrap();
+    assert_eq!(peer.ip().to_string(), "127.0.0.6");
     let unbound = "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED";
     dial(&World::ready(unbound), &to(destination), Some(&dialer))
         .await
@@ -92,7 +100,7 @@ async fn a_pipe_is_connected_to() {
         dial(&world, &PickContext::default(), None).await,
         Ok(Stream::Unix(_))
     ));
-    listener.accept().await.unwrap();
+    within(listener.accept()).await.unwrap();
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -1,26 +1,19 @@
 //! What a real istiod sends must be accepted: the recordings of the scenarios that this proxy serves today.
 
+#[path = "../../proxy-router/tests/recordings/mod.rs"]
+mod recordings;
+
 use std::path::PathBuf;
 
 use api_envoy::envoy::config::cluster::v3::Cluster;
 use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use api_envoy::json::Schema;
 use proxy_upstream::{Assignment, ClusterConfig};
+use recordings::SCENARIOS;
 use telemetry::stats::Registry;
 
-const SCENARIOS: &[&str] = &[
-    "01-base",
-    "02-header-subset",
-    "03-weighted",
-    "05-rewrite-redirect-direct",
-    "11-pool-outlier",
-    "13-locality",
-    "15-gateway-http",
-    "15b-gateway-http-no-routes",
-    "19-service-entry",
-    "29-workload-entry",
-    "31-delegate",
-];
+/// Scenarios of which only clusters and endpoints are served today.
+const MORE_SCENARIOS: &[&str] = &["11-pool-outlier", "13-locality"];
 
 /// Clusters whose every host is reached by TLS alone; they are refused until there is TLS.
 const TLS_ONLY: &[&str] = &[
@@ -29,19 +22,11 @@ const TLS_ONLY: &[&str] = &[
 ];
 
 /// The recordings called `file`, or `None` where there are none.
-#[allow(clippy::print_stderr, reason = "what did not run must be seen")]
-fn recordings(file: &str) -> Option<Vec<(PathBuf, Vec<serde_json::Value>)>> {
-    let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
-    let root = std::env::var_os("LATEEN_ORACLE")
-        .map_or(default, PathBuf::from)
-        .join("istiod-xds");
-    if !root.is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "{} is absent", root.display());
-        eprintln!("NOT RUN: {} is absent", root.display());
-        return None;
-    }
+fn recorded(test: &str, file: &str) -> Option<Vec<(PathBuf, Vec<serde_json::Value>)>> {
+    let root = recordings::folder(test)?;
     let proxies = SCENARIOS
         .iter()
+        .chain(MORE_SCENARIOS)
         .flat_map(|s| std::fs::read_dir(root.join(s)).expect("scenario folder"));
     let files = proxies
         .map(|entry| entry.unwrap().path().join(file))
@@ -60,7 +45,7 @@ fn without_type(mut resource: serde_json::Value) -> serde_json::Value {
 
 #[test]
 fn every_recorded_cluster_is_accepted() {
-    let Some(recordings) = recordings("cds.json") else {
+    let Some(recordings) = recorded("every_recorded_cluster_is_accepted", "cds.json") else {
         return;
     };
     let (schema, registry) = (Schema::get(), Registry::new());
@@ -82,7 +67,7 @@ fn every_recorded_cluster_is_accepted() {
 
 #[test]
 fn every_recorded_endpoint_set_is_accepted() {
-    let Some(recordings) = recordings("eds.json") else {
+    let Some(recordings) = recorded("every_recorded_endpoint_set_is_accepted", "eds.json") else {
         return;
     };
     let schema = Schema::get();

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use proxy_upstream::{Acquired, ConnectionPermit, Overflow, RequestPriority, acquire};
 use support::{SLOT, World, port};
 
+/// How long anything may take, in paused time, before a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 const TWO: &str = "[{ hosts: [{ port: 1 }, { port: 2 }] }]";
 
 /// A connection as the connection manager keeps it: something, and the permit.
@@ -110,11 +113,13 @@ fn a_connection_of_a_host_that_left_is_closed_when_its_request_ends() {
 #[test]
 fn a_removed_cluster_closes_its_pools() {
     let mut world = World::new("type: EDS", TWO);
+    assert!(world.clusters.get_by_name("app").is_some());
     give_back(open(&world, 1, 0), Instant::now());
     world
         .clusters
         .apply(proxy_upstream::ClusterUpdate::Remove { slot: SLOT });
     assert!(world.clusters.get(SLOT).is_none());
+    assert!(world.clusters.get_by_name("app").is_none());
 }
 
 #[test]
@@ -212,7 +217,8 @@ async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
         assert_eq!(wait().await.unwrap_err(), Overflow, "only one may wait");
         give_back(busy, now);
     };
-    let (got, ()) = tokio::join!(waiting, rest);
+    let both = async { tokio::join!(waiting, rest) };
+    let (got, ()) = tokio::time::timeout(PATIENCE, both).await.expect("in time");
     let Ok(Acquired::Ready(connection)) = got else {
         panic!("{got:?}")
     };
@@ -223,7 +229,8 @@ async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
         tokio::task::yield_now().await;
         drop(connection);
     };
-    let (got, ()) = tokio::join!(wait(), closing);
+    let both = async { tokio::join!(wait(), closing) };
+    let (got, ()) = tokio::time::timeout(PATIENCE, both).await.expect("in time");
     assert!(
         matches!(got, Ok(Acquired::Connect(_))),
         "a closed connection makes room for a new one: {got:?}"

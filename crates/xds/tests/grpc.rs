@@ -88,7 +88,7 @@ fn client(variant: Variant) -> Client {
 fn accepting(events: mpsc::Sender<String>) -> impl FnMut(Event, &mut Client) {
     move |event, client| {
         let line = match event {
-            Event::Connected => "connected".to_owned(),
+            Event::Connected(_) => "connected".to_owned(),
             Event::Disconnected { .. } => "disconnected".to_owned(),
             Event::Update(update) => {
                 client.accept(&update);

@@ -31,7 +31,6 @@ const KNOWN: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("proxy-server", &["discovery", "server"]),
 ];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;

@@ -103,7 +103,23 @@ impl Proxy {
     pub(crate) fn stop(mut self) -> std::process::ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.wait().unwrap()
+        wait(&mut self.child)
+    }
+}
+
+/// Waits for the end of a process; one that does not end in time is killed.
+pub(crate) fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the process did not end");
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -131,6 +147,14 @@ pub(crate) fn get(address: SocketAddr, method: &str, host: &str, path: &str) -> 
     Client::connect(address)?.request(method, host, path)
 }
 
+/// A connection that waits for nothing for ever.
+pub(crate) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
 /// A keep-alive HTTP/1.1 connection.
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
@@ -138,10 +162,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Option<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Some(Self {
-            stream: BufReader::new(stream),
+            stream: BufReader::new(connect(address).ok()?),
         })
     }
 

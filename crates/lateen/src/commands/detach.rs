@@ -44,7 +44,12 @@ pub(super) fn run(home: &Home, command: &str, format: OutputFormat) -> anyhow::R
 }
 
 fn start(log: &std::path::Path) -> anyhow::Result<Child> {
-    let output = std::fs::File::create(log).with_context(|| format!("write {}", log.display()))?;
+    let context = || format!("write {}", log.display());
+    // Emptied, then appended to: what writes by way of /dev/stdout has a position of its own and must not write over
+    // what others wrote.
+    std::fs::File::create(log).with_context(context)?;
+    let output = std::fs::File::options().append(true).open(log);
+    let output = output.with_context(context)?;
     let arguments = std::env::args_os()
         .skip(1)
         .filter(|argument| argument != "--detach" && argument != "-d");

@@ -8,11 +8,10 @@ pub mod route;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::limits::MAX_NETLINK_ANSWER_BYTES;
+use crate::limits::{MAX_NETLINK_ANSWER_BYTES, NETLINK_ANSWER_TIMEOUT};
 
 const HEADER_BYTES: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -22,9 +21,6 @@ const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 const NLA_F_NESTED: u16 = 0x8000;
-
-/// The kernel answers at once; a missing answer is a bug, not a slow machine.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message under construction.
 #[derive(Debug)]
@@ -145,7 +141,7 @@ fn open(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
         protocol,
     )?;
     let timeout = rustix::net::sockopt::Timeout::Recv;
-    rustix::net::sockopt::set_socket_timeout(&socket, timeout, Some(ANSWER_TIMEOUT))?;
+    rustix::net::sockopt::set_socket_timeout(&socket, timeout, Some(NETLINK_ANSWER_TIMEOUT))?;
     Ok(socket)
 }
 

@@ -86,28 +86,27 @@ impl<H> ConfigState<H> {
             active: None,
             warming: None,
         });
-        entry.warming = Some(ClusterVersion {
+        let dropped = entry.warming.replace(ClusterVersion {
             source,
             config: Arc::clone(&config),
             endpoints: None,
         });
-        if let Some(endpoints) = config.initial_endpoints() {
-            self.activate(&name, endpoints);
-            return Ok(());
-        }
-        match &config.discovery {
-            Discovery::Eds { service_name } => self.await_endpoints(&name, service_name, timeout),
-            _ => self.push(Action::Resolve {
+        match (config.initial_endpoints(), &config.discovery) {
+            (Some(endpoints), _) => self.activate(&name, endpoints),
+            (None, Discovery::Eds { service_name }) => self.await_endpoints(&name, service_name, timeout),
+            (None, _) => self.push(Action::Resolve {
                 slot,
                 config: Arc::clone(&config),
             }),
         }
+        self.let_go_of_endpoints(&name, dropped);
         Ok(())
     }
 
     fn await_endpoints(&mut self, cluster: &Arc<str>, service: &str, timeout: Duration) {
         let service: Arc<str> = service.into();
-        if let Some(entry) = self.endpoints.get(&service) {
+        if let Some(entry) = self.endpoints.get_mut(&service) {
+            entry.add_cluster(cluster);
             if let Some(known) = entry.proto.clone() {
                 match self.compile_endpoints(cluster, &known) {
                     Ok(endpoints) => return self.activate(cluster, endpoints),
@@ -119,8 +118,9 @@ impl<H> ConfigState<H> {
                 type_url: type_url::ENDPOINT,
                 name: Arc::clone(&service),
             });
-            self.endpoints
-                .insert(Arc::clone(&service), super::EndpointsEntry::default());
+            let mut entry = super::EndpointsEntry::default();
+            entry.add_cluster(cluster);
+            self.endpoints.insert(Arc::clone(&service), entry);
         }
         self.wait(Waiting::Endpoints(service), timeout);
     }
@@ -150,12 +150,13 @@ impl<H> ConfigState<H> {
         if let Some(mut version) = entry.warming.take() {
             version.endpoints = Some(Arc::clone(&endpoints));
             let config = Arc::clone(&version.config);
-            entry.active = Some(version);
+            let before = entry.active.replace(version);
             self.push(Action::ApplyCluster {
                 slot,
                 config,
                 endpoints,
             });
+            self.let_go_of_endpoints(name, before);
         } else if let Some(active) = &mut entry.active {
             active.endpoints = Some(Arc::clone(&endpoints));
             self.push(Action::ApplyEndpoints { slot, endpoints });
@@ -166,12 +167,14 @@ impl<H> ConfigState<H> {
     /// The names of a cluster were resolved (or could not be: then to no endpoints). A result for a version that is
     /// gone is dropped.
     pub fn resolved(&mut self, slot: ClusterSlot, config: &Arc<ClusterConfig>, endpoints: Arc<Assignment>) {
-        let Some((name, entry)) = self.clusters.iter().find(|(_, entry)| entry.slot == slot) else {
+        let Some(name) = self.names.clusters.name(slot).cloned() else {
+            return;
+        };
+        let Some(entry) = self.clusters.get(&name) else {
             return;
         };
         let newest = entry.warming.as_ref().or(entry.active.as_ref());
         if newest.is_some_and(|v| Arc::ptr_eq(&v.config, config)) {
-            let name = Arc::clone(name);
             self.activate(&name, endpoints);
         }
     }
@@ -185,16 +188,28 @@ impl<H> ConfigState<H> {
             return;
         };
         self.push(Action::RemoveCluster { slot: entry.slot });
-        for version in [entry.active, entry.warming].into_iter().flatten() {
-            if let Some(service) = version.service_name() {
-                self.forget_endpoints(service);
-            }
-        }
+        self.let_go_of_endpoints(name, entry.active);
+        self.let_go_of_endpoints(name, entry.warming);
         self.advance();
     }
 
-    fn forget_endpoints(&mut self, service: &str) {
-        if self.clusters_of(service).next().is_none()
+    /// A version of a cluster is gone. When the cluster no longer uses its endpoints, and no other does, they are no
+    /// longer wanted.
+    fn let_go_of_endpoints(&mut self, cluster: &str, version: Option<ClusterVersion>) {
+        let Some(service) = version.as_ref().and_then(ClusterVersion::service_name) else {
+            return;
+        };
+        if let Some(entry) = self.clusters.get(cluster) {
+            let mut versions = entry.active.iter().chain(&entry.warming);
+            if versions.any(|v| v.service_name() == Some(service)) {
+                return;
+            }
+        }
+        let Some(entry) = self.endpoints.get_mut(service) else {
+            return;
+        };
+        entry.clusters.retain(|name| **name != *cluster);
+        if entry.clusters.is_empty()
             && let Some((name, _)) = self.endpoints.shift_remove_entry(service)
         {
             self.push(Action::Unsubscribe {
@@ -205,23 +220,8 @@ impl<H> ConfigState<H> {
     }
 
     /// The names of the clusters that get their endpoints under `service`.
-    pub(super) fn clusters_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
-        let uses = move |entry: &ClusterEntry| {
-            let versions = entry.active.iter().chain(&entry.warming);
-            versions.into_iter().any(|v| v.service_name() == Some(service))
-        };
-        self.clusters
-            .iter()
-            .filter(move |(_, entry)| uses(entry))
-            .map(|(name, _)| name)
-    }
-
-    /// The names of clusters in CDS' hands, for a state-of-the-world answer.
-    pub fn dynamic_cluster_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.clusters
-            .iter()
-            .filter(|(_, entry)| !entry.is_static)
-            .map(|(name, _)| name)
+    pub(super) fn clusters_of(&self, service: &str) -> &[Arc<str>] {
+        self.endpoints.get(service).map_or(&[], |entry| &entry.clusters)
     }
 
     pub(super) fn clusters_are_warm(&self) -> bool {
@@ -231,7 +231,12 @@ impl<H> ConfigState<H> {
     /// Clusters whose endpoints do not come go on without.
     pub(super) fn endpoints_timed_out(&mut self, service: &Arc<str>) {
         let warming = |name: &&Arc<str>| self.clusters.get(&***name).is_some_and(|e| e.warming.is_some());
-        let names: Vec<_> = self.clusters_of(service).filter(warming).cloned().collect();
+        let names: Vec<_> = self
+            .clusters_of(service)
+            .iter()
+            .filter(warming)
+            .cloned()
+            .collect();
         for name in names {
             tracing::warn!(cluster = %name, "no endpoints within initial_fetch_timeout");
             self.activate(&name, Arc::default());

@@ -102,10 +102,11 @@ impl<H> ConfigState<H> {
             error: None,
         });
         entry.error = None;
-        entry.warming = Some(ListenerVersion {
+        let dropped = entry.warming.replace(ListenerVersion {
             source,
             config: Arc::clone(&config),
         });
+        self.let_go_of_routes(dropped.as_ref());
         for awaited in &config.awaited_routes {
             self.want_routes(awaited);
         }
@@ -144,19 +145,16 @@ impl<H> ConfigState<H> {
         if self.listeners.get(name).is_none_or(|entry| entry.is_static) {
             return;
         }
-        if self.listeners.shift_remove(name).is_some() {
-            self.push(Action::RemoveListener { name: name.into() });
+        if let Some(entry) = self.listeners.shift_remove(name) {
+            self.let_go_of_routes(entry.warming.as_ref());
+            self.let_go_of_routes(entry.active.as_ref());
+            self.push(Action::RemoveListener {
+                name: name.into(),
+                before: entry.active,
+            });
             self.forget_unused_routes();
             self.advance();
         }
-    }
-
-    /// The names of listeners in LDS' hands, for a state-of-the-world answer.
-    pub fn dynamic_listener_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.listeners
-            .iter()
-            .filter(|(_, entry)| !entry.is_static)
-            .map(|(name, _)| name)
     }
 
     fn is_ready(&self, config: &ListenerConfig<H>) -> bool {
@@ -193,8 +191,9 @@ impl<H> ConfigState<H> {
                 continue;
             };
             let config = Arc::clone(&version.config);
-            entry.active = Some(version);
-            self.push(Action::ApplyListener { config });
+            let before = entry.active.replace(version);
+            self.let_go_of_routes(before.as_ref());
+            self.push(Action::ApplyListener { config, before });
         }
         if !ready.is_empty() {
             self.forget_unused_routes();

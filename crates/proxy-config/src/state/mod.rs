@@ -31,7 +31,7 @@ use crate::context::{LocalNode, NameTables, RouteSlot};
 use crate::listener::ListenerConfig;
 
 pub use clusters::ClusterEntry;
-pub use listeners::{Bind, ListenerEntry};
+pub use listeners::{Bind, ListenerEntry, ListenerVersion};
 pub use routes::{EndpointsEntry, RouteEntry};
 
 /// Something that must be done because configuration changed. Actions are done in order.
@@ -76,11 +76,15 @@ pub enum Action<H> {
     ApplyListener {
         /// The listener.
         config: Arc<ListenerConfig<H>>,
+        /// The version that was in force, whose connections drain.
+        before: Option<ListenerVersion<H>>,
     },
     /// Removes a listener and drains its connections.
     RemoveListener {
         /// Its name.
         name: Arc<str>,
+        /// The version that was in force.
+        before: Option<ListenerVersion<H>>,
     },
     /// Wants resources from the discovery service.
     Subscribe {
@@ -153,6 +157,8 @@ pub struct ConfigState<H> {
     endpoints: IndexMap<Arc<str>, EndpointsEntry>,
     listeners: IndexMap<Arc<str>, ListenerEntry<H>>,
     routes: IndexMap<Arc<str>, RouteEntry>,
+    /// Whether a version of a listener that named routes has gone since unused ones were looked for.
+    routes_may_be_unused: bool,
     actions: VecDeque<Action<H>>,
     phase: StartPhase,
     /// Whether static resources are still coming in.
@@ -175,6 +181,7 @@ impl<H> ConfigState<H> {
             endpoints: IndexMap::new(),
             listeners: IndexMap::new(),
             routes: IndexMap::new(),
+            routes_may_be_unused: false,
             actions: VecDeque::new(),
             phase: StartPhase::PreInitializing,
             loading: true,

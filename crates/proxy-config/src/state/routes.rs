@@ -9,7 +9,7 @@ use api_envoy::{any, type_url};
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_router::RouteTable;
 
-use super::{Action, ConfigState, Source};
+use super::{Action, ConfigState, ListenerVersion, Source};
 use crate::context::RouteSlot;
 
 /// The endpoints of one EDS service name.
@@ -18,6 +18,16 @@ pub struct EndpointsEntry {
     /// As they came; nothing until then.
     pub source: Option<Source>,
     pub(super) proto: Option<Arc<ClusterLoadAssignment>>,
+    /// The clusters that get them.
+    pub(super) clusters: Vec<Arc<str>>,
+}
+
+impl EndpointsEntry {
+    pub(super) fn add_cluster(&mut self, name: &Arc<str>) {
+        if !self.clusters.contains(name) {
+            self.clusters.push(Arc::clone(name));
+        }
+    }
 }
 
 /// One route configuration that some listener names.
@@ -57,11 +67,11 @@ impl<H> ConfigState<H> {
             .is_some_and(|known| known.resource == source.resource)
         {
             let warming = |name: &Arc<str>| self.clusters.get(name).is_some_and(|e| e.warming.is_some());
-            if !self.clusters_of(&proto.cluster_name).any(warming) {
+            if !self.clusters_of(&proto.cluster_name).iter().any(warming) {
                 return Ok(());
             }
         }
-        let names: Vec<_> = self.clusters_of(&proto.cluster_name).cloned().collect();
+        let names = self.clusters_of(&proto.cluster_name).to_vec();
         let compiled = names.iter().map(|name| self.compile_endpoints(name, &proto));
         let compiled: Vec<_> = compiled.collect::<ConfigResult<_>>()?;
         if let Some(entry) = self.endpoints.get_mut(proto.cluster_name.as_str()) {
@@ -137,8 +147,16 @@ impl<H> ConfigState<H> {
         );
     }
 
+    /// A version of a listener is gone: route configurations that it named may be of no use any more.
+    pub(super) fn let_go_of_routes(&mut self, version: Option<&ListenerVersion<H>>) {
+        self.routes_may_be_unused |= version.is_some_and(|v| !v.config.awaited_routes.is_empty());
+    }
+
     /// Drops route configurations that no listener names any more.
     pub(super) fn forget_unused_routes(&mut self) {
+        if !std::mem::take(&mut self.routes_may_be_unused) {
+            return;
+        }
         let versions = self
             .listeners
             .values()

@@ -141,8 +141,11 @@ impl Bench {
             Action::ApplyRoutes { table, .. } => {
                 (if table.is_some() { "routes" } else { "no routes" }).to_owned()
             }
-            Action::ApplyListener { config } => format!("listener {}", config.name),
-            Action::RemoveListener { name } => format!("remove listener {name}"),
+            Action::ApplyListener { config, before } => {
+                let instead = if before.is_some() { " instead" } else { "" };
+                format!("listener {}{instead}", config.name)
+            }
+            Action::RemoveListener { name, .. } => format!("remove listener {name}"),
             Action::Subscribe { name, .. } => format!("subscribe {name}"),
             Action::Unsubscribe { name, .. } => format!("unsubscribe {name}"),
             Action::Wait { waiting, timeout } => format!("wait {waiting:?} {}s", timeout.as_secs()),
@@ -211,6 +214,30 @@ fn a_removed_cluster_takes_its_subscription_along() {
 }
 
 #[test]
+fn endpoints_of_a_service_that_a_cluster_no_longer_names_are_not_wanted_any_more() {
+    let mut bench = Bench::live();
+    bench.state.update_cluster(eds_cluster("a", "1s")).unwrap();
+    bench.state.update_endpoints(endpoints("a-eds")).unwrap();
+    bench.actions();
+    let mut moved = json!({ "name": "a", "type": "EDS",
+        "eds_cluster_config": { "service_name": "other", "eds_config": { "ads": {} } } });
+    let source_of = |json: &Value| source(any(type_url::CLUSTER, json.clone()));
+    bench.state.update_cluster(source_of(&moved)).unwrap();
+    assert_eq!(
+        bench.actions(),
+        ["subscribe other", "wait Endpoints(\"other\") 15s"],
+        "until the new ones are there the old ones are in use"
+    );
+    bench.state.update_endpoints(endpoints("other")).unwrap();
+    assert_eq!(bench.actions(), ["cluster a with 1", "unsubscribe a-eds"]);
+    moved["type"] = "STATIC".into();
+    moved.as_object_mut().unwrap().remove("eds_cluster_config");
+    bench.state.update_cluster(source_of(&moved)).unwrap();
+    assert_eq!(bench.actions(), ["cluster a with 0", "unsubscribe other"]);
+    assert!(bench.state.endpoints().is_empty());
+}
+
+#[test]
 fn a_refused_cluster_leaves_the_one_before_in_force() {
     let mut bench = Bench::live();
     bench.state.update_cluster(static_cluster("a")).unwrap();
@@ -269,7 +296,7 @@ fn routes_that_no_listener_names_any_more_are_forgotten() {
     bench.state.update_routes(routes("new")).unwrap();
     assert_eq!(
         bench.actions(),
-        ["routes", "listener l", "no routes", "unsubscribe old"]
+        ["routes", "listener l instead", "no routes", "unsubscribe old"]
     );
     bench.state.remove_listener("l");
     assert_eq!(

@@ -6,22 +6,24 @@ use api_envoy::envoy::admin::v3::{
     ClusterStatus, Clusters, HostHealthStatus, HostStatus, SimpleMetric, simple_metric::Type,
 };
 use api_envoy::envoy::config::cluster::v3::{CircuitBreakers, circuit_breakers::Thresholds};
-use api_envoy::envoy::config::core::v3::{HealthStatus, Locality, RoutingPriority};
+use api_envoy::envoy::config::core::v3::{HealthStatus, RoutingPriority};
+use proxy_upstream::snapshot::{ClusterSnapshot, HostSnapshot};
+use proxy_upstream::{ClusterConfig, RequestPriority};
 
 use super::info::{address, message};
 use super::reply::{Query, Reply};
-use super::source::{ClusterView, HostView};
+use super::source::ClusterView;
 
 /// The page in the wanted format, clusters sorted by name.
 #[must_use]
 pub fn clusters(mut views: Vec<ClusterView>, query: &Query) -> Reply {
     if let Some(filter) = query.get("filter").filter(|f| !f.is_empty()) {
         match regex::Regex::new(filter) {
-            Ok(filter) => views.retain(|v| filter.is_match(&v.name)),
+            Ok(filter) => views.retain(|v| filter.is_match(name(v))),
             Err(error) => return Reply::error(400, format!("Invalid re2 regex: {error}\n")),
         }
     }
-    views.sort_by(|a, b| a.name.cmp(&b.name));
+    views.sort_by(|a, b| name(a).cmp(name(b)));
     if query.get("format") == Some("json") {
         message(&Clusters {
             cluster_statuses: views.iter().map(status).collect(),
@@ -31,11 +33,32 @@ pub fn clusters(mut views: Vec<ClusterView>, query: &Query) -> Reply {
     }
 }
 
+fn name(view: &ClusterView) -> &str {
+    &view.snapshot.config.name
+}
+
+/// Circuit breakers of the default and the high priority: connections, pending requests, requests, retries.
+fn thresholds(config: &ClusterConfig) -> [[u32; 4]; 2] {
+    [RequestPriority::Default, RequestPriority::High].map(|priority| {
+        let breaker = config.circuit_breakers.of(priority);
+        [
+            breaker.connections.max(),
+            breaker.pending_requests.max(),
+            breaker.requests.max(),
+            breaker.retries.max(),
+        ]
+    })
+}
+
 fn text(view: &ClusterView) -> String {
     let mut out = String::new();
-    let name = &view.name;
-    let _ = writeln!(out, "{name}::observability_name::{}", view.observability_name);
-    for (priority, limits) in ["default_priority", "high_priority"].iter().zip(view.thresholds) {
+    let ClusterSnapshot { config, hosts } = &view.snapshot;
+    let name = &config.name;
+    let _ = writeln!(out, "{name}::observability_name::{}", config.stat_name);
+    for (priority, limits) in ["default_priority", "high_priority"]
+        .iter()
+        .zip(thresholds(config))
+    {
         for (kind, limit) in [
             "max_connections",
             "max_pending_requests",
@@ -49,20 +72,23 @@ fn text(view: &ClusterView) -> String {
         }
     }
     let _ = writeln!(out, "{name}::added_via_api::{}", view.added_via_api);
-    for host in &view.hosts {
+    for host in hosts {
         for (key, value) in host_lines(host) {
-            let _ = writeln!(out, "{name}::{}::{key}::{value}", host.address);
+            let _ = writeln!(out, "{name}::{}::{key}::{value}", host.spec.address);
         }
     }
     out
 }
 
-fn host_lines(host: &HostView) -> Vec<(&'static str, String)> {
-    let health = match (host.ejected, host.eds_health_status) {
-        (true, _) => "/failed_outlier_check".to_owned(),
-        (false, "HEALTHY" | "UNKNOWN" | "") => "healthy".to_owned(),
-        (false, "DRAINING" | "TIMEOUT" | "UNHEALTHY") => "/failed_eds_health".to_owned(),
-        (false, other) => format!("/{}_eds_health", other.to_ascii_lowercase()),
+fn host_lines(host: &HostSnapshot) -> Vec<(&'static str, String)> {
+    let spec = &host.spec;
+    let health = match (host.ejected, spec.health_status) {
+        (true, _) => "/failed_outlier_check",
+        (false, HealthStatus::Healthy | HealthStatus::Unknown) => "healthy",
+        (false, HealthStatus::Draining | HealthStatus::Timeout | HealthStatus::Unhealthy) => {
+            "/failed_eds_health"
+        }
+        (false, HealthStatus::Degraded) => "/degraded_eds_health",
     };
     vec![
         ("cx_active", host.cx_active.to_string()),
@@ -73,23 +99,24 @@ fn host_lines(host: &HostView) -> Vec<(&'static str, String)> {
         ("rq_success", host.rq_success.to_string()),
         ("rq_timeout", host.rq_timeout.to_string()),
         ("rq_total", host.rq_total.to_string()),
-        ("hostname", host.hostname.clone()),
-        ("health_flags", health),
-        ("weight", host.weight.to_string()),
-        ("region", host.region.clone()),
-        ("zone", host.zone.clone()),
-        ("sub_zone", host.sub_zone.clone()),
+        ("hostname", spec.hostname.to_string()),
+        ("health_flags", health.to_owned()),
+        ("weight", spec.weight.to_string()),
+        ("region", spec.locality.region.clone()),
+        ("zone", spec.locality.zone.clone()),
+        ("sub_zone", spec.locality.sub_zone.clone()),
         ("canary", "false".to_owned()),
-        ("priority", host.priority.to_string()),
+        ("priority", spec.priority.to_string()),
         ("success_rate", "-1".to_owned()),
         ("local_origin_success_rate", "-1".to_owned()),
     ]
 }
 
 fn status(view: &ClusterView) -> ClusterStatus {
+    let ClusterSnapshot { config, hosts } = &view.snapshot;
     let thresholds = [RoutingPriority::Default, RoutingPriority::High]
         .iter()
-        .zip(view.thresholds);
+        .zip(thresholds(config));
     let thresholds = thresholds.map(
         |(priority, [connections, pending, requests, retries])| Thresholds {
             priority: (*priority).into(),
@@ -101,19 +128,20 @@ fn status(view: &ClusterView) -> ClusterStatus {
         },
     );
     ClusterStatus {
-        name: view.name.clone(),
+        name: config.name.to_string(),
         added_via_api: view.added_via_api,
-        host_statuses: view.hosts.iter().map(host_status).collect(),
+        host_statuses: hosts.iter().map(host_status).collect(),
         circuit_breakers: Some(CircuitBreakers {
             thresholds: thresholds.collect(),
             ..CircuitBreakers::default()
         }),
-        observability_name: view.observability_name.clone(),
+        observability_name: config.stat_name.to_string(),
         ..ClusterStatus::default()
     }
 }
 
-fn host_status(host: &HostView) -> HostStatus {
+fn host_status(host: &HostSnapshot) -> HostStatus {
+    let spec = &host.spec;
     let metric = |name: &str, value: u64, kind: Type| SimpleMetric {
         r#type: kind.into(),
         value,
@@ -129,29 +157,23 @@ fn host_status(host: &HostView) -> HostStatus {
         metric("cx_active", host.cx_active, Type::Gauge),
         metric("rq_active", host.rq_active, Type::Gauge),
     ];
-    let eds = HealthStatus::from_str_name(host.eds_health_status).unwrap_or(HealthStatus::Healthy);
-    // Envoy shows an unknown status as healthy.
-    let eds = if eds == HealthStatus::Unknown {
-        HealthStatus::Healthy
-    } else {
-        eds
+    // Envoy shows a host of which nothing is said as healthy.
+    let eds = match spec.health_status {
+        HealthStatus::Unknown => HealthStatus::Healthy,
+        known => known,
     };
     HostStatus {
-        address: Some(address(&host.address)),
+        address: Some(address(&spec.address.to_string())),
         stats,
         health_status: Some(HostHealthStatus {
             failed_outlier_check: host.ejected,
             eds_health_status: eds.into(),
             ..HostHealthStatus::default()
         }),
-        weight: host.weight,
-        hostname: host.hostname.clone(),
-        priority: host.priority,
-        locality: Some(Locality {
-            region: host.region.clone(),
-            zone: host.zone.clone(),
-            sub_zone: host.sub_zone.clone(),
-        }),
+        weight: spec.weight,
+        hostname: spec.hostname.to_string(),
+        priority: spec.priority,
+        locality: Some((*spec.locality).clone()),
         ..HostStatus::default()
     }
 }

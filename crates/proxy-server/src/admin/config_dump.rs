@@ -129,18 +129,23 @@ fn listeners(entries: Vec<DumpEntry>) -> ListenersConfigDump {
             listener: Some(listener),
             last_updated,
         });
-        let mut dynamic = lds::DynamicListener {
-            name: entry.name,
-            error_state: entry.error.map(failure),
-            client_status,
-            ..lds::DynamicListener::default()
-        };
+        // One entry for all versions of a listener.
+        let known = dump.dynamic_listeners.iter().position(|l| l.name == entry.name);
+        let at = known.unwrap_or_else(|| {
+            dump.dynamic_listeners.push(lds::DynamicListener {
+                name: entry.name,
+                error_state: entry.error.map(failure),
+                client_status,
+                ..lds::DynamicListener::default()
+            });
+            dump.dynamic_listeners.len() - 1
+        });
+        let dynamic = &mut dump.dynamic_listeners[at];
         match entry.phase {
             Phase::Warming => dynamic.warming_state = state,
             Phase::Draining => dynamic.draining_state = state,
             _ => dynamic.active_state = state,
         }
-        dump.dynamic_listeners.push(dynamic);
     }
     dump
 }
@@ -249,10 +254,7 @@ fn field_of(configs: &[Value], field: &str) -> Option<Vec<Value>> {
         ("static_secrets", "SecretsConfigDump.StaticSecret"),
         ("dynamic_active_secrets", "SecretsConfigDump.DynamicSecret"),
     ];
-    let (name, message) = FIELDS.iter().find(|(name, _)| *name == field)?;
-    if *name == "bootstrap" {
-        return None;
-    }
+    let (_, message) = FIELDS.iter().find(|(name, _)| *name == field)?;
     let entries = configs.iter().filter_map(|c| c.get(field)?.as_array()).flatten();
     let typed = entries.map(|entry| {
         let mut map = Map::new();
@@ -308,6 +310,37 @@ mod tests {
         let value = json!({ "@type": "t", "a": [{ "b": 1, "c": 2 }], "d": 3 });
         assert_eq!(masked(&value, "a.b"), json!({ "@type": "t", "a": [{ "b": 1 }] }));
         assert!(!has_content(&masked(&value, "x")));
+    }
+
+    #[test]
+    fn versions_of_one_listener_are_one_entry() {
+        let entry = |phase, version: &str| DumpEntry {
+            name: "a".to_owned(),
+            phase,
+            version: version.to_owned(),
+            resource: Some(Any::default()),
+            last_updated: UNIX_EPOCH,
+            error: None,
+        };
+        let dump = listeners(vec![
+            entry(Phase::Active, "2"),
+            entry(Phase::Warming, "3"),
+            entry(Phase::Draining, "1"),
+        ]);
+        let [dynamic] = &*dump.dynamic_listeners else {
+            panic!("{dump:?}")
+        };
+        let version =
+            |state: &Option<lds::DynamicListenerState>| state.as_ref().unwrap().version_info.clone();
+        assert_eq!(
+            [
+                &dynamic.active_state,
+                &dynamic.warming_state,
+                &dynamic.draining_state
+            ]
+            .map(version),
+            ["2", "3", "1"]
+        );
     }
 
     #[test]

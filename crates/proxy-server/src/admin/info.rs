@@ -9,7 +9,11 @@ use super::reply::{Query, Reply, pretty};
 use super::source::{AdminSource, ServerState};
 
 /// What `/server_info` gives as version: revision, version, state of the tree, build type, TLS library.
-pub const VERSION: &str = concat!("lateen/", env!("CARGO_PKG_VERSION"), "/Clean/RELEASE/rustls");
+pub const VERSION: &str = if cfg!(debug_assertions) {
+    concat!("lateen/", env!("CARGO_PKG_VERSION"), "/Clean/DEBUG/rustls")
+} else {
+    concat!("lateen/", env!("CARGO_PKG_VERSION"), "/Clean/RELEASE/rustls")
+};
 
 /// `/ready`: 200 when live, else 503; the state as text.
 #[must_use]

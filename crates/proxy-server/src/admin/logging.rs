@@ -1,17 +1,7 @@
 //! `/logging`: which levels are in force, and changing them.
 
 use super::reply::{Query, Reply};
-
-/// Envoy's level names and those of `tracing`.
-const LEVELS: &[(&str, &str)] = &[
-    ("trace", "trace"),
-    ("debug", "debug"),
-    ("info", "info"),
-    ("warning", "warn"),
-    ("error", "error"),
-    ("critical", "error"),
-    ("off", "off"),
-];
+use crate::args::tracing_level;
 
 /// The parts of this proxy that log, by the names of their crates.
 const LOGGERS: &[&str] = &[
@@ -30,21 +20,12 @@ const USAGE: &str = "\nusage: /logging?<name>=<level> (change single level)\n\
 usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\n\
 usage: /logging?level=<level> (change all levels)\nlevels: trace debug info warning error critical off\n";
 
-/// The name of a level for `tracing`, from Envoy's name.
-#[must_use]
-pub fn level(name: &str) -> Option<&'static str> {
-    LEVELS
-        .iter()
-        .find(|(envoy, _)| *envoy == name || (*envoy == "warning" && name == "warn"))
-        .map(|(_, level)| *level)
-}
-
 /// Changes what the query asks for and lists the levels in force.
 #[must_use]
 pub fn logging(query: &Query) -> Reply {
     for (name, value) in query.iter() {
         let changed = match name {
-            "level" => level(value).map(ToOwned::to_owned).ok_or("unknown logger level"),
+            "level" => level(value).map(ToOwned::to_owned),
             "paths" => value.split(',').try_fold(current(), |filter, pair| {
                 let (name, value) = pair.split_once(':').ok_or("invalid logger name or level")?;
                 one(&filter, name, value)
@@ -65,6 +46,10 @@ pub fn logging(query: &Query) -> Reply {
     Reply::text(format!("active loggers:\n{}\n", lines.collect::<String>()))
 }
 
+fn level(name: &str) -> Result<&'static str, &'static str> {
+    tracing_level(name).ok_or("unknown logger level")
+}
+
 fn current() -> String {
     telemetry::logging::filter().unwrap_or_else(|| "off".to_owned())
 }
@@ -74,7 +59,7 @@ fn one(filter: &str, name: &str, value: &str) -> Result<String, &'static str> {
     if !LOGGERS.contains(&name) {
         return Err("unknown logger name");
     }
-    let level = level(value).ok_or("unknown logger level")?;
+    let level = level(value)?;
     let others = filter
         .split(',')
         .filter(|d| !d.starts_with(&format!("{name}=")) && !d.is_empty());

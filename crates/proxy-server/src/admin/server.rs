@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -16,9 +17,7 @@ use tokio::task::spawn_local;
 use super::handlers::answer;
 use super::reply::Reply;
 use super::source::AdminSource;
-
-/// Most connections at a time; further ones wait.
-const MAX_CONNECTIONS: usize = 64;
+use crate::limits;
 
 /// Serves until the task is dropped. Must run inside a `LocalSet`.
 ///
@@ -27,15 +26,17 @@ const MAX_CONNECTIONS: usize = 64;
 pub async fn serve(address: SocketAddr, source: Rc<dyn AdminSource>) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     source.admin_bound(listener.local_addr()?);
-    let permits = Rc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(limits::MAX_ADMIN_CONNECTIONS));
     loop {
+        // Further connections wait in the accept queue. Nobody closes the semaphore.
+        let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(limits::REST_AFTER_ACCEPT_ERROR).await;
             continue;
         };
         let source = Rc::clone(&source);
-        let permits = Rc::clone(&permits);
         spawn_local(async move {
-            let _permit = permits.acquire().await;
+            let _permit = permit;
             let service = service_fn(move |request| respond(Rc::clone(&source), request));
             // A caller that goes away in the middle is no concern of ours.
             let _ = hyper::server::conn::http1::Builder::new()

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use api_envoy::Any;
 use api_envoy::envoy::admin::v3::CommandLineOptions;
 use api_envoy::envoy::config::bootstrap::v3::Bootstrap;
+use proxy_upstream::snapshot::ClusterSnapshot;
 use telemetry::stats::Registry;
 
 /// `envoy.admin.v3.ServerInfo.State`.
@@ -102,57 +103,12 @@ pub struct BoundListener {
 }
 
 /// A cluster with the sums of all workers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ClusterView {
-    /// Its name.
-    pub name: String,
-    /// The name in statistics.
-    pub observability_name: String,
+    /// Its configuration, and its hosts.
+    pub snapshot: ClusterSnapshot,
     /// Whether it came from the control plane.
     pub added_via_api: bool,
-    /// Circuit breakers of the default and the high priority: connections, pending requests, requests, retries.
-    pub thresholds: [[u32; 4]; 2],
-    /// Its hosts.
-    pub hosts: Vec<HostView>,
-}
-
-/// A host with the sums of all workers.
-#[derive(Clone, Debug, Default)]
-pub struct HostView {
-    /// Address and port, or the path of a pipe.
-    pub address: String,
-    /// The configured host name.
-    pub hostname: String,
-    /// Open connections.
-    pub cx_active: u64,
-    /// Connections that could not be established.
-    pub cx_connect_fail: u64,
-    /// Connections made or tried.
-    pub cx_total: u64,
-    /// Requests in flight.
-    pub rq_active: u64,
-    /// Failed requests.
-    pub rq_error: u64,
-    /// Requests answered without a server error.
-    pub rq_success: u64,
-    /// Requests that timed out.
-    pub rq_timeout: u64,
-    /// Requests.
-    pub rq_total: u64,
-    /// `HEALTHY`, `UNHEALTHY`, … as the control plane said.
-    pub eds_health_status: &'static str,
-    /// Taken out by outlier detection.
-    pub ejected: bool,
-    /// Load balancing weight.
-    pub weight: u32,
-    /// Priority, 0 first.
-    pub priority: u32,
-    /// Region.
-    pub region: String,
-    /// Zone.
-    pub zone: String,
-    /// Sub-zone.
-    pub sub_zone: String,
 }
 
 /// How `/drain_listeners` is asked for.

@@ -6,6 +6,7 @@ use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig,
 };
+use api_envoy::envoy::config::core::v3 as core;
 use api_envoy::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use api_envoy::envoy::extensions::network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig;
 use api_envoy::{any, wkt};
@@ -117,7 +118,7 @@ impl DnsConfig {
             ("use_tcp_for_dns_lookups", proto.use_tcp_for_dns_lookups),
             ("dns_resolution_config", proto.dns_resolution_config.is_some()),
         ])?;
-        refuse_resolver(proto)?;
+        refuse_resolver(proto.typed_dns_resolver_config.as_ref())?;
         let refresh_rate = proto
             .dns_refresh_rate
             .as_ref()
@@ -168,9 +169,13 @@ fn failure_refresh(proto: &pb::Cluster, refresh_rate: Duration) -> ConfigResult<
     Ok((base, max))
 }
 
-/// Names are resolved by the system's resolver; a configuration that names other servers is refused.
-fn refuse_resolver(proto: &pb::Cluster) -> ConfigResult<()> {
-    let Some(extension) = &proto.typed_dns_resolver_config else {
+/// Names are resolved by the system's resolver; a configuration that names other servers is refused. The field is
+/// called `typed_dns_resolver_config` in a cluster and in a bootstrap.
+///
+/// # Errors
+/// Another resolver, or other servers.
+pub fn refuse_resolver(resolver: Option<&core::TypedExtensionConfig>) -> ConfigResult<()> {
+    let Some(extension) = resolver else {
         return Ok(());
     };
     let Some(typed) = &extension.typed_config else {

@@ -9,7 +9,7 @@
 mod backoff;
 mod subscription;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::envoy::service::discovery::v3::{
@@ -107,18 +107,6 @@ impl Client {
         self.variant
     }
 
-    /// The node that the first request of a stream carries.
-    #[must_use]
-    pub fn node(&self) -> &Node {
-        &self.node
-    }
-
-    /// Whether a stream is open.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.connected
-    }
-
     /// Wants every resource of a type that the server has for this node (a wildcard subscription).
     pub fn watch_all(&mut self, type_url: &str) {
         self.subscription(type_url).set_wildcard();
@@ -136,18 +124,6 @@ impl Client {
         names
             .into_iter()
             .for_each(|name| subscription.remove(name.as_ref()));
-    }
-
-    /// The names subscribed to, in order; the wildcard is not among them.
-    pub fn names(&self, type_url: &str) -> impl Iterator<Item = &str> {
-        self.find(type_url)
-            .into_iter()
-            .flat_map(|s| s.names.iter().map(String::as_str))
-    }
-
-    /// Forgets that the client holds a resource, so that a reconnect does not claim it.
-    pub fn forget(&mut self, type_url: &str, name: &str) {
-        self.subscription(type_url).known.remove(name);
     }
 
     /// A stream has opened: every subscription is announced again.
@@ -263,15 +239,15 @@ impl Client {
     }
 
     fn hold(&mut self, update: &Update, rejections: &[Rejection]) {
+        let refused: BTreeSet<&str> = rejections.iter().map(|r| r.name.as_str()).collect();
         let subscription = self.subscription(&update.type_url);
         for name in &update.removed {
             subscription.known.remove(name);
         }
-        for resource in &update.resources {
-            if !rejections
-                .iter()
-                .any(|r| r.name == resource.name || r.name.is_empty())
-            {
+        // A rejection without a name is one of the whole response.
+        let whole = refused.contains("");
+        for resource in update.resources.iter().filter(|_| !whole) {
+            if !refused.contains(resource.name.as_str()) {
                 subscription.hold(&resource.name, &resource.version, fingerprint(&resource.body));
             }
         }

@@ -1,16 +1,23 @@
 //! Runs a [`Client`] over gRPC: connect, send, receive, and connect again.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_envoy::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use api_envoy::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
+use tower::Service as _;
 
+use super::traffic::{Counted, Traffic};
 use crate::client::{Backoff, Client, Request, Response, Update};
 use crate::{Variant, limits};
 
@@ -26,8 +33,8 @@ pub enum Target {
 /// What happened on the stream.
 #[derive(Debug)]
 pub enum Event {
-    /// A stream is open; the subscriptions are about to be sent.
-    Connected,
+    /// A connection is open; a stream and the subscriptions on it are about to be sent.
+    Connected(Link),
     /// The stream ended, or no connection could be made.
     Disconnected {
         /// Why, as one line.
@@ -37,6 +44,15 @@ pub enum Event {
     },
     /// The server sent resources. The handler answers with [`Client::accept`] or [`Client::reject`], now or later.
     Update(Update),
+}
+
+/// A connection to the server.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// How long it took to make.
+    pub took: Duration,
+    /// What it carries.
+    pub traffic: Arc<Traffic>,
 }
 
 /// A change that somebody outside the handler wants made to the client.
@@ -73,9 +89,9 @@ pub async fn run(
     let mut backoff = Backoff::default();
     loop {
         let end = match open(&target, client.variant()).await {
-            Ok(wire) => {
+            Ok((wire, link)) => {
                 client.connected();
-                handler.on_event(Event::Connected, &mut client);
+                handler.on_event(Event::Connected(link), &mut client);
                 let end = serve(wire, &mut client, &mut handler, &mut commands, &mut backoff).await;
                 client.disconnected();
                 end
@@ -195,8 +211,17 @@ async fn wait(time: Duration, client: &mut Client, commands: &mut mpsc::Receiver
 
 /// Connects and prepares the call. The call itself starts with the first poll of the responses, because servers send
 /// their response headers only once they have seen a request.
-async fn open(target: &Target, variant: Variant) -> Result<Wire, String> {
-    let channel = connect(target).await.map_err(|e| chain(&e))?;
+async fn open(target: &Target, variant: Variant) -> Result<(Wire, Link), String> {
+    let (began, traffic) = (Instant::now(), Arc::new(Traffic::default()));
+    let channel = connect(target, &traffic).await.map_err(|e| chain(&e))?;
+    let link = Link {
+        took: began.elapsed(),
+        traffic,
+    };
+    Ok((call(channel, variant), link))
+}
+
+fn call(channel: Channel, variant: Variant) -> Wire {
     let mut service =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(limits::MAX_RESPONSE_BYTES);
     match variant {
@@ -209,10 +234,10 @@ async fn open(target: &Target, variant: Variant) -> Result<Wire, String> {
                     .map(tonic::Response::into_inner)
             };
             let responses = call.try_flatten_stream().map_ok(Response::Delta).boxed();
-            Ok(Wire {
+            Wire {
                 requests: Sender::Delta(sender),
                 responses,
-            })
+            }
         }
         Variant::StateOfTheWorld => {
             let (sender, receiver) = mpsc::channel(limits::CLIENT_REQUEST_QUEUE);
@@ -226,35 +251,43 @@ async fn open(target: &Target, variant: Variant) -> Result<Wire, String> {
                 .try_flatten_stream()
                 .map_ok(Response::StateOfTheWorld)
                 .boxed();
-            Ok(Wire {
+            Wire {
                 requests: Sender::StateOfTheWorld(sender),
                 responses,
-            })
+            }
         }
     }
 }
 
-/// Connects to an ADS server.
-///
-/// # Errors
-/// The address does not parse, or nobody answers there.
-pub async fn connect(target: &Target) -> Result<Channel, tonic::transport::Error> {
+async fn connect(target: &Target, traffic: &Arc<Traffic>) -> Result<Channel, tonic::transport::Error> {
+    let traffic = Arc::clone(traffic);
     match target {
-        Target::Tcp(address) => endpoint(format!("http://{address}"))?.connect().await,
+        Target::Tcp(address) => {
+            let mut http = HttpConnector::new();
+            http.set_nodelay(true);
+            http.set_connect_timeout(Some(limits::CONNECT_TIMEOUT));
+            let connector = tower::service_fn(move |uri| {
+                let (connecting, traffic) = (http.call(uri), Arc::clone(&traffic));
+                async move {
+                    let stream = connecting.await.map_err(std::io::Error::other)?.into_inner();
+                    std::io::Result::Ok(TokioIo::new(Counted::new(stream, traffic)))
+                }
+            });
+            let endpoint = endpoint(format!("http://{address}"))?;
+            endpoint.connect_with_connector(connector).await
+        }
         Target::Unix(path) => {
             let path = path.clone();
+            let connector = tower::service_fn(move |_| {
+                let (path, traffic) = (path.clone(), Arc::clone(&traffic));
+                async move {
+                    let stream = UnixStream::connect(path).await?;
+                    std::io::Result::Ok(TokioIo::new(Counted::new(stream, traffic)))
+                }
+            });
             // The authority is never looked up; HTTP/2 only wants one.
             let endpoint = endpoint("http://xds".to_owned())?;
-            endpoint
-                .connect_with_connector(tower::service_fn(move |_| {
-                    let path = path.clone();
-                    async move {
-                        tokio::net::UnixStream::connect(path)
-                            .await
-                            .map(hyper_util::rt::TokioIo::new)
-                    }
-                }))
-                .await
+            endpoint.connect_with_connector(connector).await
         }
     }
 }
@@ -262,7 +295,6 @@ pub async fn connect(target: &Target) -> Result<Channel, tonic::transport::Error
 fn endpoint(uri: String) -> Result<Endpoint, tonic::transport::Error> {
     Ok(Endpoint::from_shared(uri)?
         .connect_timeout(limits::CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
         .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true))

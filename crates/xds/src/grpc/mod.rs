@@ -2,3 +2,6 @@
 
 pub mod client;
 pub mod server;
+mod traffic;
+
+pub use traffic::Traffic;

@@ -33,6 +33,7 @@ pub struct Outgoing {
     pub name: Arc<str>,
     /// The packed resource.
     pub body: Arc<Any>,
+    /// A hash of the bytes; equal within one process only.
     fingerprint: u64,
 }
 
@@ -46,12 +47,6 @@ impl Outgoing {
             body: Arc::new(body),
             fingerprint,
         }
-    }
-
-    /// A hash of the bytes; equal within one process only.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
     }
 }
 
