@@ -36,8 +36,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ),
     ("control-apiserver", &["catalog", "kinds", "table"]),
     ("control-apiserver", &["rules", "schema"]),
-    ("control-snapshot", &["gateways", "view"]),
-    ("control-translate", &["clusters", "http_filters", "tcp"]),
     ("proxy-http", &["chunked", "framing", "parse"]),
     (
         "proxy-server",

@@ -164,8 +164,7 @@ pub(super) async fn mesh(State(pages): State<Pages>) -> Response {
     let Some(publication) = pages.discovery.world().current() else {
         return not_ready();
     };
-    let fields: &control_snapshot::mesh::MeshFields = publication.snapshot.mesh();
-    pretty(&serde_json::to_value(fields).unwrap_or_default())
+    pretty(&serde_json::to_value(&**publication.snapshot.mesh()).unwrap_or_default())
 }
 
 /// What is wrong with the configuration: of the world, and of what connected proxies get.

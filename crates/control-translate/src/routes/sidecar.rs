@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api_envoy::envoy::config::route::v3::{
     Decorator, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action, route_action,
 };
-use control_snapshot::mesh::OutboundMode;
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{MESH_GATEWAY, ProxyView, Routing, ServicePort, ServiceView, Shared, host};
 use diagnostics::Diagnostic;
 
