@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::type_url;
-use control_snapshot::{Kind, Proxy};
+use control_snapshot::{Kind, Proxy, Snapshot};
 use xds::Variant;
 use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
 
@@ -136,7 +136,7 @@ impl Session {
         let version = Arc::clone(&publication.version);
         let view = publication.snapshot.proxy_view(&self.proxy);
         let changed = view != *self.translated.view;
-        self.publication = publication;
+        let earlier = std::mem::replace(&mut self.publication, publication);
         let mut responses = Vec::new();
         let mut warming = BTreeSet::new();
         if changed {
@@ -146,7 +146,7 @@ impl Session {
             responses.extend(self.respond::<P>(type_url::CLUSTER, &version, clusters));
         }
         let all_endpoints = changed && kinds.is_none_or(|kinds| resends_all_endpoints(&kinds));
-        let endpoints = self.endpoint_changes(all_endpoints, &warming);
+        let endpoints = self.endpoint_changes(all_endpoints, &warming, &earlier.snapshot);
         responses.extend(self.respond::<P>(type_url::ENDPOINT, &version, endpoints));
         if changed {
             for type_url in [type_url::LISTENER, type_url::ROUTE] {
@@ -210,12 +210,22 @@ impl Session {
         content
     }
 
-    fn endpoint_changes(&self, all: bool, warming: &BTreeSet<String>) -> Content {
+    /// Assignments are made only where they are sent in any case or something in them may differ: a proxy watches every
+    /// cluster, and mostly the endpoints of one have changed.
+    fn endpoint_changes(&self, all: bool, warming: &BTreeSet<String>, earlier: &Snapshot) -> Content {
         let Some(watch) = self.stream.watch(type_url::ENDPOINT) else {
             return Content::default();
         };
-        let resources = watch.names().iter().map(|name| self.endpoint(name));
-        let resources = resources.filter(|e| all || warming.contains(&*e.name) || watch.differs(e));
+        let snapshot = &self.publication.snapshot;
+        let resources = watch.names().iter().filter_map(|name| {
+            if all || warming.contains(name.as_str()) {
+                return Some(self.endpoint(name));
+            }
+            let same = snapshot.same_endpoints(earlier, &self.proxy, name);
+            (!same)
+                .then(|| self.endpoint(name))
+                .filter(|endpoint| watch.differs(endpoint))
+        });
         Content {
             resources: resources.collect(),
             removed: Vec::new(),

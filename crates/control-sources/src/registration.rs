@@ -20,7 +20,7 @@ use entry::{CONTROLLER, DISCONNECTED_AT, GROUP};
 use crate::write::{self, ObjectRef, WriteError};
 use crate::{Client, limits};
 
-/// What happens on ADS streams, as far as registration cares.
+/// What happens on ADS streams, as far as registration cares. Events of a stream that was never announced are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamEvent {
     /// A stream of a workload has opened.
@@ -78,14 +78,21 @@ impl Registrar {
     /// Starts a registrar; it ends, and the task with it, when every clone of the returned handle is gone.
     #[must_use]
     pub fn start(client: Client, settings: Settings) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, events) = mpsc::channel(limits::REGISTRATION_QUEUE);
+        let (this, events) = Self::queue();
         let task = Task {
             client,
             settings,
             streams: BTreeMap::new(),
             entries: BTreeMap::new(),
         };
-        (Self(sender), tokio::spawn(task.run(events)))
+        (this, tokio::spawn(task.run(events)))
+    }
+
+    /// A registrar whose events somebody else takes.
+    #[must_use]
+    pub fn queue() -> (Self, mpsc::Receiver<StreamEvent>) {
+        let (sender, events) = mpsc::channel(limits::REGISTRATION_QUEUE);
+        (Self(sender), events)
     }
 
     /// Reports an event, waiting for room.
@@ -260,7 +267,7 @@ impl Task {
         let Belonging::Group(group) = &announcement.belonging else {
             return Ok(());
         };
-        let group = entry::object(Kind::WorkloadGroup, &announcement.namespace, group);
+        let group = ObjectRef::new(Kind::WorkloadGroup, &announcement.namespace, group);
         let group = write::get(&self.client, &group).await?;
         let connected = entry::timestamp((self.settings.clock)());
         let object = entry::from_group(&group, announcement, &self.settings.controller, &connected);

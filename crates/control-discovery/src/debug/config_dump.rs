@@ -3,20 +3,15 @@
 use api_envoy::any::pack;
 use api_envoy::envoy::admin::v3 as admin;
 use api_envoy::json::{Schema, Style};
-use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use xds::server::Outgoing;
 
-use super::{Pages, ProxyQuery, connection, pretty};
+use super::{Subject, pretty};
 use crate::session::Session;
 
 /// Clusters, listeners, routes and endpoints as the control plane has them for a proxy.
-pub(super) async fn config_dump(State(pages): State<Pages>, query: Query<ProxyQuery>) -> Response {
-    let connection = match connection(&pages, &query) {
-        Ok(connection) => connection,
-        Err(response) => return *response,
-    };
+pub(super) async fn config_dump(Subject(connection): Subject) -> Response {
     let dump = dump(&connection.session.lock());
     match Schema::get().print(&dump, Style::Canonical) {
         Ok(json) => pretty(&json),
@@ -88,25 +83,15 @@ fn dump(session: &Session) -> admin::ConfigDump {
 }
 
 /// The endpoints a proxy subscribes to.
-pub(super) async fn edsz(State(pages): State<Pages>, query: Query<ProxyQuery>) -> Response {
-    match connection(&pages, &query) {
-        Ok(connection) => {
-            let endpoints = connection.session.lock().endpoints();
-            pretty(&print_all(&endpoints))
-        }
-        Err(response) => *response,
-    }
+pub(super) async fn edsz(Subject(connection): Subject) -> Response {
+    let endpoints = connection.session.lock().endpoints();
+    pretty(&print_all(&endpoints))
 }
 
 /// The name table of a proxy.
-pub(super) async fn ndsz(State(pages): State<Pages>, query: Query<ProxyQuery>) -> Response {
-    match connection(&pages, &query) {
-        Ok(connection) => {
-            let names = connection.session.lock().translated().name_table.clone();
-            pretty(&print_all(&[names])[0])
-        }
-        Err(response) => *response,
-    }
+pub(super) async fn ndsz(Subject(connection): Subject) -> Response {
+    let names = connection.session.lock().translated().name_table.clone();
+    pretty(&print_all(&[names])[0])
 }
 
 fn print_all(resources: &[Outgoing]) -> Value {
