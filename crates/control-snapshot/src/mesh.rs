@@ -4,8 +4,8 @@
 use std::hash::{Hash, Hasher};
 
 use api_istio::mesh::{
-    DefaultTrafficPolicy, InboundTrafficPolicyMode, MeshConfig, MeshOutboundTrafficPolicyMode,
-    NormalizationType, TlsConfigProtocol,
+    AccessLogEncoding, DefaultTrafficPolicy, InboundTrafficPolicyMode, MeshConfig,
+    MeshOutboundTrafficPolicyMode, NormalizationType, TlsConfigProtocol,
 };
 use api_istio::networking::{ConnectionPoolSettings, OutlierDetection};
 use api_istio::proto::Duration;
@@ -145,11 +145,18 @@ impl Mesh {
     /// Paths of the fields that somebody has set and that have no effect.
     #[must_use]
     pub fn without_effect(&self) -> Vec<String> {
-        let json = |config: &MeshConfig| serde_json::to_value(config).unwrap_or_default();
-        let (own, default): (Value, Value) = (json(&self.config), json(&MeshConfig::istio_default()));
+        let print = |config: &MeshConfig| serde_json::to_value(config).unwrap_or_default();
+        let (own, default): (Value, Value) = (print(&self.config), print(&MeshConfig::istio_default()));
         let set = |pointer: &&str| own.pointer(pointer) != default.pointer(pointer);
         let path = |pointer: &str| pointer.trim_start_matches('/').replace('/', ".");
-        WITHOUT_EFFECT.into_iter().filter(set).map(path).collect()
+        let mut fields: Vec<String> = WITHOUT_EFFECT.into_iter().filter(set).map(path).collect();
+        let format = &self.config.access_log_format;
+        let json = || serde_json::from_str::<serde_json::Map<String, Value>>(format);
+        if self.config.access_log_encoding == AccessLogEncoding::Json && !format.is_empty() && json().is_err()
+        {
+            fields.push("accessLogFormat (which is no JSON object)".to_owned());
+        }
+        fields
     }
 
     fn default_policy(&self) -> Option<&DefaultTrafficPolicy> {
@@ -226,5 +233,10 @@ mod tests {
         let mesh =
             read("proxyHttpPort: 15002\nmeshMTLS: {cipherSuites: [AES128-GCM-SHA256]}").expect("valid");
         assert_eq!(mesh.without_effect(), ["meshMTLS.cipherSuites", "proxyHttpPort"]);
+        let logs = |format: &str| format!("accessLogEncoding: JSON\naccessLogFormat: '{format}'");
+        let broken = read(&logs("%PROTOCOL%")).expect("valid");
+        assert_eq!(broken.without_effect().len(), 1);
+        let sound = read(&logs("{\"protocol\": \"%PROTOCOL%\"}")).expect("valid");
+        assert_eq!(sound.without_effect(), Vec::<String>::new());
     }
 }

@@ -84,6 +84,7 @@ impl Registrar {
             settings,
             streams: BTreeMap::new(),
             entries: BTreeMap::new(),
+            retry_at: None,
         };
         (this, tokio::spawn(task.run(events)))
     }
@@ -119,6 +120,8 @@ struct Task {
     settings: Settings,
     streams: BTreeMap<u64, Announcement>,
     entries: BTreeMap<Key, Registered>,
+    /// When entries that could not be written are tried again. Kept while events come in: they must not put it off.
+    retry_at: Option<Instant>,
 }
 
 impl Task {
@@ -133,19 +136,21 @@ impl Task {
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     self.expire().await;
-                    self.write_pending().await;
+                    if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+                        self.retry_at = None;
+                        self.write_pending().await;
+                    }
                 }
             }
         }
     }
 
-    fn next_wake(&self) -> Option<Instant> {
-        let retry = self
-            .entries
-            .values()
-            .any(|e| e.unwritten)
-            .then(|| Instant::now() + limits::PENDING_RETRY);
-        self.entries.values().filter_map(|e| e.expires).chain(retry).min()
+    fn next_wake(&mut self) -> Option<Instant> {
+        let unwritten = self.entries.values().any(|e| e.unwritten);
+        let in_a_while = || Instant::now() + limits::PENDING_RETRY;
+        self.retry_at = unwritten.then(|| self.retry_at.unwrap_or_else(in_a_while));
+        let expiries = self.entries.values().filter_map(|e| e.expires);
+        expiries.chain(self.retry_at).min()
     }
 
     /// Entries of an earlier life of this process wait for their workloads to come back.
