@@ -222,7 +222,9 @@ impl ControlPlane {
             .find(proxy)
             .context("the proxy is not connected")?;
         let session = connection.session.lock();
-        let translated = session.translated();
+        let Some(translated) = session.translated() else {
+            return Ok(None);
+        };
         let named =
             |all: &[xds::server::Outgoing]| all.iter().find(|one| *one.name == *fragment.name).cloned();
         let found = match fragment.resource_type {
@@ -243,7 +245,8 @@ impl ControlPlane {
         }
         if let Some(connection) = self.discovery.connections().find(proxy) {
             let session = connection.session.lock();
-            lines.extend(session.translated().diagnostics.iter().map(ToString::to_string));
+            let found = session.translated().map(|translated| &translated.diagnostics);
+            lines.extend(found.into_iter().flatten().map(ToString::to_string));
         }
         lines
     }

@@ -145,7 +145,6 @@ impl Discovery {
             &self.0.identifier,
             proxy.clone(),
             publication,
-            &self.0.cache,
         );
         let connection = Arc::new(Connection {
             stream,
@@ -209,7 +208,7 @@ impl Discovery {
             .await;
             return true;
         }
-        let reply = connection.session.lock().receive::<P>(request);
+        let reply = connection.session.lock().receive::<P>(request, &self.0.cache);
         let reply = match reply {
             Ok(reply) => reply,
             Err(refusal) => {

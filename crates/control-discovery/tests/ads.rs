@@ -267,6 +267,31 @@ async fn health_reports_and_the_life_of_streams_are_heard() {
 }
 
 #[tokio::test]
+async fn a_stream_that_only_reports_is_translated_for_no_more_than_it_asks() {
+    let mut server = start().await;
+    let (commands, receiver) = commands();
+    let client = Client::new(Variant::Delta, node());
+    let ignore = |_: Event, _: &mut Client| {};
+    tokio::spawn(run(server.target.clone(), client, ignore, receiver, || 0));
+    let report: Command = Box::new(|client| client.report(type_url::HEALTH_INFORMATION, None));
+    assert!(commands.send(report).await.is_ok(), "the client runs");
+    loop {
+        let event = within(server.events.recv()).await.expect("events go on");
+        if matches!(event, StreamEvent::Health { healthy: true, .. }) {
+            break;
+        }
+    }
+    server.world.apply(Kind::Service, service("ratings"));
+    let mut published = server.world.subscribe();
+    let later = published.wait_for(|p| p.as_ref().is_some_and(|p| p.sequence > 1));
+    assert!(within(later).await.is_ok());
+    assert!(server.discovery.cache().live().is_empty());
+    let (_commands, mut updates) = connect(&server, Variant::Delta, false);
+    next(&mut updates, type_url::CLUSTER).await;
+    assert_eq!(server.discovery.cache().live().len(), 1);
+}
+
+#[tokio::test]
 async fn debug_pages_show_the_world_and_a_proxys_configuration() {
     let server = start().await;
     let (_commands, mut updates) = connect(&server, Variant::Delta, false);
