@@ -12,18 +12,17 @@ use api_envoy::json::{Schema, Style};
 use api_envoy::type_url;
 use control_apiserver::{ApiServer, Config, Handle};
 use control_discovery::connections::Connection;
-use control_discovery::{Discovery, StreamEvent, World as Objects};
-use control_snapshot::{Kind, Proxy, Settings};
-use control_sources::registration::{self, Announcement, Belonging, Registrar};
+use control_discovery::{Discovery, World as Objects};
+use control_snapshot::{Kind, Settings};
+use control_sources::registration::{self, Registrar};
 use control_sources::watch::{Change, watch_all};
 use control_sources::write::{self, ObjectRef};
 use control_sources::{Client, client};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::limits::{READY_TIME, STREAM_EVENTS};
+use crate::limits::READY_TIME;
 use crate::page::fragment::{Fragment, ResourceType};
 
 /// Where the ADS server listens inside the namespace: Istio's port for plain text.
@@ -58,7 +57,6 @@ pub struct ControlPlane {
     client: Client,
     objects: Arc<Objects>,
     arrived: Arrived,
-    synced: watch::Receiver<usize>,
     discovery: Discovery,
 }
 
@@ -73,10 +71,8 @@ impl ControlPlane {
             .context("start the embedded API server")?;
         let client = client::in_process(api.service());
         let objects = Objects::new(Settings::default(), "casebook");
-        let (events, heard) = mpsc::channel(STREAM_EVENTS);
-        let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(events));
         let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
-        tokio::spawn(register(heard, registrar));
+        let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
         tokio::spawn(Arc::clone(&objects).run());
         let listener = TcpListener::bind(ADS)
             .await
@@ -84,16 +80,14 @@ impl ControlPlane {
         let server = discovery.clone();
         tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
         let arrived = Arrived::default();
-        let synced = watch::Sender::new(0);
         let this = Self {
             api,
             client: client.clone(),
             objects: Arc::clone(&objects),
             arrived: Arc::clone(&arrived),
-            synced: synced.subscribe(),
             discovery,
         };
-        tokio::spawn(feed(client, objects, arrived, synced));
+        tokio::spawn(feed(client, objects, arrived));
         Ok(this)
     }
 
@@ -162,16 +156,15 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Waits until every kind has been listed, and begins to serve.
+    /// Waits until every kind has been listed and published.
     ///
     /// # Errors
     /// The watches do not get through in time.
-    pub async fn serve(&mut self) -> Result<()> {
-        let all = self.synced.wait_for(|kinds| *kinds == Kind::ALL.len());
-        timeout(READY_TIME, all)
+    pub async fn ready(&self) -> Result<()> {
+        let mut publications = self.objects.subscribe();
+        timeout(READY_TIME, publications.wait_for(Option::is_some))
             .await
             .context("the watches have not listed every kind")??;
-        self.objects.ready();
         Ok(())
     }
 
@@ -229,7 +222,9 @@ impl ControlPlane {
             .find(proxy)
             .context("the proxy is not connected")?;
         let session = connection.session.lock();
-        let translated = session.translated();
+        let Some(translated) = session.translated() else {
+            return Ok(None);
+        };
         let named =
             |all: &[xds::server::Outgoing]| all.iter().find(|one| *one.name == *fragment.name).cloned();
         let found = match fragment.resource_type {
@@ -250,7 +245,8 @@ impl ControlPlane {
         }
         if let Some(connection) = self.discovery.connections().find(proxy) {
             let session = connection.session.lock();
-            lines.extend(session.translated().diagnostics.iter().map(ToString::to_string));
+            let found = session.translated().map(|translated| &translated.diagnostics);
+            lines.extend(found.into_iter().flatten().map(ToString::to_string));
         }
         lines
     }
@@ -268,68 +264,23 @@ fn kind_of(object: &Value) -> Result<Kind> {
 }
 
 /// Takes changes from the watches into the world, and notes that they arrived.
-async fn feed(client: Client, objects: Arc<Objects>, arrived: Arrived, synced: watch::Sender<usize>) {
+async fn feed(client: Client, objects: Arc<Objects>, arrived: Arrived) {
     let (mut changes, watches) = watch_all(&client, ROOT_NAMESPACE);
     while let Some(change) = changes.recv().await {
-        match change {
+        let note = match &change {
             Change::Apply { kind, object } => {
                 let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-                let (key, version) = ((kind, text("namespace"), text("name")), text("resourceVersion"));
-                // What is broken is found among the diagnostics.
-                let _ = objects.apply(kind, object);
-                arrived
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(key, version);
+                Some(((*kind, text("namespace"), text("name")), text("resourceVersion")))
             }
-            Change::Delete {
-                kind,
-                namespace,
-                name,
-            } => objects.delete(kind, &namespace, &name),
-            Change::Synced { .. } => synced.send_modify(|kinds| *kinds += 1),
+            Change::Delete { .. } | Change::Synced { .. } => None,
+        };
+        objects.take(change);
+        if let Some((key, version)) = note {
+            let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            arrived.insert(key, version);
         }
     }
     drop(watches);
-}
-
-/// Hands the streams of workloads that belong to a group to the registrar.
-async fn register(mut heard: mpsc::Receiver<StreamEvent>, registrar: Registrar) {
-    while let Some(event) = heard.recv().await {
-        let event = match event {
-            StreamEvent::Connected { proxy, .. } if proxy.auto_register_group.is_empty() => continue,
-            StreamEvent::Connected { stream, proxy, .. } => registration::StreamEvent::Connected {
-                stream,
-                announcement: announcement(&proxy),
-            },
-            StreamEvent::Disconnected { stream } => registration::StreamEvent::Disconnected { stream },
-            StreamEvent::Health {
-                stream,
-                healthy,
-                message,
-            } => registration::StreamEvent::Health {
-                stream,
-                healthy,
-                message,
-            },
-        };
-        registrar.report(event).await;
-    }
-}
-
-fn announcement(proxy: &Proxy) -> Announcement {
-    Announcement {
-        namespace: proxy.profile.namespace.to_string(),
-        belonging: Belonging::Group(proxy.auto_register_group.to_string()),
-        address: proxy
-            .addresses
-            .first()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        network: proxy.network.to_string(),
-        labels: proxy.profile.labels.clone(),
-        ..Announcement::default()
-    }
 }
 
 fn caught_up(connection: &Connection, wanted: u64) -> bool {

@@ -34,6 +34,3 @@ pub const CONCURRENT_PAGES: usize = 2;
 
 /// Lines of a data plane's log that a failed page shows.
 pub const LOG_LINES: usize = 25;
-
-/// Events of ADS streams that may wait to be handled.
-pub const STREAM_EVENTS: usize = 64;

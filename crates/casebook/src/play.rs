@@ -55,7 +55,7 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             .iter()
             .take_while(|step| matches!(step.action, Action::Apply(_)))
             .count();
-        let mut control_plane = ControlPlane::start(&scratch.path().join("api")).await?;
+        let control_plane = ControlPlane::start(&scratch.path().join("api")).await?;
         control_plane.put_cluster(&page.world.objects(&log_name)).await?;
         for step in &page.steps[..first] {
             if let Action::Apply(objects) = &step.action {
@@ -65,7 +65,7 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
                     .with_context(|| format!("line {}", step.line))?;
             }
         }
-        control_plane.serve().await?;
+        control_plane.ready().await?;
         let mut player = Player {
             world: &page.world,
             data_plane,

@@ -161,7 +161,7 @@ impl<P: Recorded> Replay<P> {
         }
         let request = P::request(message, node, &self.names);
         let Some(session) = &mut self.session else { return };
-        match session.receive::<P>(&request) {
+        match session.receive::<P>(&request, &self.cache) {
             Ok(reply) => self.outbox.extend(reply.responses),
             Err(refusal) => differences.push(format!("refused: {refusal}")),
         }
@@ -173,13 +173,7 @@ impl<P: Recorded> Replay<P> {
             return;
         };
         self.sessions += 1;
-        self.session = Some(Session::open(
-            &self.sessions.to_string(),
-            "",
-            proxy,
-            publication,
-            &self.cache,
-        ));
+        self.session = Some(Session::open(&self.sessions.to_string(), "", proxy, publication));
     }
 
     fn server(&mut self, message: &Value, differences: &mut Vec<String>) {

@@ -7,6 +7,7 @@ use api_envoy::any::pack;
 use control_snapshot::{Proxy, ProxyView, Snapshot};
 use diagnostics::Diagnostic;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use xds::server::Outgoing;
 
 /// All resources of one view, except endpoints.
@@ -73,6 +74,8 @@ pub fn endpoints(snapshot: &Snapshot, proxy: &Proxy, cluster: &str) -> Outgoing 
 #[derive(Debug, Default)]
 pub struct Cache {
     translations: Mutex<HashMap<Arc<ProxyView>, Weak<Translated>>>,
+    /// How many translations were made.
+    made: watch::Sender<u64>,
 }
 
 impl Cache {
@@ -87,7 +90,15 @@ impl Cache {
         let mut translations = self.translations.lock();
         translations.retain(|_, translation| translation.strong_count() > 0);
         translations.insert(Arc::clone(&translated.view), Arc::downgrade(&translated));
+        drop(translations);
+        self.made.send_modify(|made| *made += 1);
         translated
+    }
+
+    /// How many translations were made, and when there are more.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.made.subscribe()
     }
 
     /// Every translation in use.

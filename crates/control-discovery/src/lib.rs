@@ -18,6 +18,6 @@ pub mod session;
 pub mod world;
 
 pub use generate::{Cache, Translated};
-pub use serve::{Discovery, StreamEvent};
+pub use serve::Discovery;
 pub use session::{Protocol, Session};
 pub use world::{Publication, World};

@@ -10,9 +10,3 @@ pub const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
 pub const CONCURRENT_PUSHES: usize = 100;
 /// Publications whose changed kinds are remembered for streams that lag behind.
 pub const PUBLICATION_HISTORY: usize = 64;
-/// Stream events that may wait for whoever listens to them.
-pub const STREAM_EVENTS: usize = 256;
-/// Wait for open streams to end when the server stops.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-/// Most ports tried when the wanted one is taken.
-pub const PORTS_TRIED: u16 = 50;

@@ -2,29 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use control_snapshot::Kind;
 use parking_lot::Mutex;
 
 /// Bounds of the convergence histogram, in seconds (istiod's, with finer ones below).
-const CONVERGENCE_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 30.0];
+const CONVERGENCE_BOUNDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0,
+];
+/// Bounds of the time that a change waits, and of the time that a push takes (istiod's, with a finer one below).
+const PUSH_BOUNDS: &[f64] = &[0.001, 0.01, 0.1, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
+/// Bounds of the time that a snapshot takes (istiod's, with a finer one below).
+const SNAPSHOT_BOUNDS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 3.0, 5.0];
 
 /// Counts and durations since the process began.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
-    pushes: Mutex<BTreeMap<String, u64>>,
+    pushes: Mutex<BTreeMap<String, Histogram>>,
     triggers: Mutex<BTreeMap<&'static str, u64>>,
     rejects: Mutex<BTreeMap<String, u64>>,
-    convergence: Histogram,
-    snapshot_time: Histogram,
+    convergence: Mutex<Histogram>,
+    debounce: Mutex<Histogram>,
+    snapshot_time: Mutex<Histogram>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Histogram {
-    buckets: [AtomicU64; CONVERGENCE_BOUNDS.len()],
-    count: AtomicU64,
-    sum_micros: AtomicU64,
+    bounds: &'static [f64],
+    /// How many values are at most each bound.
+    buckets: Vec<u64>,
+    count: u64,
+    sum: Duration,
 }
 
 /// What is counted elsewhere, at the time of printing.
@@ -42,153 +51,185 @@ pub struct Gauges {
     pub version: &'static str,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            pushes: Mutex::default(),
+            triggers: Mutex::default(),
+            rejects: Mutex::default(),
+            convergence: Mutex::new(Histogram::new(CONVERGENCE_BOUNDS)),
+            debounce: Mutex::new(Histogram::new(PUSH_BOUNDS)),
+            snapshot_time: Mutex::new(Histogram::new(SNAPSHOT_BOUNDS)),
+        }
+    }
+}
+
 impl Metrics {
-    /// A response was sent.
-    pub fn pushed(&self, type_url: &str) {
-        *self.pushes.lock().entry(short(type_url)).or_default() += 1;
+    /// A response was sent, this long after the request or push that it is part of began to be worked out.
+    pub fn pushed(&self, type_url: &str, took: Duration) {
+        let mut pushes = self.pushes.lock();
+        let histogram = pushes.entry(short(type_url).to_owned());
+        histogram
+            .or_insert_with(|| Histogram::new(PUSH_BOUNDS))
+            .record(took);
     }
 
-    /// The world was published because of this.
-    pub fn triggered(&self, reason: &'static str) {
-        *self.triggers.lock().entry(reason).or_default() += 1;
+    /// The world is published, among others because of this many changes of objects of a kind.
+    pub fn triggered(&self, kind: Kind, changes: u64) {
+        *self.triggers.lock().entry(reason(kind)).or_default() += changes;
     }
 
     /// A client has refused a response.
     pub fn rejected(&self, type_url: &str) {
-        *self.rejects.lock().entry(short(type_url)).or_default() += 1;
+        *self.rejects.lock().entry(short(type_url).to_owned()).or_default() += 1;
     }
 
     /// A proxy was brought up to date this long after the change.
     pub fn converged(&self, after: Duration) {
-        self.convergence.record(after);
+        self.convergence.lock().record(after);
+    }
+
+    /// The first of the changes that are published now has waited this long.
+    pub fn debounced(&self, waited: Duration) {
+        self.debounce.lock().record(waited);
     }
 
     /// A snapshot took this long to build.
     pub fn snapshot_built(&self, took: Duration) {
-        self.snapshot_time.record(took);
+        self.snapshot_time.lock().record(took);
     }
 
     /// All of it in Prometheus' text format.
     #[must_use]
     pub fn print(&self, gauges: &Gauges) -> String {
         let mut out = String::new();
-        let version = gauges.version;
-        scalar(
-            &mut out,
-            "pilot_info",
-            "gauge",
-            &format!("{{version=\"{version}\"}}"),
-            1,
-        );
-        scalar(
-            &mut out,
-            "istio_build",
-            "gauge",
-            &format!("{{component=\"pilot\",tag=\"{version}\"}}"),
-            1,
-        );
-        scalar(
-            &mut out,
-            "istiod_uptime_seconds",
-            "gauge",
-            "",
-            gauges.uptime.as_secs(),
-        );
-        scalar(
-            &mut out,
-            "pilot_xds",
-            "gauge",
-            &format!("{{version=\"{version}\"}}"),
-            gauges.streams as u64,
-        );
-        scalar(&mut out, "pilot_services", "gauge", "", gauges.services as u64);
-        scalar(
-            &mut out,
-            "pilot_virt_services",
-            "gauge",
-            "",
-            gauges.virtual_services as u64,
-        );
-        labelled(&mut out, "pilot_xds_pushes", "type", self.pushes.lock().iter());
-        labelled(
-            &mut out,
-            "pilot_push_triggers",
-            "type",
-            self.triggers.lock().iter(),
-        );
-        let rejects = self.rejects.lock();
-        scalar(
-            &mut out,
-            "pilot_total_xds_rejects",
-            "counter",
-            "",
-            rejects.values().sum(),
-        );
-        for (kind, count) in rejects.iter() {
-            scalar(
-                &mut out,
-                &format!("pilot_xds_{kind}_reject"),
-                "counter",
-                "",
-                *count,
-            );
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let version = format!("version=\"{}\"", gauges.version);
+        let build = format!("component=\"pilot\",tag=\"{}\"", gauges.version);
+        for (name, labels, value) in [
+            ("pilot_info", version.as_str(), 1),
+            ("istio_build", &build, 1),
+            ("istiod_uptime_seconds", "", gauges.uptime.as_secs()),
+            ("pilot_xds", &version, count(gauges.streams)),
+            ("pilot_services", "", count(gauges.services)),
+            ("pilot_virt_services", "", count(gauges.virtual_services)),
+        ] {
+            describe(&mut out, name, "gauge");
+            sample(&mut out, name, labels, value);
         }
-        self.convergence.print(&mut out, "pilot_proxy_convergence_time");
-        self.snapshot_time
-            .print(&mut out, "pilot_pushcontext_init_seconds");
+        self.print_pushes(&mut out);
+        self.print_rejects(&mut out);
+        for (name, histogram) in [
+            ("pilot_proxy_convergence_time", &self.convergence),
+            ("pilot_debounce_time", &self.debounce),
+            ("pilot_pushcontext_init_seconds", &self.snapshot_time),
+        ] {
+            describe(&mut out, name, "histogram");
+            histogram.lock().print(&mut out, name, "");
+        }
         out
+    }
+
+    fn print_pushes(&self, out: &mut String) {
+        let label = |kind: &str| format!("type=\"{kind}\"");
+        describe(out, "pilot_push_triggers", "counter");
+        for (reason, changes) in self.triggers.lock().iter() {
+            sample(out, "pilot_push_triggers", &label(reason), *changes);
+        }
+        let pushes = self.pushes.lock();
+        describe(out, "pilot_xds_pushes", "counter");
+        for (kind, histogram) in pushes.iter() {
+            sample(out, "pilot_xds_pushes", &label(kind), histogram.count);
+        }
+        describe(out, "pilot_xds_push_time", "histogram");
+        for (kind, histogram) in pushes.iter() {
+            histogram.print(out, "pilot_xds_push_time", &label(kind));
+        }
+    }
+
+    fn print_rejects(&self, out: &mut String) {
+        let rejects = self.rejects.lock();
+        describe(out, "pilot_total_xds_rejects", "counter");
+        sample(out, "pilot_total_xds_rejects", "", rejects.values().sum::<u64>());
+        for (kind, count) in rejects.iter() {
+            let name = format!("pilot_xds_{kind}_reject");
+            describe(out, &name, "counter");
+            sample(out, &name, "", *count);
+        }
     }
 }
 
 impl Histogram {
-    fn record(&self, value: Duration) {
-        for (bucket, bound) in self.buckets.iter().zip(CONVERGENCE_BOUNDS) {
-            if value.as_secs_f64() <= bound {
-                bucket.fetch_add(1, Ordering::Relaxed);
-            }
+    fn new(bounds: &'static [f64]) -> Self {
+        Self {
+            bounds,
+            buckets: vec![0; bounds.len()],
+            count: 0,
+            sum: Duration::ZERO,
         }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-        self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    fn print(&self, out: &mut String, name: &str) {
-        let count = self.count.load(Ordering::Relaxed);
-        let _ = writeln!(out, "# TYPE {name} histogram");
-        for (bucket, bound) in self.buckets.iter().zip(CONVERGENCE_BOUNDS) {
-            let _ = writeln!(
-                out,
-                "{name}_bucket{{le=\"{bound}\"}} {}",
-                bucket.load(Ordering::Relaxed)
-            );
+    fn record(&mut self, value: Duration) {
+        for (bucket, bound) in self.buckets.iter_mut().zip(self.bounds) {
+            *bucket += u64::from(value.as_secs_f64() <= *bound);
         }
-        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}");
-        let seconds = Duration::from_micros(self.sum_micros.load(Ordering::Relaxed)).as_secs_f64();
-        let _ = writeln!(out, "{name}_sum {seconds}");
-        let _ = writeln!(out, "{name}_count {count}");
+        self.count += 1;
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    /// The samples, each with these labels.
+    fn print(&self, out: &mut String, name: &str, labels: &str) {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut bucket = |bound: &str, value: u64| {
+            let labels = format!("{labels}{comma}le=\"{bound}\"");
+            sample(out, &format!("{name}_bucket"), &labels, value);
+        };
+        for (value, bound) in self.buckets.iter().zip(self.bounds) {
+            bucket(&bound.to_string(), *value);
+        }
+        bucket("+Inf", self.count);
+        sample(out, &format!("{name}_sum"), labels, self.sum.as_secs_f64());
+        sample(out, &format!("{name}_count"), labels, self.count);
     }
 }
 
-fn scalar(out: &mut String, name: &str, kind: &str, labels: &str, value: u64) {
+fn describe(out: &mut String, name: &str, kind: &str) {
     let _ = writeln!(out, "# TYPE {name} {kind}");
-    let _ = writeln!(out, "{name}{labels} {value}");
 }
 
-fn labelled<'a, K: AsRef<str> + 'a>(
-    out: &mut String,
-    name: &str,
-    label: &str,
-    values: impl Iterator<Item = (K, &'a u64)>,
-) {
-    let _ = writeln!(out, "# TYPE {name} counter");
-    for (key, value) in values {
-        let _ = writeln!(out, "{name}{{{label}=\"{}\"}} {value}", key.as_ref());
+fn sample(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+    let _ = match labels {
+        "" => writeln!(out, "{name} {value}"),
+        labels => writeln!(out, "{name}{{{labels}}} {value}"),
+    };
+}
+
+/// Why a change of an object is pushed, in istiod's words.
+fn reason(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service | Kind::ServiceEntry => "service",
+        Kind::EndpointSlice | Kind::Pod | Kind::WorkloadEntry => "endpoint",
+        Kind::Namespace => "namespace",
+        Kind::ConfigMap | Kind::Node => "global",
+        Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::Gateway
+        | Kind::WorkloadGroup
+        | Kind::Sidecar
+        | Kind::EnvoyFilter
+        | Kind::ProxyConfig
+        | Kind::AuthorizationPolicy
+        | Kind::PeerAuthentication
+        | Kind::RequestAuthentication
+        | Kind::Telemetry
+        | Kind::WasmPlugin
+        | Kind::TrafficExtension => "config",
     }
 }
 
 /// `cds`, `eds` and so on; Istio's names for the resource types.
 #[must_use]
-pub fn short(type_url: &str) -> String {
+pub fn short(type_url: &str) -> &str {
     use api_envoy::type_url as t;
     let known = [
         (t::CLUSTER, "cds"),
@@ -203,7 +244,7 @@ pub fn short(type_url: &str) -> String {
         .iter()
         .find(|(url, _)| *url == type_url)
         .map(|(_, short)| *short);
-    found.unwrap_or_else(|| t::message_name(type_url)).to_owned()
+    found.unwrap_or_else(|| t::message_name(type_url))
 }
 
 #[cfg(test)]
@@ -214,8 +255,12 @@ mod tests {
     #[test]
     fn metrics_print_in_prometheus_text_format() {
         let metrics = Metrics::default();
-        metrics.pushed(type_url::CLUSTER);
-        metrics.pushed(type_url::CLUSTER);
+        metrics.pushed(type_url::CLUSTER, Duration::from_millis(5));
+        metrics.pushed(type_url::CLUSTER, Duration::from_millis(2));
+        metrics.triggered(Kind::VirtualService, 2);
+        metrics.triggered(Kind::Gateway, 1);
+        metrics.debounced(Duration::from_millis(10));
+        metrics.snapshot_built(Duration::from_secs(6));
         metrics.rejected(type_url::ROUTE);
         metrics.converged(Duration::from_millis(20));
         let text = metrics.print(&Gauges {
@@ -226,6 +271,13 @@ mod tests {
         for line in [
             "pilot_xds{version=\"1\"} 2",
             "pilot_xds_pushes{type=\"cds\"} 2",
+            "pilot_xds_push_time_bucket{type=\"cds\",le=\"0.001\"} 0",
+            "pilot_xds_push_time_bucket{type=\"cds\",le=\"0.01\"} 2",
+            "pilot_xds_push_time_sum{type=\"cds\"} 0.007",
+            "pilot_push_triggers{type=\"config\"} 3",
+            "pilot_debounce_time_bucket{le=\"0.01\"} 1",
+            "pilot_pushcontext_init_seconds_bucket{le=\"5\"} 0",
+            "pilot_pushcontext_init_seconds_bucket{le=\"+Inf\"} 1",
             "pilot_xds_rds_reject 1",
             "pilot_total_xds_rejects 1",
             "pilot_proxy_convergence_time_bucket{le=\"0.01\"} 0",

@@ -1,15 +1,17 @@
 //! Sessions over gRPC.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::type_url;
 use control_snapshot::Proxy;
+use control_sources::registration::{Announcement, Registrar, StreamEvent};
+use diagnostics::Diagnostic;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use xds::grpc::server::{Connection as Wire, DeltaConnection, SotwConnection, Streams};
 use xds::server::Said;
 
@@ -20,40 +22,11 @@ use crate::metrics::Metrics;
 use crate::session::{Delta, Protocol, Session, StateOfTheWorld};
 use crate::world::{Publication, World};
 
-/// What happens on streams, for whoever registers workloads.
-#[derive(Clone, Debug)]
-pub enum StreamEvent {
-    /// A proxy, or an agent, has opened a stream.
-    Connected {
-        /// Names the stream in later events.
-        stream: u64,
-        /// Who it is.
-        proxy: Box<Proxy>,
-        /// Who it says it is, complete.
-        node: Box<Node>,
-    },
-    /// The stream is gone.
-    Disconnected {
-        /// The stream.
-        stream: u64,
-    },
-    /// An agent reports the health of its workload (Istio's `HealthInformation`).
-    Health {
-        /// The stream.
-        stream: u64,
-        /// Whether the workload may get traffic.
-        healthy: bool,
-        /// Why not.
-        message: String,
-    },
-}
-
 struct Inner {
     world: Arc<World>,
     cache: Cache,
     connections: Connections,
-    metrics: Metrics,
-    events: Option<mpsc::Sender<StreamEvent>>,
+    registrar: Option<Registrar>,
     pushes: Semaphore,
     identifier: String,
     streams: AtomicU64,
@@ -73,15 +46,15 @@ impl std::fmt::Debug for Discovery {
 }
 
 impl Discovery {
-    /// A server of this world. `identifier` is what responses say about the server; `events` hears of streams.
+    /// A server of this world. `identifier` is what responses say about the server; `registrar` hears of workloads that
+    /// come, go, and report their health.
     #[must_use]
-    pub fn new(world: Arc<World>, identifier: &str, events: Option<mpsc::Sender<StreamEvent>>) -> Self {
+    pub fn new(world: Arc<World>, identifier: &str, registrar: Option<Registrar>) -> Self {
         Self(Arc::new(Inner {
             world,
             cache: Cache::default(),
             connections: Connections::default(),
-            metrics: Metrics::default(),
-            events,
+            registrar,
             pushes: Semaphore::new(limits::CONCURRENT_PUSHES),
             identifier: identifier.to_owned(),
             streams: AtomicU64::new(0),
@@ -110,7 +83,20 @@ impl Discovery {
     /// The metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        self.0.world.metrics()
+    }
+
+    /// What is wrong with the configuration: of the world, and of what connected proxies get.
+    #[must_use]
+    pub fn diagnostics(&self) -> BTreeSet<Diagnostic> {
+        let mut all = BTreeSet::new();
+        if let Some(publication) = self.0.world.current() {
+            all.extend(publication.snapshot.diagnostics().iter().cloned());
+        }
+        for translated in self.0.cache.live() {
+            all.extend(translated.diagnostics.iter().cloned());
+        }
+        all
     }
 
     /// Serves ADS in plaintext on a bound listener until `shutdown` resolves; then closes the open streams.
@@ -131,10 +117,8 @@ impl Discovery {
     }
 
     async fn report(&self, event: StreamEvent) {
-        if let Some(events) = &self.0.events
-            && events.send(event).await.is_err()
-        {
-            tracing::debug!("nobody listens to stream events any more");
+        if let Some(registrar) = &self.0.registrar {
+            registrar.report(event).await;
         }
     }
 
@@ -161,7 +145,6 @@ impl Discovery {
             &self.0.identifier,
             proxy.clone(),
             publication,
-            &self.0.cache,
         );
         let connection = Arc::new(Connection {
             stream,
@@ -173,12 +156,9 @@ impl Discovery {
         });
         self.0.connections.add(Arc::clone(&connection));
         tracing::info!(proxy = connection.proxy_name(), stream, "ADS stream opened");
-        self.report(StreamEvent::Connected {
-            stream,
-            proxy: Box::new(proxy),
-            node: Box::new(node),
-        })
-        .await;
+        if let Some(announcement) = Announcement::of(&proxy) {
+            self.report(StreamEvent::Connected { stream, announcement }).await;
+        }
         let mut request = Some(first);
         loop {
             if let Some(request) = request.take()
@@ -213,6 +193,7 @@ impl Discovery {
         connection: &Connection,
         request: &P::Request,
     ) -> bool {
+        let received_at = Instant::now();
         let type_url = P::type_url(request);
         if type_url == type_url::HEALTH_INFORMATION {
             let (healthy, message) = match P::error(request) {
@@ -227,7 +208,7 @@ impl Discovery {
             .await;
             return true;
         }
-        let reply = connection.session.lock().receive::<P>(request);
+        let reply = connection.session.lock().receive::<P>(request, &self.0.cache);
         let reply = match reply {
             Ok(reply) => reply,
             Err(refusal) => {
@@ -237,11 +218,11 @@ impl Discovery {
             }
         };
         if let Said::Nack(reason) = &reply.said {
-            self.0.metrics.rejected(type_url);
+            self.metrics().rejected(type_url);
             let kind = crate::metrics::short(type_url);
             tracing::warn!(proxy = connection.proxy_name(), kind, %reason, "configuration refused");
         }
-        self.send::<P>(wire, reply.responses).await
+        self.send::<P>(wire, reply.responses, received_at).await
     }
 
     /// Brings the proxy up to date; false when the stream is over.
@@ -255,25 +236,29 @@ impl Discovery {
             return false;
         };
         let changed_at = publication.changed_at;
+        let began_at = Instant::now();
         let responses = connection.session.lock().push::<P>(publication, &self.0.cache);
         let any = !responses.is_empty();
-        let alive = self.send::<P>(wire, responses).await;
+        let alive = self.send::<P>(wire, responses, began_at).await;
         if any {
-            self.0.metrics.converged(changed_at.elapsed());
+            self.metrics().converged(changed_at.elapsed());
         }
         alive
     }
 
+    /// Sends responses that were worked out since `began_at`; false when the stream is over.
     async fn send<P: Protocol>(
         &self,
         wire: &Wire<P::Request, P::Response>,
         responses: Vec<P::Response>,
+        began_at: Instant,
     ) -> bool {
         for response in responses {
-            self.0.metrics.pushed(P::response_type(&response));
+            let type_url = P::response_type(&response).to_owned();
             if !wire.send(response).await {
                 return false;
             }
+            self.metrics().pushed(&type_url, began_at.elapsed());
         }
         true
     }
@@ -291,7 +276,7 @@ async fn first_publication(publications: &mut watch::Receiver<Option<Arc<Publica
         }
         if publications.changed().await.is_err() {
             // The world is gone, and this server with it.
-            tokio::time::sleep(Duration::MAX).await;
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::type_url;
-use control_snapshot::{Kind, Proxy};
+use control_snapshot::{Kind, Proxy, Snapshot};
 use xds::Variant;
 use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
 
@@ -30,7 +30,8 @@ pub struct Session {
     proxy: Proxy,
     stream: Stream,
     publication: Arc<Publication>,
-    translated: Arc<Translated>,
+    /// Made when the client first asks for something: an agent's stream only reports, and costs no translation.
+    translated: Option<Arc<Translated>>,
     /// The version of the last publication that changed this proxy's view.
     config_version: Arc<str>,
 }
@@ -48,20 +49,13 @@ impl Session {
     /// Opens a session. `name` makes the nonces of this stream its own, `identifier` is what responses say about the
     /// server.
     #[must_use]
-    pub fn open(
-        name: &str,
-        identifier: &str,
-        proxy: Proxy,
-        publication: Arc<Publication>,
-        cache: &Cache,
-    ) -> Self {
-        let translated = cache.translate(publication.snapshot.proxy_view(&proxy));
+    pub fn open(name: &str, identifier: &str, proxy: Proxy, publication: Arc<Publication>) -> Self {
         let config_version = Arc::clone(&publication.version);
         Self {
             proxy,
             stream: Stream::new(name, identifier),
             publication,
-            translated,
+            translated: None,
             config_version,
         }
     }
@@ -84,10 +78,10 @@ impl Session {
         &self.stream
     }
 
-    /// The resources it is served from.
+    /// The resources it is served from; none before the client has asked for any.
     #[must_use]
-    pub fn translated(&self) -> &Arc<Translated> {
-        &self.translated
+    pub fn translated(&self) -> Option<&Arc<Translated>> {
+        self.translated.as_ref()
     }
 
     /// The world it is served from.
@@ -111,10 +105,19 @@ impl Session {
     ///
     /// # Errors
     /// The request breaks the protocol; the stream is to be closed.
-    pub fn receive<P: Protocol>(&mut self, request: &P::Request) -> Result<Reply<P::Response>, Refusal> {
+    pub fn receive<P: Protocol>(
+        &mut self,
+        request: &P::Request,
+        cache: &Cache,
+    ) -> Result<Reply<P::Response>, Refusal> {
         let received = P::receive(&mut self.stream, request)?;
         let mut responses = Vec::new();
         if let Some(scope) = received.answer {
+            if self.translated.is_none() {
+                self.config_version = Arc::clone(&self.publication.version);
+                let view = self.publication.snapshot.proxy_view(&self.proxy);
+                self.translated = Some(cache.translate(view));
+            }
             let version = Arc::clone(&self.config_version);
             let content = self.content(&received.type_url, &scope);
             responses.extend(self.respond::<P>(&received.type_url, &version, content));
@@ -132,21 +135,25 @@ impl Session {
 
     /// Brings the proxy to a later publication.
     pub fn push<P: Protocol>(&mut self, publication: Arc<Publication>, cache: &Cache) -> Vec<P::Response> {
+        let Some(translated) = &self.translated else {
+            self.publication = publication;
+            return Vec::new();
+        };
         let kinds = publication.kinds_since(self.publication.sequence);
         let version = Arc::clone(&publication.version);
         let view = publication.snapshot.proxy_view(&self.proxy);
-        let changed = view != *self.translated.view;
-        self.publication = publication;
+        let changed = view != *translated.view;
+        let earlier = std::mem::replace(&mut self.publication, publication);
         let mut responses = Vec::new();
         let mut warming = BTreeSet::new();
         if changed {
-            self.translated = cache.translate(view);
+            self.translated = Some(cache.translate(view));
             self.config_version = Arc::clone(&version);
             let clusters = self.cluster_changes(P::VARIANT, &mut warming);
             responses.extend(self.respond::<P>(type_url::CLUSTER, &version, clusters));
         }
         let all_endpoints = changed && kinds.is_none_or(|kinds| resends_all_endpoints(&kinds));
-        let endpoints = self.endpoint_changes(all_endpoints, &warming);
+        let endpoints = self.endpoint_changes(all_endpoints, &warming, &earlier.snapshot);
         responses.extend(self.respond::<P>(type_url::ENDPOINT, &version, endpoints));
         if changed {
             for type_url in [type_url::LISTENER, type_url::ROUTE] {
@@ -174,16 +181,16 @@ impl Session {
     }
 
     fn content(&self, type_url: &str, scope: &Scope) -> Content {
-        let Some(watch) = self.stream.watch(type_url) else {
+        let (Some(watch), Some(translated)) = (self.stream.watch(type_url), &self.translated) else {
             return Content::default();
         };
         match type_url {
-            type_url::CLUSTER => listed(&self.translated.clusters, watch, scope),
-            type_url::LISTENER => listed(&self.translated.listeners, watch, scope),
-            type_url::ROUTE => named(watch, scope, |name| self.translated.route(name)),
+            type_url::CLUSTER => listed(&translated.clusters, watch, scope),
+            type_url::LISTENER => listed(&translated.listeners, watch, scope),
+            type_url::ROUTE => named(watch, scope, |name| translated.route(name)),
             type_url::ENDPOINT => named(watch, scope, |name| self.endpoint(name)),
             type_url::NAME_TABLE => Content {
-                resources: vec![self.translated.name_table.clone()],
+                resources: vec![translated.name_table.clone()],
                 removed: Vec::new(),
             },
             _ => Content::default(),
@@ -196,12 +203,12 @@ impl Session {
 
     /// `warming` receives the names of the clusters that differ.
     fn cluster_changes(&self, variant: Variant, warming: &mut BTreeSet<String>) -> Content {
-        let Some(watch) = self.stream.watch(type_url::CLUSTER) else {
+        let (Some(watch), Some(translated)) = (self.stream.watch(type_url::CLUSTER), &self.translated) else {
             return Content::default();
         };
-        let differing = self.translated.clusters.iter().filter(|c| watch.differs(c));
+        let differing = translated.clusters.iter().filter(|c| watch.differs(c));
         warming.extend(differing.map(|c| c.name.to_string()));
-        let mut content = listed(&self.translated.clusters, watch, &Scope::All);
+        let mut content = listed(&translated.clusters, watch, &Scope::All);
         if variant == Variant::Delta {
             content
                 .resources
@@ -210,12 +217,22 @@ impl Session {
         content
     }
 
-    fn endpoint_changes(&self, all: bool, warming: &BTreeSet<String>) -> Content {
+    /// Assignments are made only where they are sent in any case or something in them may differ: a proxy watches every
+    /// cluster, and mostly the endpoints of one have changed.
+    fn endpoint_changes(&self, all: bool, warming: &BTreeSet<String>, earlier: &Snapshot) -> Content {
         let Some(watch) = self.stream.watch(type_url::ENDPOINT) else {
             return Content::default();
         };
-        let resources = watch.names().iter().map(|name| self.endpoint(name));
-        let resources = resources.filter(|e| all || warming.contains(&*e.name) || watch.differs(e));
+        let snapshot = &self.publication.snapshot;
+        let resources = watch.names().iter().filter_map(|name| {
+            if all || warming.contains(name.as_str()) {
+                return Some(self.endpoint(name));
+            }
+            let same = snapshot.same_endpoints(earlier, &self.proxy, name);
+            (!same)
+                .then(|| self.endpoint(name))
+                .filter(|endpoint| watch.differs(endpoint))
+        });
         Content {
             resources: resources.collect(),
             removed: Vec::new(),
@@ -224,10 +241,10 @@ impl Session {
 
     fn name_table_change(&self) -> Content {
         let watch = self.stream.watch(type_url::NAME_TABLE);
-        let changed = watch.is_some_and(|watch| watch.differs(&self.translated.name_table));
-        let resources = changed.then(|| self.translated.name_table.clone());
+        let names = self.translated.as_ref().map(|translated| &translated.name_table);
+        let changed = names.filter(|names| watch.is_some_and(|watch| watch.differs(names)));
         Content {
-            resources: resources.into_iter().collect(),
+            resources: changed.into_iter().cloned().collect(),
             removed: Vec::new(),
         }
     }

@@ -1,9 +1,10 @@
 //! The world as it changes: objects in, snapshots out.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use control_snapshot::{Kind, Objects, Settings, Snapshot};
+use control_sources::watch::Change;
 use diagnostics::Diagnostic;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::debounce::Debounce;
 use crate::limits;
+use crate::metrics::Metrics;
 
 /// One published state of the world.
 #[derive(Debug)]
@@ -43,10 +45,21 @@ impl Publication {
 
 struct State {
     objects: Objects,
-    kinds: BTreeSet<Kind>,
+    /// The kinds that no watch has listed yet.
+    unlisted: BTreeSet<Kind>,
+    /// How often objects of each kind have changed since the last publication.
+    changes: BTreeMap<Kind, u64>,
     debounce: Debounce,
     ready: bool,
     sequence: u64,
+    history: VecDeque<(u64, BTreeSet<Kind>)>,
+}
+
+/// What is to be published.
+struct Draft {
+    objects: Objects,
+    sequence: u64,
+    changed_at: Instant,
     history: VecDeque<(u64, BTreeSet<Kind>)>,
 }
 
@@ -56,6 +69,7 @@ pub struct World {
     state: Mutex<State>,
     changed: Notify,
     published: watch::Sender<Option<Arc<Publication>>>,
+    metrics: Metrics,
     version_prefix: String,
 }
 
@@ -74,7 +88,8 @@ impl World {
     pub fn new(settings: Settings, started: &str) -> Arc<Self> {
         let state = State {
             objects: Objects::new(settings),
-            kinds: BTreeSet::new(),
+            unlisted: Kind::ALL.iter().map(|(kind, ..)| *kind).collect(),
+            changes: BTreeMap::new(),
             debounce: Debounce::new(limits::DEBOUNCE_QUIET, limits::DEBOUNCE_MAX),
             ready: false,
             sequence: 0,
@@ -84,8 +99,31 @@ impl World {
             state: Mutex::new(state),
             changed: Notify::new(),
             published: watch::Sender::new(None),
+            metrics: Metrics::default(),
             version_prefix: started.to_owned(),
         })
+    }
+
+    /// Takes in what the watches report. Once they have listed every kind, the world is ready.
+    pub fn take(&self, change: Change) {
+        match change {
+            Change::Apply { kind, object } => drop(self.apply(kind, object)),
+            Change::Delete {
+                kind,
+                namespace,
+                name,
+            } => self.delete(kind, &namespace, &name),
+            Change::Synced { kind } => {
+                let complete = {
+                    let mut state = self.state.lock();
+                    state.unlisted.remove(&kind) && state.unlisted.is_empty()
+                };
+                if complete {
+                    tracing::info!("configuration read");
+                    self.ready();
+                }
+            }
+        }
     }
 
     /// Takes in a new or changed object; what is wrong with it is logged, and returned.
@@ -140,6 +178,12 @@ impl World {
         self.published.borrow().clone()
     }
 
+    /// What is counted of it and of those that serve it.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Publishes changes as they come, for ever.
     pub async fn run(self: Arc<Self>) {
         loop {
@@ -158,36 +202,62 @@ impl World {
         }
     }
 
-    /// Publishes at once what has changed, without waiting for quiet. For tests, and for [`World::run`].
-    pub fn publish(&self) {
-        let (objects, sequence, changed_at, history) = {
-            let mut state = self.state.lock();
-            let changed_at = state.debounce.take().unwrap_or_else(Instant::now);
-            state.sequence += 1;
-            let (sequence, kinds) = (state.sequence, std::mem::take(&mut state.kinds));
-            state.history.push_back((sequence, kinds));
-            if state.history.len() > limits::PUBLICATION_HISTORY {
-                state.history.pop_front();
-            }
-            (state.objects.clone(), sequence, changed_at, state.history.clone())
-        };
-        let snapshot = Snapshot::build(&objects);
-        let version = format!("{}/{sequence}", self.version_prefix).into();
-        tracing::debug!(sequence, "published");
-        let publication = Publication {
+    /// Publishes at once what has changed, without waiting for quiet.
+    pub(crate) fn publish(&self) {
+        let draft = self.draft();
+        self.commit(draft);
+    }
+
+    /// Takes what has changed, to publish it.
+    fn draft(&self) -> Draft {
+        let mut state = self.state.lock();
+        let changed_at = state.debounce.take().unwrap_or_else(Instant::now);
+        let changes = std::mem::take(&mut state.changes);
+        for (kind, count) in &changes {
+            self.metrics.triggered(*kind, *count);
+        }
+        self.metrics.debounced(changed_at.elapsed());
+        state.sequence += 1;
+        let sequence = state.sequence;
+        state.history.push_back((sequence, changes.into_keys().collect()));
+        if state.history.len() > limits::PUBLICATION_HISTORY {
+            state.history.pop_front();
+        }
+        Draft {
+            objects: state.objects.clone(),
             sequence,
-            version,
-            snapshot,
             changed_at,
-            history,
-        };
-        self.published.send_replace(Some(Arc::new(publication)));
+            history: state.history.clone(),
+        }
+    }
+
+    /// Publishes a draft, unless a later one is out already: it holds everything that this one does.
+    fn commit(&self, draft: Draft) {
+        let began_at = Instant::now();
+        let snapshot = Snapshot::build(&draft.objects);
+        self.metrics.snapshot_built(began_at.elapsed());
+        let sequence = draft.sequence;
+        let publication = Arc::new(Publication {
+            sequence,
+            version: format!("{}/{sequence}", self.version_prefix).into(),
+            snapshot,
+            changed_at: draft.changed_at,
+            history: draft.history,
+        });
+        let published = self.published.send_if_modified(|current| {
+            let later = current.as_ref().is_none_or(|current| current.sequence < sequence);
+            if later {
+                *current = Some(publication);
+            }
+            later
+        });
+        tracing::debug!(sequence, published, "snapshot built");
     }
 }
 
 impl State {
     fn touch(&mut self, kind: Kind) {
-        self.kinds.insert(kind);
+        *self.changes.entry(kind).or_default() += 1;
         self.debounce.changed(Instant::now());
     }
 }
@@ -235,6 +305,36 @@ mod tests {
             Some(BTreeSet::from([Kind::Namespace, Kind::Pod]))
         );
         running.abort();
+    }
+
+    #[test]
+    fn an_older_snapshot_that_is_ready_later_does_not_take_the_place_of_a_newer_one() {
+        let world = World::new(Settings::default(), "t");
+        world.apply(Kind::Namespace, namespace("a"));
+        let older = world.draft();
+        world.apply(Kind::Namespace, namespace("b"));
+        let newer = world.draft();
+        let seen = world.subscribe();
+        world.commit(newer);
+        world.commit(older);
+        let publication = seen.borrow().clone().expect("published");
+        assert_eq!(publication.sequence, 2);
+        assert_eq!(
+            publication.kinds_since(0),
+            Some(BTreeSet::from([Kind::Namespace]))
+        );
+    }
+
+    #[test]
+    fn a_world_is_ready_once_every_kind_was_listed() {
+        let world = World::new(Settings::default(), "t");
+        let (last, others) = Kind::ALL.split_last().expect("there are kinds");
+        for (kind, ..) in others {
+            world.take(Change::Synced { kind: *kind });
+        }
+        assert!(!world.state.lock().ready);
+        world.take(Change::Synced { kind: last.0 });
+        assert!(world.state.lock().ready);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use api_envoy::{type_url, wkt};
 use axum::body::Body;
 use axum::http::Request;
 use control_discovery::debug::{Pages, router};
-use control_discovery::{Discovery, StreamEvent, World};
+use control_discovery::{Discovery, World};
 use control_snapshot::{Kind, Settings};
+use control_sources::registration::{Belonging, Registrar, StreamEvent};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -50,8 +51,8 @@ async fn start() -> Server {
     world.apply(Kind::WorkloadEntry, entry("True"));
     world.ready();
     tokio::spawn(Arc::clone(&world).run());
-    let (sender, events) = mpsc::channel(64);
-    let discovery = Discovery::new(Arc::clone(&world), "test", Some(sender));
+    let (registrar, events) = Registrar::queue();
+    let discovery = Discovery::new(Arc::clone(&world), "test", Some(registrar));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -67,7 +68,10 @@ async fn start() -> Server {
 }
 
 fn node() -> Node {
-    let metadata = wkt::structure(&json!({"NAMESPACE": "default", "CLUSTER_ID": "Kubernetes"}));
+    let metadata = wkt::structure(&json!({
+        "NAMESPACE": "default", "CLUSTER_ID": "Kubernetes", "AUTO_REGISTER_GROUP": "callers",
+        "PROXY_CONFIG": {"readinessProbe": {"tcpSocket": {"port": 9080}}},
+    }));
     Node {
         id: "sidecar~127.66.0.9~caller.default~default.svc.cluster.local".into(),
         metadata: Some(metadata),
@@ -208,12 +212,17 @@ async fn a_refusal_is_shown_on_the_debug_pages() {
     assert_eq!(synced[0]["cluster_sent"], synced[0]["cluster_acked"]);
     assert_eq!(synced[0]["listener_error"], refused);
     let metrics = page(&server, "/metrics").await;
-    assert!(
-        metrics
-            .as_str()
-            .is_some_and(|text| text.contains("pilot_xds_lds_reject 1\n")),
-        "{metrics}"
-    );
+    for sample in [
+        "pilot_xds_lds_reject 1\n",
+        "pilot_xds_push_time_count{type=\"lds\"} 1\n",
+        "pilot_push_triggers{type=\"service\"} 1\n",
+        "pilot_push_triggers{type=\"endpoint\"} 1\n",
+        "pilot_debounce_time_count 1\n",
+        "pilot_pushcontext_init_seconds_count 1\n",
+    ] {
+        let found = metrics.as_str().is_some_and(|text| text.contains(sample));
+        assert!(found, "{sample} is missing in {metrics}");
+    }
 }
 
 #[tokio::test]
@@ -221,10 +230,16 @@ async fn health_reports_and_the_life_of_streams_are_heard() {
     let mut server = start().await;
     let (commands, mut updates) = connect(&server, Variant::Delta, false);
     let connected = within(server.events.recv()).await;
-    assert!(
-        matches!(connected, Some(StreamEvent::Connected { stream: 1, .. })),
-        "{connected:?}"
-    );
+    let Some(StreamEvent::Connected {
+        stream: 1,
+        announcement,
+    }) = connected
+    else {
+        panic!("{connected:?}")
+    };
+    assert_eq!(announcement.belonging, Belonging::Group("callers".into()));
+    assert_eq!(announcement.address, "127.66.0.9");
+    assert!(announcement.health_checked);
     next(&mut updates, type_url::CLUSTER).await;
     let error = api_envoy::google::rpc::Status {
         code: 500,
@@ -249,6 +264,31 @@ async fn health_reports_and_the_life_of_streams_are_heard() {
         matches!(gone, Some(StreamEvent::Disconnected { stream: 1 })),
         "{gone:?}"
     );
+}
+
+#[tokio::test]
+async fn a_stream_that_only_reports_is_translated_for_no_more_than_it_asks() {
+    let mut server = start().await;
+    let (commands, receiver) = commands();
+    let client = Client::new(Variant::Delta, node());
+    let ignore = |_: Event, _: &mut Client| {};
+    tokio::spawn(run(server.target.clone(), client, ignore, receiver, || 0));
+    let report: Command = Box::new(|client| client.report(type_url::HEALTH_INFORMATION, None));
+    assert!(commands.send(report).await.is_ok(), "the client runs");
+    loop {
+        let event = within(server.events.recv()).await.expect("events go on");
+        if matches!(event, StreamEvent::Health { healthy: true, .. }) {
+            break;
+        }
+    }
+    server.world.apply(Kind::Service, service("ratings"));
+    let mut published = server.world.subscribe();
+    let later = published.wait_for(|p| p.as_ref().is_some_and(|p| p.sequence > 1));
+    assert!(within(later).await.is_ok());
+    assert!(server.discovery.cache().live().is_empty());
+    let (_commands, mut updates) = connect(&server, Variant::Delta, false);
+    next(&mut updates, type_url::CLUSTER).await;
+    assert_eq!(server.discovery.cache().live().len(), 1);
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ impl DestinationRules {
         };
         Self {
             by_namespace: drafts.into_iter().map(|(ns, hosts)| (ns, share(hosts))).collect(),
-            root_namespace: Arc::clone(&objects.settings.root_namespace),
+            root_namespace: objects.mesh.root_namespace.as_str().into(),
         }
     }
 

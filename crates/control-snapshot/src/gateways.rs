@@ -7,11 +7,11 @@ use api_istio::networking::{Gateway, Server, ServerTlsMode};
 use diagnostics::{Code, Diagnostic};
 
 use crate::config::Config;
+use crate::inbound::InboundPort;
 use crate::kubernetes::selects;
 use crate::objects::Objects;
 use crate::protocol::Protocol;
 use crate::proxy::Proxy;
-use crate::view::InboundPort;
 
 /// One server of a Gateway.
 #[derive(Clone, Debug)]

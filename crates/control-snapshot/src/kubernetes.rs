@@ -82,9 +82,6 @@ kubernetes! {
         /// The virtual address; `None` for a headless service.
         #[serde(rename = "clusterIP")]
         cluster_ip: String,
-        /// All virtual addresses, the first equal to `cluster_ip`.
-        #[serde(rename = "clusterIPs")]
-        cluster_ips: Vec<String>,
         /// The host that an ExternalName service stands for.
         external_name: String,
         /// Which pods answer.
@@ -151,8 +148,6 @@ kubernetes! {
     struct EndpointConditions {
         /// Ready for traffic.
         ready: Option<bool>,
-        /// Able to answer, be it terminating or not.
-        serving: Option<bool>,
         /// On its way out.
         terminating: Option<bool>,
     }

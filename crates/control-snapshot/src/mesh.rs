@@ -1,297 +1,180 @@
-//! MeshConfig (`mesh/v1alpha1/config.proto`), merged over Istio's defaults. Only what has an effect here is read; the
-//! text itself is validated where it is stored.
+//! MeshConfig in force: [`api_istio::mesh`] reads and merges it, this makes it comparable and answers what its optional
+//! fields leave open.
 
 use std::hash::{Hash, Hasher};
 
-use api_istio::networking::{ConnectionPoolSettings, HttpRetry, LocalityLoadBalancerSetting, TcpKeepalive};
+use api_istio::mesh::{
+    AccessLogEncoding, DefaultTrafficPolicy, InboundTrafficPolicyMode, MeshConfig,
+    MeshOutboundTrafficPolicyMode, NormalizationType, TlsConfigProtocol,
+};
+use api_istio::networking::{ConnectionPoolSettings, OutlierDetection};
 use api_istio::proto::Duration;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// MeshConfig. Two are equal when their merged JSON is.
+/// The longest that opening a connection takes where MeshConfig says nothing.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Fields that would change traffic or security and do not yet, as JSON pointers. Whoever sets one is told.
+const WITHOUT_EFFECT: [&str; 22] = [
+    "/ca",
+    "/caCertificates",
+    "/configSources",
+    "/defaultConfig",
+    "/defaultProviders/accessLogging",
+    "/defaultProviders/tracing",
+    "/discoverySelectors",
+    "/enableEnvoyAccessLogService",
+    "/extensionProviders",
+    "/ingressClass",
+    "/ingressControllerMode",
+    "/ingressSelector",
+    "/ingressService",
+    "/meshMTLS/cipherSuites",
+    "/meshMTLS/ecdhCurves",
+    "/outboundTrafficPolicy/tls",
+    "/proxyHttpPort",
+    "/serviceEntryVisibility",
+    "/serviceSettings",
+    "/tlsDefaults",
+    "/verifyCertificateAtClient",
+    "/zoneAwareLbSetting",
+];
+
+/// The namespace that Istio calls the root one.
+const ROOT_NAMESPACE: &str = "istio-system";
+
+/// MeshConfig over Istio's defaults. Two are equal when their canonical JSON is.
 #[derive(Clone, Debug)]
 pub struct Mesh {
-    fields: MeshFields,
+    config: MeshConfig,
     canonical: String,
-}
-
-/// The fields of MeshConfig that have an effect here; names as in the proto.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct MeshFields {
-    /// `rootNamespace`.
-    pub root_namespace: String,
-    /// `trustDomain`.
-    pub trust_domain: String,
-    /// `trustDomainAliases`.
-    pub trust_domain_aliases: Vec<String>,
-    /// `meshMTLS`.
-    #[serde(rename = "meshMTLS")]
-    pub mesh_mtls: MeshTls,
-    /// `connectTimeout` of clusters.
-    pub connect_timeout: Option<Duration>,
-    /// `tcpKeepalive` of clusters.
-    pub tcp_keepalive: Option<TcpKeepalive>,
-    /// `accessLogFile`, empty for none.
-    pub access_log_file: String,
-    /// `accessLogFormat`, empty for Istio's.
-    pub access_log_format: String,
-    /// `accessLogEncoding`.
-    pub access_log_encoding: AccessLogEncoding,
-    /// `disableEnvoyListenerLog`.
-    pub disable_envoy_listener_log: bool,
-    /// `outboundTrafficPolicy`.
-    pub outbound_traffic_policy: OutboundPolicy,
-    /// `inboundTrafficPolicy`.
-    pub inbound_traffic_policy: InboundPolicy,
-    /// `protocolDetectionTimeout`.
-    pub protocol_detection_timeout: Option<Duration>,
-    /// `dnsRefreshRate`.
-    pub dns_refresh_rate: Option<Duration>,
-    /// `enableAutoMtls`.
-    pub enable_auto_mtls: Option<bool>,
-    /// `enableTracing`.
-    pub enable_tracing: bool,
-    /// `h2UpgradePolicy`.
-    pub h2_upgrade_policy: MeshH2Upgrade,
-    /// `defaultServiceExportTo`.
-    pub default_service_export_to: Vec<String>,
-    /// `defaultVirtualServiceExportTo`.
-    pub default_virtual_service_export_to: Vec<String>,
-    /// `defaultDestinationRuleExportTo`.
-    pub default_destination_rule_export_to: Vec<String>,
-    /// `pathNormalization`.
-    pub path_normalization: PathNormalization,
-    /// `defaultHttpRetryPolicy`.
-    pub default_http_retry_policy: Option<HttpRetry>,
-    /// `defaultTrafficPolicy`.
-    pub default_traffic_policy: DefaultTrafficPolicy,
-    /// `localityLbSetting`.
-    pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
-    /// `outboundClusterStatName`.
-    pub outbound_cluster_stat_name: String,
-    /// `inboundClusterStatName`.
-    pub inbound_cluster_stat_name: String,
-    /// `proxyListenPort`.
-    pub proxy_listen_port: u32,
-    /// `proxyInboundListenPort`.
-    pub proxy_inbound_listen_port: u32,
-    /// `proxyHttpPort`, 0 for none.
-    pub proxy_http_port: u32,
-    /// `defaultProviders`.
-    pub default_providers: DefaultProviders,
-    /// `defaultConfig`, the mesh-wide `ProxyConfig`.
-    pub default_config: Value,
-}
-
-/// `MeshConfig.TLSConfig` of the mesh's own mutual TLS.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct MeshTls {
-    /// The lowest version servers accept.
-    pub min_protocol_version: MeshTlsVersion,
-}
-
-/// `MeshConfig.TLSConfig.TLSProtocol`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MeshTlsVersion {
-    /// The default, 1.2.
-    #[default]
-    #[serde(rename = "TLS_AUTO")]
-    Auto,
-    /// 1.2.
-    #[serde(rename = "TLSV1_2")]
-    V1_2,
-    /// 1.3.
-    #[serde(rename = "TLSV1_3")]
-    V1_3,
-}
-
-/// `MeshConfig.AccessLogEncoding`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum AccessLogEncoding {
-    /// One line of text.
-    #[default]
-    Text,
-    /// One JSON object.
-    Json,
-}
-
-/// `MeshConfig.OutboundTrafficPolicy`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct OutboundPolicy {
-    /// What happens to traffic that no service claims.
-    pub mode: OutboundMode,
-}
-
-/// `MeshConfig.OutboundTrafficPolicy.Mode`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum OutboundMode {
-    /// It is refused.
-    RegistryOnly,
-    /// It goes where the application dialled.
-    #[default]
-    AllowAny,
-    /// HTTP goes to the host it names, resolved by DNS; the rest as `ALLOW_ANY`.
-    AllowAnyDynamicDns,
-}
-
-/// `MeshConfig.InboundTrafficPolicy`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct InboundPolicy {
-    /// Where the application listens.
-    pub mode: InboundMode,
-}
-
-/// `MeshConfig.InboundTrafficPolicy.Mode`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum InboundMode {
-    /// On the address that was dialled.
-    #[default]
-    Passthrough,
-    /// On loopback.
-    Localhost,
-}
-
-/// `MeshConfig.H2UpgradePolicy`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum MeshH2Upgrade {
-    /// HTTP/1 stays HTTP/1.
-    #[default]
-    DoNotUpgrade,
-    /// HTTP/1 is carried in HTTP/2 between proxies.
-    Upgrade,
-}
-
-/// `MeshConfig.ProxyPathNormalization`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PathNormalization {
-    /// How paths are normalised before anything looks at them.
-    pub normalization: Normalization,
-}
-
-/// `MeshConfig.ProxyPathNormalization.NormalizationType`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Normalization {
-    /// As `BASE`.
-    #[default]
-    Default,
-    /// Not at all.
-    None,
-    /// RFC 3986.
-    Base,
-    /// `BASE`, and slashes are merged.
-    MergeSlashes,
-    /// `MERGE_SLASHES`, after escaped slashes are decoded.
-    DecodeAndMergeSlashes,
-}
-
-/// `MeshConfig.DefaultTrafficPolicy`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct DefaultTrafficPolicy {
-    /// Connection pools where no DestinationRule says otherwise.
-    pub connection_pool: Option<ConnectionPoolSettings>,
-    /// Outlier detection where no DestinationRule says otherwise.
-    pub outlier_detection: Option<api_istio::networking::OutlierDetection>,
-}
-
-/// `MeshConfig.DefaultProviders`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct DefaultProviders {
-    /// Who gets metrics.
-    pub metrics: Vec<String>,
-    /// Who gets access logs.
-    pub access_logging: Vec<String>,
-    /// Who gets spans.
-    pub tracing: Vec<String>,
-}
-
-/// Istio's defaults (`pkg/config/mesh`), as far as they are not the zero value of their field.
-fn defaults() -> Value {
-    serde_json::json!({
-        "rootNamespace": "istio-system",
-        "trustDomain": "cluster.local",
-        "connectTimeout": "10s",
-        "dnsRefreshRate": "60s",
-        "protocolDetectionTimeout": "0s",
-        "enableAutoMtls": true,
-        "enableTracing": true,
-        "accessLogFile": "",
-        "proxyListenPort": 15001,
-        "proxyInboundListenPort": 15006,
-        "defaultServiceExportTo": ["*"],
-        "defaultVirtualServiceExportTo": ["*"],
-        "defaultDestinationRuleExportTo": ["*"],
-        "outboundTrafficPolicy": {"mode": "ALLOW_ANY"},
-        "inboundTrafficPolicy": {"mode": "PASSTHROUGH"},
-    })
+    capture_port: u32,
+    inbound_capture_port: u32,
 }
 
 impl Mesh {
-    /// Reads MeshConfig from YAML and merges it over the defaults: maps key by key, lists and scalars replaced.
+    /// Reads MeshConfig from YAML and merges it over the defaults, of which `root_namespace` is one.
     ///
     /// # Errors
-    /// Text that is not YAML, or a field of a wrong type, with its path.
-    pub fn from_yaml(yaml: &str) -> Result<Self, String> {
-        let overrides: Value = if yaml.trim().is_empty() {
-            Value::Null
-        } else {
-            serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?
+    /// Text that is not YAML, or a field of a wrong type or out of range, with its path.
+    pub fn from_yaml(yaml: &str, root_namespace: &str) -> Result<Self, String> {
+        let default = MeshConfig {
+            root_namespace: root_namespace.to_owned(),
+            ..MeshConfig::istio_default()
         };
-        Self::from_json(overrides)
+        Self::new(default.merged(yaml).map_err(|error| error.to_string())?)
     }
 
-    /// As [`Mesh::from_yaml`], from JSON.
-    ///
-    /// # Errors
-    /// A field of a wrong type, with its path.
-    pub fn from_json(overrides: Value) -> Result<Self, String> {
-        let mut merged = defaults();
-        merge(&mut merged, overrides);
-        let canonical = merged.to_string();
-        let fields = serde_path_to_error::deserialize(merged).map_err(|error| error.to_string())?;
-        Ok(Self { fields, canonical })
+    fn new(config: MeshConfig) -> Result<Self, String> {
+        let port = |field: &str, number: i32| match u16::try_from(number) {
+            Ok(port) if port > 0 => Ok(u32::from(port)),
+            _ => Err(format!("{field}: {number} is no port")),
+        };
+        Ok(Self {
+            capture_port: port("proxyListenPort", config.proxy_listen_port)?,
+            inbound_capture_port: port("proxyInboundListenPort", config.proxy_inbound_listen_port)?,
+            canonical: serde_json::to_string(&config).map_err(|error| error.to_string())?,
+            config,
+        })
     }
 
     /// `connectTimeout`.
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
-        self.fields.connect_timeout.unwrap_or(Duration::from_secs(10))
+        self.config.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
     }
 
     /// Whether clients offer mutual TLS to workloads that can speak it.
     #[must_use]
     pub fn auto_mtls(&self) -> bool {
-        self.fields.enable_auto_mtls.unwrap_or(true)
+        self.config.enable_auto_mtls.unwrap_or(true)
+    }
+
+    /// The lowest version of TLS that servers of the mesh accept.
+    #[must_use]
+    pub fn min_tls_version(&self) -> TlsConfigProtocol {
+        let tls = self.config.mesh_mtls.as_ref();
+        tls.map(|tls| tls.min_protocol_version).unwrap_or_default()
+    }
+
+    /// What happens to traffic that no service claims.
+    #[must_use]
+    pub fn outbound_mode(&self) -> MeshOutboundTrafficPolicyMode {
+        let policy = self.config.outbound_traffic_policy.as_ref();
+        policy.map_or(MeshOutboundTrafficPolicyMode::AllowAny, |policy| policy.mode)
+    }
+
+    /// Where the application listens.
+    #[must_use]
+    pub fn inbound_mode(&self) -> InboundTrafficPolicyMode {
+        let policy = self.config.inbound_traffic_policy.as_ref();
+        policy.map(|policy| policy.mode).unwrap_or_default()
+    }
+
+    /// How paths are normalised before anything looks at them.
+    #[must_use]
+    pub fn normalization(&self) -> NormalizationType {
+        let paths = self.config.path_normalization.as_ref();
+        paths.map(|paths| paths.normalization).unwrap_or_default()
+    }
+
+    /// Connection pools where no DestinationRule says otherwise.
+    #[must_use]
+    pub fn default_connection_pool(&self) -> Option<&ConnectionPoolSettings> {
+        self.default_policy()?.connection_pool.as_ref()
+    }
+
+    /// Outlier detection where no DestinationRule says otherwise.
+    #[must_use]
+    pub fn default_outlier_detection(&self) -> Option<&OutlierDetection> {
+        self.default_policy()?.outlier_detection.as_ref()
+    }
+
+    /// The port of the sidecar's outbound listener.
+    #[must_use]
+    pub fn capture_port(&self) -> u32 {
+        self.capture_port
+    }
+
+    /// The port of the sidecar's inbound listener.
+    #[must_use]
+    pub fn inbound_capture_port(&self) -> u32 {
+        self.inbound_capture_port
+    }
+
+    /// Paths of the fields that somebody has set and that have no effect.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<String> {
+        let print = |config: &MeshConfig| serde_json::to_value(config).unwrap_or_default();
+        let (own, default): (Value, Value) = (print(&self.config), print(&MeshConfig::istio_default()));
+        let set = |pointer: &&str| own.pointer(pointer) != default.pointer(pointer);
+        let path = |pointer: &str| pointer.trim_start_matches('/').replace('/', ".");
+        let mut fields: Vec<String> = WITHOUT_EFFECT.into_iter().filter(set).map(path).collect();
+        let format = &self.config.access_log_format;
+        let json = || serde_json::from_str::<serde_json::Map<String, Value>>(format);
+        if self.config.access_log_encoding == AccessLogEncoding::Json && !format.is_empty() && json().is_err()
+        {
+            fields.push("accessLogFormat (which is no JSON object)".to_owned());
+        }
+        fields
+    }
+
+    fn default_policy(&self) -> Option<&DefaultTrafficPolicy> {
+        self.config.default_traffic_policy.as_ref()
     }
 }
 
 impl Default for Mesh {
     fn default() -> Self {
-        let canonical = defaults();
-        let text = canonical.to_string();
-        Self {
-            fields: serde_json::from_value(canonical).unwrap_or_default(),
-            canonical: text,
-        }
+        Self::from_yaml("", ROOT_NAMESPACE).expect("Istio's defaults have ports and print as JSON")
     }
 }
 
 impl std::ops::Deref for Mesh {
-    type Target = MeshFields;
+    type Target = MeshConfig;
 
-    fn deref(&self) -> &MeshFields {
-        &self.fields
+    fn deref(&self) -> &MeshConfig {
+        &self.config
     }
 }
 
@@ -309,43 +192,51 @@ impl Hash for Mesh {
     }
 }
 
-/// Merges `over` into `base`: maps key by key, everything else replaced; `null` changes nothing.
-pub fn merge(base: &mut Value, over: Value) {
-    match (base, over) {
-        (_, Value::Null) => {}
-        (Value::Object(base), Value::Object(over)) => {
-            for (key, value) in over {
-                merge(base.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (base, over) => *base = over,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(yaml: &str) -> Result<Mesh, String> {
+        Mesh::from_yaml(yaml, ROOT_NAMESPACE)
+    }
+
     #[test]
     fn what_is_not_said_has_istios_default() {
         let mesh =
-            Mesh::from_yaml("accessLogFile: /dev/stdout\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}")
-                .expect("valid");
+            read("accessLogFile: /dev/stdout\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}").expect("valid");
         assert_eq!(mesh.access_log_file, "/dev/stdout");
-        assert_eq!(mesh.outbound_traffic_policy.mode, OutboundMode::RegistryOnly);
+        assert_eq!(mesh.outbound_mode(), MeshOutboundTrafficPolicyMode::RegistryOnly);
         assert_eq!(mesh.connect_timeout(), Duration::from_secs(10));
         assert_eq!(mesh.root_namespace, "istio-system");
+        assert_eq!(read("").expect("valid"), Mesh::default());
+        assert_eq!(Mesh::default().capture_port(), 15001);
     }
 
     #[test]
-    fn the_defaults_parse() {
-        assert_eq!(Mesh::from_yaml("").expect("valid"), Mesh::default());
-        assert_eq!(Mesh::default().proxy_listen_port, 15001);
+    fn a_wrong_type_or_port_is_refused_with_its_path() {
+        for (yaml, start) in [
+            (
+                "outboundTrafficPolicy: {mode: MAYBE}",
+                "outboundTrafficPolicy.mode: ",
+            ),
+            ("proxyListenPort: -1", "proxyListenPort: "),
+            ("proxyInboundListenPort: 70000", "proxyInboundListenPort: "),
+        ] {
+            let error = read(yaml).expect_err("refused");
+            assert!(error.starts_with(start), "{error}");
+        }
     }
 
     #[test]
-    fn a_wrong_type_is_refused_with_its_path() {
-        let error = Mesh::from_yaml("outboundTrafficPolicy: {mode: MAYBE}").expect_err("refused");
-        assert!(error.starts_with("outboundTrafficPolicy.mode: "), "{error}");
+    fn a_field_without_effect_is_named_when_it_is_set() {
+        assert_eq!(Mesh::default().without_effect(), Vec::<String>::new());
+        let mesh =
+            read("proxyHttpPort: 15002\nmeshMTLS: {cipherSuites: [AES128-GCM-SHA256]}").expect("valid");
+        assert_eq!(mesh.without_effect(), ["meshMTLS.cipherSuites", "proxyHttpPort"]);
+        let logs = |format: &str| format!("accessLogEncoding: JSON\naccessLogFormat: '{format}'");
+        let broken = read(&logs("%PROTOCOL%")).expect("valid");
+        assert_eq!(broken.without_effect().len(), 1);
+        let sound = read(&logs("{\"protocol\": \"%PROTOCOL%\"}")).expect("valid");
+        assert_eq!(sound.without_effect(), Vec::<String>::new());
     }
 }

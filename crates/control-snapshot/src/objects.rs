@@ -15,78 +15,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, ConfigMeta};
+use crate::kind::Kind;
 use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service};
 use crate::mesh::Mesh;
 use crate::shared::Shared;
-
-/// The kinds the mesh reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// `v1/Namespace`.
-    Namespace,
-    /// `v1/Node`.
-    Node,
-    /// `v1/Service`.
-    Service,
-    /// `discovery.k8s.io/v1/EndpointSlice`.
-    EndpointSlice,
-    /// `v1/Pod`.
-    Pod,
-    /// `v1/ConfigMap`, of which only MeshConfig is read.
-    ConfigMap,
-    /// `networking.istio.io/VirtualService`.
-    VirtualService,
-    /// `networking.istio.io/DestinationRule`.
-    DestinationRule,
-    /// `networking.istio.io/Gateway`.
-    Gateway,
-    /// `networking.istio.io/ServiceEntry`.
-    ServiceEntry,
-    /// `networking.istio.io/WorkloadEntry`.
-    WorkloadEntry,
-    /// `networking.istio.io/WorkloadGroup`.
-    WorkloadGroup,
-    /// `networking.istio.io/Sidecar`.
-    Sidecar,
-}
-
-impl Kind {
-    /// Every kind, with its API group and name.
-    pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
-        (Self::Namespace, "", "Namespace"),
-        (Self::Node, "", "Node"),
-        (Self::Service, "", "Service"),
-        (Self::EndpointSlice, "discovery.k8s.io", "EndpointSlice"),
-        (Self::Pod, "", "Pod"),
-        (Self::ConfigMap, "", "ConfigMap"),
-        (Self::VirtualService, "networking.istio.io", "VirtualService"),
-        (Self::DestinationRule, "networking.istio.io", "DestinationRule"),
-        (Self::Gateway, "networking.istio.io", "Gateway"),
-        (Self::ServiceEntry, "networking.istio.io", "ServiceEntry"),
-        (Self::WorkloadEntry, "networking.istio.io", "WorkloadEntry"),
-        (Self::WorkloadGroup, "networking.istio.io", "WorkloadGroup"),
-        (Self::Sidecar, "networking.istio.io", "Sidecar"),
-    ];
-
-    /// The kind of this `apiVersion` (any version of the group) and name, if the mesh reads it.
-    #[must_use]
-    pub fn parse(api_version: &str, kind: &str) -> Option<Self> {
-        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        Self::ALL
-            .iter()
-            .find(|(_, g, k)| *g == group && *k == kind)
-            .map(|(this, ..)| *this)
-    }
-
-    /// The name, for example `VirtualService`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(this, ..)| *this == self)
-            .map_or("", |(.., name)| name)
-    }
-}
+use crate::without_effect;
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -97,7 +30,7 @@ pub(crate) type Table<T> = BTreeMap<Key, Arc<T>>;
 /// What the whole world shares.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// The namespace whose configuration applies everywhere.
+    /// The namespace where MeshConfig is. Its configuration applies everywhere, unless MeshConfig names another.
     pub root_namespace: Arc<str>,
     /// The suffix of Kubernetes names.
     pub domain: Arc<str>,
@@ -144,14 +77,20 @@ pub struct Objects {
     /// WorkloadEntries that get no traffic: their agents say so, or have not said anything yet.
     pub(crate) unhealthy_entries: BTreeSet<Key>,
     broken: BTreeMap<(Kind, Key), Diagnostic>,
+    /// Objects of kinds that have no effect yet; kept to say so.
+    unread: BTreeSet<(Kind, Key)>,
+    /// Paths of fields that are set and change nothing.
+    without_effect: BTreeMap<(Kind, Key), Vec<String>>,
 }
 
 impl Objects {
     /// An empty world.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let mesh = Mesh::from_yaml("", &settings.root_namespace).unwrap_or_default();
         Self {
             settings,
+            mesh: Shared::new(mesh),
             ..Self::default()
         }
     }
@@ -168,15 +107,20 @@ impl Objects {
     pub fn apply(&mut self, kind: Kind, object: Value) -> Option<Diagnostic> {
         let meta = metadata(&object);
         let key = (meta.namespace.clone(), meta.name.clone());
+        let without_effect = without_effect::paths(kind, &object["spec"]);
         let result = self.store(kind, meta, key.clone(), object);
+        self.without_effect.remove(&(kind, key.clone()));
         match result {
             Ok(()) => {
+                if !without_effect.is_empty() {
+                    self.without_effect.insert((kind, key.clone()), without_effect);
+                }
                 self.broken.remove(&(kind, key));
                 None
             }
             Err(reason) => {
-                let resource = ResourceRef::new(kind.name(), key.0.as_str(), key.1.as_str());
                 self.remove(kind, &key);
+                let resource = resource(kind, &key);
                 let diagnostic = Diagnostic::new(Code::SchemaValidationError, resource, reason.message)
                     .at(reason.field)
                     .hint("the object has no effect until it is corrected");
@@ -190,28 +134,8 @@ impl Objects {
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         self.broken.remove(&(kind, key.clone()));
+        self.without_effect.remove(&(kind, key.clone()));
         self.remove(kind, &key);
-    }
-
-    /// Whether a valid object of this name is stored. ConfigMaps are read, not kept: for them this is always false.
-    #[must_use]
-    pub fn contains(&self, kind: Kind, namespace: &str, name: &str) -> bool {
-        let key = (namespace.to_owned(), name.to_owned());
-        match kind {
-            Kind::Namespace => self.namespaces.contains_key(&key),
-            Kind::Node => self.nodes.contains_key(&key),
-            Kind::Service => self.services.contains_key(&key),
-            Kind::EndpointSlice => self.endpoint_slices.contains_key(&key),
-            Kind::Pod => self.pods.contains_key(&key),
-            Kind::ConfigMap => false,
-            Kind::VirtualService => self.virtual_services.contains_key(&key),
-            Kind::DestinationRule => self.destination_rules.contains_key(&key),
-            Kind::Gateway => self.gateways.contains_key(&key),
-            Kind::ServiceEntry => self.service_entries.contains_key(&key),
-            Kind::WorkloadEntry => self.workload_entries.contains_key(&key),
-            Kind::WorkloadGroup => self.workload_groups.contains_key(&key),
-            Kind::Sidecar => self.sidecars.contains_key(&key),
-        }
     }
 
     /// Sets MeshConfig from its YAML, merged over Istio's defaults.
@@ -219,22 +143,31 @@ impl Objects {
     /// # Errors
     /// Text that is not YAML, or a field of a wrong type; MeshConfig stays as it was.
     pub fn set_mesh(&mut self, yaml: &str) -> Result<(), String> {
-        self.mesh = Shared::new(Mesh::from_yaml(yaml)?);
-        self.settings.root_namespace = self.mesh.root_namespace.as_str().into();
+        self.mesh = Shared::new(Mesh::from_yaml(yaml, &self.settings.root_namespace)?);
         Ok(())
     }
 
-    /// What is wrong with objects that did not parse.
-    pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.broken.values()
-    }
-
-    /// The WorkloadGroup of this namespace and name.
-    #[must_use]
-    pub fn workload_group(&self, namespace: &str, name: &str) -> Option<&Config<WorkloadGroup>> {
-        self.workload_groups
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .map(|group| &**group)
+    /// What is wrong with objects that did not parse, and what of the others has no effect.
+    pub fn diagnostics(&self) -> impl Iterator<Item = Diagnostic> {
+        let (name, data) = MESH_CONFIG_MAP;
+        let mesh = self.mesh.without_effect().into_iter().map(move |field| {
+            let resource = ResourceRef::new(Kind::ConfigMap.name(), &*self.settings.root_namespace, name);
+            let message = format!("{field} has no effect in this version");
+            Diagnostic::new(Code::SchemaWarning, resource, message).at(format!("data.{data}"))
+        });
+        let fields = self.without_effect.iter().flat_map(|((kind, key), paths)| {
+            paths.iter().map(|path| {
+                let message = "this field has no effect in this version";
+                Diagnostic::new(Code::SchemaWarning, resource(*kind, key), message).at(path.as_str())
+            })
+        });
+        let unread = self.unread.iter().map(|(kind, key)| {
+            let message = format!("{} has no effect in this version", kind.name());
+            let diagnostic = Diagnostic::new(Code::SchemaWarning, resource(*kind, key), message);
+            diagnostic.hint("traffic flows as if the object were not there")
+        });
+        let broken = self.broken.values().cloned();
+        broken.chain(mesh).chain(fields).chain(unread)
     }
 
     /// The metadata and the canonical JSON of the spec of every Istio object, by kind, for debug pages.
@@ -278,6 +211,17 @@ impl Objects {
             Kind::WorkloadEntry => insert_spec(&mut self.workload_entries, kind, meta, object),
             Kind::WorkloadGroup => insert_spec(&mut self.workload_groups, kind, meta, object),
             Kind::Sidecar => insert_spec(&mut self.sidecars, kind, meta, object),
+            Kind::EnvoyFilter
+            | Kind::ProxyConfig
+            | Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication
+            | Kind::RequestAuthentication
+            | Kind::Telemetry
+            | Kind::WasmPlugin
+            | Kind::TrafficExtension => {
+                self.unread.insert((kind, key));
+                Ok(())
+            }
         }
     }
 
@@ -320,8 +264,20 @@ impl Objects {
             }
             Kind::WorkloadGroup => drop(self.workload_groups.remove(key)),
             Kind::Sidecar => drop(self.sidecars.remove(key)),
+            Kind::EnvoyFilter
+            | Kind::ProxyConfig
+            | Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication
+            | Kind::RequestAuthentication
+            | Kind::Telemetry
+            | Kind::WasmPlugin
+            | Kind::TrafficExtension => drop(self.unread.remove(&(kind, key.clone()))),
         }
     }
+}
+
+fn resource(kind: Kind, key: &Key) -> ResourceRef {
+    ResourceRef::new(kind.name(), key.0.as_str(), key.1.as_str())
 }
 
 fn specs<T>(table: &Table<Config<T>>) -> impl Iterator<Item = (&ConfigMeta, &str)> {
@@ -402,16 +358,6 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn kinds_are_found_by_group_and_name_in_every_version() {
-        assert_eq!(
-            Kind::parse("networking.istio.io/v1alpha3", "VirtualService"),
-            Some(Kind::VirtualService)
-        );
-        assert_eq!(Kind::parse("v1", "Service"), Some(Kind::Service));
-        assert_eq!(Kind::parse("serving.knative.dev/v1", "Service"), None);
-    }
-
-    #[test]
     fn an_entry_whose_health_is_checked_is_unhealthy_until_it_is_reported_healthy() {
         let mut objects = Objects::default();
         let mut apply = |checked: &str, conditions: Value| {
@@ -429,6 +375,51 @@ mod tests {
     }
 
     #[test]
+    fn mesh_config_goes_on_being_read_where_it_is_when_it_names_another_root_namespace() {
+        let mut objects = Objects::new(Settings {
+            root_namespace: "mesh".into(),
+            ..Settings::default()
+        });
+        assert_eq!(objects.mesh.root_namespace, "mesh");
+        let mut apply = |mesh: &str| {
+            let meta = json!({"name": "istio", "namespace": "mesh"});
+            let object = json!({"metadata": meta, "data": {"mesh": mesh}});
+            assert_eq!(objects.apply(Kind::ConfigMap, object), None);
+            (objects.mesh.root_namespace.clone(), objects.diagnostics().count())
+        };
+        assert_eq!(apply("proxyHttpPort: 15002"), ("mesh".to_owned(), 1));
+        assert_eq!(apply("rootNamespace: roots"), ("roots".to_owned(), 0));
+        assert_eq!(apply("trustDomain: example.test"), ("mesh".to_owned(), 0));
+    }
+
+    #[test]
+    fn a_policy_that_is_not_enforced_says_so() {
+        let mut objects = Objects::default();
+        let object =
+            json!({"metadata": {"name": "deny", "namespace": "default"}, "spec": {"action": "DENY"}});
+        assert_eq!(objects.apply(Kind::AuthorizationPolicy, object), None);
+        let found: Vec<_> = objects.diagnostics().map(|d| d.resource.to_string()).collect();
+        assert_eq!(found, ["AuthorizationPolicy deny.default"]);
+        objects.delete(Kind::AuthorizationPolicy, "default", "deny");
+        assert_eq!(objects.diagnostics().count(), 0);
+    }
+
+    #[test]
+    fn a_field_that_changes_nothing_is_reported_until_it_is_gone() {
+        let mut objects = Objects::default();
+        let mut fields = |spec: Value| {
+            let meta = json!({"name": "reviews", "namespace": "default"});
+            let object = json!({"metadata": meta, "spec": spec});
+            assert_eq!(objects.apply(Kind::VirtualService, object), None);
+            objects.diagnostics().map(|d| d.field).collect::<Vec<_>>()
+        };
+        let routed = |m: Value| json!({"hosts": ["db"], "tcp": [{"match": [m]}]});
+        let found = fields(routed(json!({"sourceSubnet": "10.0.0.0/8"})));
+        assert_eq!(found, ["spec.tcp[0].match[0].sourceSubnet"]);
+        assert_eq!(fields(routed(json!({"port": 3306}))), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_broken_object_leaves_the_store_and_says_where_it_is_broken() {
         let mut objects = Objects::default();
         let object = |timeout: Value| {
@@ -441,7 +432,7 @@ mod tests {
             .expect("a diagnostic");
         assert_eq!(diagnostic.code, Code::SchemaValidationError);
         assert_eq!(diagnostic.field, "spec.http[0].timeout");
-        assert!(!objects.contains(Kind::VirtualService, "default", "reviews"));
+        assert!(objects.virtual_services.is_empty());
         assert_eq!(objects.diagnostics().count(), 1);
         assert_eq!(objects.apply(Kind::VirtualService, object(json!("3s"))), None);
         assert_eq!(objects.diagnostics().count(), 0);

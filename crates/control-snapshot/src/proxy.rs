@@ -76,10 +76,10 @@ pub struct Proxy {
     pub node_name: Arc<str>,
     /// The network it is in.
     pub network: Arc<str>,
-    /// Its service account.
-    pub service_account: Arc<str>,
     /// The WorkloadGroup it wants to join (`AUTO_REGISTER_GROUP`).
     pub auto_register_group: Arc<str>,
+    /// The WorkloadEntry that somebody has made for it (`WORKLOAD_ENTRY`).
+    pub workload_entry: Arc<str>,
     /// What its configuration depends on.
     pub profile: Profile,
 }
@@ -150,8 +150,8 @@ impl Proxy {
             locality: locality.unwrap_or_default(),
             node_name: metadata.shared("NODE_NAME"),
             network: metadata.shared("NETWORK"),
-            service_account: metadata.shared("SERVICE_ACCOUNT"),
             auto_register_group: metadata.shared("AUTO_REGISTER_GROUP"),
+            workload_entry: metadata.shared("WORKLOAD_ENTRY"),
             profile: Profile {
                 kind,
                 namespace: namespace.into(),
@@ -178,14 +178,6 @@ impl Proxy {
     #[must_use]
     pub fn has_address(&self, address: &str) -> bool {
         self.addresses.iter().any(|a| &**a == address)
-    }
-}
-
-impl Profile {
-    /// `service.istio.io/canonical-name` or what stands in for it.
-    #[must_use]
-    pub fn canonical_name<'a>(&'a self, workload: &'a str) -> &'a str {
-        canonical_name(&self.labels, workload)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks that hold for the whole world: every reference of a VirtualService or DestinationRule leads somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use api_istio::networking::Destination;
 use diagnostics::{Code, Diagnostic, ResourceRef};
@@ -60,11 +61,16 @@ impl<'a> World<'a> {
     }
 
     fn subset_exists(&self, hostname: &str, subset: &str) -> bool {
-        let mut known = self
+        let exact = self.subsets.get(hostname).into_iter();
+        let from_wildcards = (Bound::Included("*"), Bound::Unbounded);
+        let wildcards = self
             .subsets
-            .iter()
+            .range::<str, _>(from_wildcards)
+            .take_while(|(pattern, _)| host::is_wildcard(pattern))
             .filter(|(pattern, _)| host::is_subset(hostname, pattern));
-        known.any(|(_, names)| names.contains(subset))
+        exact
+            .chain(wildcards.map(|(_, names)| names))
+            .any(|names| names.contains(subset))
     }
 
     fn check_destinations(&self, routing: &Routing, diagnostics: &mut Vec<Diagnostic>) {

@@ -1,6 +1,7 @@
 //! A service of the mesh, wherever it was declared, and the endpoints that answer for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::kubernetes::Labels;
@@ -173,6 +174,14 @@ impl Locality {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.region.is_empty() && self.zone.is_empty() && self.sub_zone.is_empty()
+    }
+}
+
+impl fmt::Display for Locality {
+    /// `region/zone/subzone` without what is missing at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = [&*self.region, &*self.zone, &*self.sub_zone].join("/");
+        f.write_str(path.trim_end_matches('/'))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use api_istio::networking::{CaptureMode, OutboundTrafficPolicyMode, Sidecar};
 use diagnostics::{Code, Diagnostic};
 
 use crate::config::Config;
 use crate::host;
 use crate::kubernetes::selects;
-use crate::mesh::OutboundMode;
 use crate::objects::Objects;
 use crate::proxy::Profile;
 
@@ -46,7 +46,7 @@ impl SidecarScope {
 
 /// The scope of a proxy: a Sidecar of its namespace that selects it, else one without a selector, else the root
 /// namespace's.
-pub(crate) fn scope(objects: &Objects, profile: &Profile, diagnostics: &mut Vec<Diagnostic>) -> SidecarScope {
+pub(crate) fn scope(objects: &Objects, profile: &Profile) -> SidecarScope {
     let own = candidates(objects, &profile.namespace);
     let selector = |s: &&&Config<Sidecar>| {
         s.spec
@@ -59,13 +59,11 @@ pub(crate) fn scope(objects: &Objects, profile: &Profile, diagnostics: &mut Vec<
         .iter()
         .find(|s| selector(s).is_some_and(|w| selects(&w.labels, &profile.labels)));
     let of_namespace = || own.iter().find(|s| selector(s).is_none());
-    let root = candidates(objects, &objects.settings.root_namespace);
+    let root = candidates(objects, &objects.mesh.root_namespace);
     let chosen = selected
         .or_else(of_namespace)
         .or_else(|| root.iter().find(|s| selector(s).is_none()));
-    chosen
-        .map(|sidecar| read(sidecar, diagnostics))
-        .unwrap_or_default()
+    chosen.map(|sidecar| read(sidecar)).unwrap_or_default()
 }
 
 fn candidates<'a>(objects: &'a Objects, namespace: &str) -> Vec<&'a Config<Sidecar>> {
@@ -78,7 +76,14 @@ fn candidates<'a>(objects: &'a Objects, namespace: &str) -> Vec<&'a Config<Sidec
     all
 }
 
-fn read(sidecar: &Config<Sidecar>, diagnostics: &mut Vec<Diagnostic>) -> SidecarScope {
+/// Adds a diagnostic for every part of a Sidecar that has no effect.
+pub(crate) fn check(objects: &Objects, diagnostics: &mut Vec<Diagnostic>) {
+    for sidecar in objects.sidecars.values() {
+        check_one(sidecar, diagnostics);
+    }
+}
+
+fn check_one(sidecar: &Config<Sidecar>, diagnostics: &mut Vec<Diagnostic>) {
     let mut unsupported = |field: String, what: &str| {
         let message = format!("{what} has no effect in this version");
         diagnostics.push(Diagnostic::new(Code::SchemaWarning, sidecar.resource(), message).at(field));
@@ -112,6 +117,9 @@ fn read(sidecar: &Config<Sidecar>, diagnostics: &mut Vec<Diagnostic>) -> Sidecar
             );
         }
     }
+}
+
+fn read(sidecar: &Config<Sidecar>) -> SidecarScope {
     let imports = sidecar
         .spec
         .egress

@@ -8,17 +8,19 @@ use diagnostics::Diagnostic;
 
 use crate::destination_rules::DestinationRules;
 use crate::gateways;
+use crate::inbound;
 use crate::kubernetes::Labels;
 use crate::limits::MAX_DIAGNOSTICS;
 use crate::mesh::Mesh;
 use crate::objects::{Objects, Settings};
 use crate::proxy::{Profile, Proxy, ProxyKind};
-use crate::registry::{Instance, PortNames, Registry};
-use crate::service::{Health, Resolution, Service, ServiceEndpoints, Workload};
+use crate::references;
+use crate::registry::{self, Registry};
+use crate::service::{Resolution, Service};
 use crate::shared::Shared;
 use crate::sidecar::{self, SidecarScope};
 use crate::spread;
-use crate::view::{EndpointView, InboundPort, ProxyView, ServiceView};
+use crate::view::{EndpointView, ProxyView, ServiceView};
 use crate::virtual_services::{MESH_GATEWAY, Routing, VirtualServices};
 
 /// The world. Cheap to share (`Arc<Snapshot>`), never changed: the next one is built from the changed objects.
@@ -35,11 +37,13 @@ impl Snapshot {
     /// Reads the whole world. Objects were parsed when they were applied, so this only joins them.
     #[must_use]
     pub fn build(objects: &Objects) -> Self {
-        let mut diagnostics: Vec<Diagnostic> = objects.diagnostics().cloned().collect();
+        let mut diagnostics: Vec<Diagnostic> = objects.diagnostics().collect();
         let registry = Registry::build(objects);
         let virtual_services = VirtualServices::build(objects, &mut diagnostics);
         let destination_rules = DestinationRules::build(objects, &mut diagnostics);
-        crate::references::check(
+        sidecar::check(objects, &mut diagnostics);
+        registry::check(objects, &mut diagnostics);
+        references::check(
             &registry,
             &virtual_services,
             &destination_rules,
@@ -91,20 +95,14 @@ impl Snapshot {
     /// What this proxy sees.
     #[must_use]
     pub fn proxy_view(&self, proxy: &Proxy) -> ProxyView {
-        self.proxy_view_with_diagnostics(proxy).0
-    }
-
-    /// What this proxy sees, and what is wrong with the objects that apply to it alone (Sidecar, Gateways).
-    #[must_use]
-    pub fn proxy_view_with_diagnostics(&self, proxy: &Proxy) -> (ProxyView, Vec<Diagnostic>) {
         let mut diagnostics = Vec::new();
         let profile = &proxy.profile;
         let gateway = profile.kind == ProxyKind::Gateway;
         let scope = match profile.kind {
-            ProxyKind::Sidecar => sidecar::scope(&self.objects, profile, &mut diagnostics),
+            ProxyKind::Sidecar => sidecar::scope(&self.objects, profile),
             ProxyKind::Gateway => SidecarScope::default(),
         };
-        let inbound = self.inbound(proxy);
+        let inbound = inbound::ports(&self.registry, &self.destination_rules, proxy);
         let gateways = match profile.kind {
             ProxyKind::Gateway => gateways::merge(&self.objects, proxy, &inbound, &mut diagnostics),
             ProxyKind::Sidecar => Vec::new(),
@@ -120,20 +118,20 @@ impl Snapshot {
         } else {
             Default::default()
         };
-        let view = ProxyView {
+        ProxyView {
             profile: Shared::new(profile.clone()),
             mesh: self.objects.mesh.clone(),
             identity: self.objects.settings.identity,
             outbound: scope
                 .outbound
-                .unwrap_or(self.objects.mesh.outbound_traffic_policy.mode),
-            services,
+                .unwrap_or_else(|| self.objects.mesh.outbound_mode()),
+            services: services.into(),
             routing,
             inbound: if gateway { Vec::new() } else { inbound },
             gateways,
             locality,
-        };
-        (view, diagnostics)
+            diagnostics,
+        }
     }
 
     /// What the ClusterLoadAssignment of an outbound EDS cluster is made of, seen from one proxy.
@@ -189,16 +187,28 @@ impl Snapshot {
         }
     }
 
-    /// The addresses of every live workload of a service, by host; for debug pages.
+    /// Whether the endpoints of a cluster are, for a proxy, what they were in an earlier snapshot: everything that
+    /// [`Snapshot::endpoint_view`] looks at is equal.
     #[must_use]
-    pub fn endpoints(&self, hostname: &str) -> Option<&Shared<ServiceEndpoints>> {
-        let service = self.registry.services.iter().find(|s| &*s.hostname == hostname)?;
-        self.registry.endpoints_of(service)
+    pub fn same_endpoints(&self, earlier: &Self, proxy: &Proxy, cluster: &str) -> bool {
+        let Some((.., hostname)) = parse_cluster_name(cluster) else {
+            return true;
+        };
+        let Profile {
+            namespace, labels, ..
+        } = &proxy.profile;
+        let inputs = |snapshot: &Self| {
+            let service = snapshot.find_service(&proxy.profile, hostname).cloned()?;
+            let rule = snapshot.destination_rules.lookup(namespace, labels, &service);
+            let endpoints = snapshot.registry.endpoints_of(&service).cloned();
+            Some((service, rule, endpoints))
+        };
+        self.objects.mesh == earlier.objects.mesh && inputs(self) == inputs(earlier)
     }
 
     /// The service that a proxy means by a host.
     fn find_service(&self, profile: &Profile, hostname: &str) -> Option<&Shared<Service>> {
-        let named = self.registry.services.iter().filter(|s| &*s.hostname == hostname);
+        let named = self.registry.of_host(hostname);
         named
             .filter(|s| s.visibility.includes(&profile.namespace))
             .min_by_key(|s| rank(s, &profile.namespace))
@@ -341,61 +351,6 @@ impl Snapshot {
         identities.sort();
         identities.dedup();
         identities
-    }
-
-    /// The ports of a proxy's own workload that services lead to, each workload port once.
-    fn inbound(&self, proxy: &Proxy) -> Vec<InboundPort> {
-        let instance = self.own_instance(proxy);
-        let mut ports: Vec<InboundPort> = Vec::new();
-        for service in self
-            .registry
-            .services
-            .iter()
-            .filter(|s| *s.namespace == *instance.workload.namespace)
-        {
-            for (port, target_port) in self.registry.targets(service, &instance) {
-                let taken = ports.iter().any(|p| p.target_port == target_port);
-                if port.protocol == crate::protocol::Protocol::Udp
-                    || (taken && proxy.profile.kind == ProxyKind::Sidecar)
-                {
-                    continue;
-                }
-                let rule =
-                    self.destination_rules
-                        .lookup(&proxy.profile.namespace, &proxy.profile.labels, service);
-                ports.push(InboundPort {
-                    service: service.clone(),
-                    port,
-                    target_port,
-                    rule,
-                });
-            }
-        }
-        ports
-    }
-
-    /// The workload behind a proxy: by its address, else what the proxy says about itself.
-    fn own_instance(&self, proxy: &Proxy) -> Arc<Instance> {
-        let known = proxy
-            .addresses
-            .iter()
-            .find_map(|a| self.registry.workloads.by_address(a));
-        let same_namespace = |i: &&Arc<Instance>| *i.workload.namespace == *proxy.profile.namespace;
-        known.filter(same_namespace).cloned().unwrap_or_else(|| {
-            let workload = Workload {
-                name: Arc::clone(&proxy.name),
-                namespace: Arc::clone(&proxy.profile.namespace),
-                labels: proxy.profile.labels.clone(),
-                ..Workload::default()
-            };
-            Arc::new(Instance {
-                addresses: proxy.addresses.clone(),
-                workload: Arc::new(workload),
-                weight: 1,
-                health: Health::Unknown,
-                ports: PortNames::Entry(BTreeMap::new()),
-            })
-        })
     }
 }
 

@@ -30,14 +30,15 @@ pub fn setting<'a>(
     policy: Option<&'a LocalityLoadBalancerSetting>,
     mesh: &'a Mesh,
 ) -> Option<(Cow<'a, LocalityLoadBalancerSetting>, bool)> {
-    let enabled = |s: &LocalityLoadBalancerSetting| s.enabled.unwrap_or(true);
     if let Some(policy) = policy {
         return enabled(policy).then_some((Cow::Borrowed(policy), false));
     }
     let keys: &[&str] = match service.traffic_distribution {
         TrafficDistribution::Any => {
-            let mesh = mesh.locality_lb_setting.as_ref().filter(|s| enabled(s));
-            return mesh.map(|s| (Cow::Borrowed(s), false));
+            let mesh = mesh.locality_lb_setting.as_ref();
+            return mesh
+                .filter(|s| enabled(s) && says_how(s))
+                .map(|s| (Cow::Borrowed(s), false));
         }
         TrafficDistribution::PreferClose => &[NETWORK_KEY, REGION_KEY, ZONE_KEY, SUBZONE_KEY],
         TrafficDistribution::PreferSameZone => &[NETWORK_KEY, REGION_KEY, ZONE_KEY],
@@ -53,6 +54,15 @@ pub fn setting<'a>(
         }),
         true,
     ))
+}
+
+fn enabled(setting: &LocalityLoadBalancerSetting) -> bool {
+    setting.enabled.unwrap_or(true)
+}
+
+/// Whether a setting is more than Istio's default, which only says "on".
+fn says_how(setting: &LocalityLoadBalancerSetting) -> bool {
+    !(setting.distribute.is_empty() && setting.failover.is_empty() && setting.failover_priority.is_empty())
 }
 
 /// The traffic policy for one port and subset: the subset's over the rule's, the port's over both.
@@ -125,8 +135,7 @@ pub(crate) fn of(
     mesh: &Mesh,
 ) -> Spread {
     let policy = effective_policy(rule, subset, port);
-    let outlier =
-        policy.outlier_detection.is_some() || mesh.default_traffic_policy.outlier_detection.is_some();
+    let outlier = policy.outlier_detection.is_some() || mesh.default_outlier_detection().is_some();
     let place = Place {
         locality: &proxy.locality,
         network: &proxy.network,
@@ -157,9 +166,9 @@ impl Place<'_> {
         mesh: &Mesh,
     ) -> Spread {
         let chosen = setting(service, policy, mesh).or_else(|| {
-            // Nothing said means on: nearer endpoints come first once failing ones are found out.
-            let unsaid = policy.is_none() && mesh.locality_lb_setting.is_none();
-            unsaid.then(|| (Cow::Owned(LocalityLoadBalancerSetting::default()), false))
+            // Nothing said but "on": nearer endpoints come first once failing ones are found out.
+            let on = policy.is_none() && mesh.locality_lb_setting.as_ref().is_none_or(enabled);
+            on.then(|| (Cow::Owned(LocalityLoadBalancerSetting::default()), false))
         });
         let Some((setting, forced)) = chosen else {
             return Spread::Even;

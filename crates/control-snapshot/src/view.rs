@@ -1,12 +1,19 @@
 //! What one proxy sees: the whole input of its translation, and therefore the key of every cache of it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
+use diagnostics::Diagnostic;
 
 use crate::destination_rules::Rule;
 use crate::gateways::GatewayPort;
-use crate::mesh::{Mesh, OutboundMode};
+use crate::inbound::InboundPort;
+use crate::mesh::Mesh;
 use crate::proxy::Profile;
-use crate::service::{Endpoint, Locality, Service, ServicePort};
+use crate::service::{Endpoint, Locality, Service};
 use crate::shared::Shared;
 use crate::virtual_services::Routing;
 
@@ -29,19 +36,6 @@ pub struct ServiceView {
     pub dns_endpoints: Vec<(u32, Vec<Endpoint>)>,
 }
 
-/// A port on which the proxy's own workload is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct InboundPort {
-    /// The service that leads there.
-    pub service: Shared<Service>,
-    /// The port of the service.
-    pub port: ServicePort,
-    /// The port of the workload.
-    pub target_port: u32,
-    /// The DestinationRule of the own service, for the parts that hold on the server's side.
-    pub rule: Option<Shared<Rule>>,
-}
-
 /// Everything a proxy's listeners, routes and clusters are made of. Equal views have equal translations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyView {
@@ -54,7 +48,7 @@ pub struct ProxyView {
     /// What happens to traffic that no service claims.
     pub outbound: OutboundMode,
     /// The services it may call, oldest first, each host once.
-    pub services: Vec<Shared<ServiceView>>,
+    pub services: Services,
     /// The routing rules that apply: of the mesh for a sidecar, of its Gateways for a gateway.
     pub routing: Vec<Shared<Routing>>,
     /// The ports of its own workload, oldest service first, each workload port once.
@@ -63,6 +57,22 @@ pub struct ProxyView {
     pub gateways: Vec<GatewayPort>,
     /// Where the proxy stands, where that matters to its clusters; else empty.
     pub locality: Locality,
+    /// What is wrong with the Gateways that select it, for this proxy alone.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The services of a view, in order and by name. Two are equal when their lists are.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    list: Vec<Shared<ServiceView>>,
+    /// Positions in the list; made when a name is looked up first, since most views are only compared.
+    index: OnceLock<Index>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Index {
+    by_host: HashMap<Arc<str>, usize>,
+    by_alias: HashMap<Arc<str>, usize>,
 }
 
 /// Everything one ClusterLoadAssignment is made of. Small, so that endpoint changes re-send endpoints only.
@@ -105,7 +115,69 @@ impl ProxyView {
     /// The service of this host.
     #[must_use]
     pub fn service(&self, hostname: &str) -> Option<&Shared<ServiceView>> {
-        self.services.iter().find(|s| &*s.service.hostname == hostname)
+        let position = *self.services.index().by_host.get(hostname)?;
+        self.services.get(position)
+    }
+
+    /// The service that an ExternalName service of this host stands for.
+    #[must_use]
+    pub fn aliased(&self, hostname: &str) -> Option<&Shared<ServiceView>> {
+        let position = *self.services.index().by_alias.get(hostname)?;
+        self.services.get(position)
+    }
+}
+
+impl Services {
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
+            let mut index = Index::default();
+            for (position, view) in self.list.iter().enumerate() {
+                let host = Arc::clone(&view.service.hostname);
+                index.by_host.entry(host).or_insert(position);
+                for alias in &view.service.aliases {
+                    index.by_alias.entry(Arc::clone(alias)).or_insert(position);
+                }
+            }
+            index
+        })
+    }
+}
+
+impl From<Vec<Shared<ServiceView>>> for Services {
+    fn from(list: Vec<Shared<ServiceView>>) -> Self {
+        let index = OnceLock::new();
+        Self { list, index }
+    }
+}
+
+impl Deref for Services {
+    type Target = [Shared<ServiceView>];
+
+    fn deref(&self) -> &[Shared<ServiceView>] {
+        &self.list
+    }
+}
+
+impl<'a> IntoIterator for &'a Services {
+    type Item = &'a Shared<ServiceView>;
+    type IntoIter = std::slice::Iter<'a, Shared<ServiceView>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.iter()
+    }
+}
+
+impl PartialEq for Services {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for Services {}
+
+impl Hash for Services {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.list.hash(state);
     }
 }
 

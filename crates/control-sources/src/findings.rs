@@ -1,7 +1,8 @@
 //! What is wrong with an object, as a Kubernetes Event on it, so that `kubectl describe` shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use control_snapshot::Kind;
 use serde_json::{Value, json};
 
 use crate::Client;
@@ -10,7 +11,7 @@ use crate::write::{self, ObjectRef, WriteError};
 /// Something wrong with an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// The kind of an Istio networking object, for example `VirtualService`.
+    /// The kind of an object that the mesh reads, for example `VirtualService`.
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
@@ -41,7 +42,7 @@ impl Events {
 
     /// Writes and removes Events until they are what `findings` says. `now` is RFC 3339 with whole seconds.
     pub async fn update(&mut self, findings: impl IntoIterator<Item = Finding>, now: &str) {
-        let findings: Vec<_> = findings.into_iter().collect();
+        let findings: BTreeSet<_> = findings.into_iter().collect();
         let gone: Vec<_> = self
             .written
             .keys()
@@ -68,12 +69,8 @@ impl Events {
     }
 
     async fn write(&self, finding: &Finding, now: &str) -> Result<ObjectRef, WriteError> {
-        let object = ObjectRef {
-            api_version: "networking.istio.io/v1".to_owned(),
-            kind: finding.kind.clone(),
-            namespace: finding.namespace.clone(),
-            name: finding.name.clone(),
-        };
+        let kind = Kind::named(&finding.kind).ok_or_else(|| WriteError::NotFound(finding.kind.clone()))?;
+        let object = ObjectRef::new(kind, &finding.namespace, &finding.name);
         let found = write::get(&self.client, &object).await?;
         let event = event(finding, &found, now);
         let reference = ObjectRef::of(&event)?;

@@ -20,7 +20,7 @@ use entry::{CONTROLLER, DISCONNECTED_AT, GROUP};
 use crate::write::{self, ObjectRef, WriteError};
 use crate::{Client, limits};
 
-/// What happens on ADS streams, as far as registration cares.
+/// What happens on ADS streams, as far as registration cares. Events of a stream that was never announced are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamEvent {
     /// A stream of a workload has opened.
@@ -78,14 +78,22 @@ impl Registrar {
     /// Starts a registrar; it ends, and the task with it, when every clone of the returned handle is gone.
     #[must_use]
     pub fn start(client: Client, settings: Settings) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, events) = mpsc::channel(limits::REGISTRATION_QUEUE);
+        let (this, events) = Self::queue();
         let task = Task {
             client,
             settings,
             streams: BTreeMap::new(),
             entries: BTreeMap::new(),
+            retry_at: None,
         };
-        (Self(sender), tokio::spawn(task.run(events)))
+        (this, tokio::spawn(task.run(events)))
+    }
+
+    /// A registrar whose events somebody else takes.
+    #[must_use]
+    pub fn queue() -> (Self, mpsc::Receiver<StreamEvent>) {
+        let (sender, events) = mpsc::channel(limits::REGISTRATION_QUEUE);
+        (Self(sender), events)
     }
 
     /// Reports an event, waiting for room.
@@ -112,6 +120,8 @@ struct Task {
     settings: Settings,
     streams: BTreeMap<u64, Announcement>,
     entries: BTreeMap<Key, Registered>,
+    /// When entries that could not be written are tried again. Kept while events come in: they must not put it off.
+    retry_at: Option<Instant>,
 }
 
 impl Task {
@@ -126,19 +136,21 @@ impl Task {
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     self.expire().await;
-                    self.write_pending().await;
+                    if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+                        self.retry_at = None;
+                        self.write_pending().await;
+                    }
                 }
             }
         }
     }
 
-    fn next_wake(&self) -> Option<Instant> {
-        let retry = self
-            .entries
-            .values()
-            .any(|e| e.unwritten)
-            .then(|| Instant::now() + limits::PENDING_RETRY);
-        self.entries.values().filter_map(|e| e.expires).chain(retry).min()
+    fn next_wake(&mut self) -> Option<Instant> {
+        let unwritten = self.entries.values().any(|e| e.unwritten);
+        let in_a_while = || Instant::now() + limits::PENDING_RETRY;
+        self.retry_at = unwritten.then(|| self.retry_at.unwrap_or_else(in_a_while));
+        let expiries = self.entries.values().filter_map(|e| e.expires);
+        expiries.chain(self.retry_at).min()
     }
 
     /// Entries of an earlier life of this process wait for their workloads to come back.
@@ -260,7 +272,7 @@ impl Task {
         let Belonging::Group(group) = &announcement.belonging else {
             return Ok(());
         };
-        let group = entry::object(Kind::WorkloadGroup, &announcement.namespace, group);
+        let group = ObjectRef::new(Kind::WorkloadGroup, &announcement.namespace, group);
         let group = write::get(&self.client, &group).await?;
         let connected = entry::timestamp((self.settings.clock)());
         let object = entry::from_group(&group, announcement, &self.settings.controller, &connected);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use control_snapshot::Kind;
 use futures::{StreamExt as _, pin_mut};
 use kube::api::{ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
@@ -47,23 +48,14 @@ pub enum Change {
 pub const VIEW_ANNOTATION: &str = "lateen.io/view-of";
 
 /// The versions under which a kind may be served, best first.
-fn versions(group: &str) -> &'static [&'static str] {
-    if group.ends_with(".istio.io") {
-        &["v1", "v1beta1", "v1alpha3", "v1alpha1"]
-    } else {
-        &["v1"]
-    }
+fn versions(kind: Kind) -> &'static [&'static str] {
+    api_istio::kinds::Kind::find(kind.group(), kind.name()).map_or(&["v1"], |kind| kind.versions)
 }
 
 pub(crate) fn resource(kind: Kind, attempt: usize) -> ApiResource {
-    let (_, group, name) = Kind::ALL
-        .iter()
-        .find(|(k, ..)| *k == kind)
-        .copied()
-        .unwrap_or((kind, "", ""));
-    let versions = versions(group);
+    let versions = versions(kind);
     let version = versions[attempt % versions.len()];
-    ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, name))
+    ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), version, kind.name()))
 }
 
 /// Watches every kind until the receiver is dropped. `root_namespace` is where MeshConfig lives.
@@ -110,12 +102,7 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self) {
-        let (_, group, _) = Kind::ALL
-            .iter()
-            .find(|(k, ..)| *k == self.kind)
-            .copied()
-            .unwrap_or((self.kind, "", ""));
-        let versions = versions(group).len();
+        let versions = versions(self.kind).len();
         let mut attempt = 0;
         let mut pause = limits::WATCH_RETRY_BASE;
         loop {

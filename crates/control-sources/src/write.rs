@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use control_snapshot::Kind;
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use serde_json::Value;
 
 use crate::Client;
+use crate::watch::resource;
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,18 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
+    /// The object of this kind, namespace and name.
+    #[must_use]
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        let resource = resource(kind, 0);
+        Self {
+            api_version: resource.api_version,
+            kind: resource.kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
     /// The object that this JSON describes.
     ///
     /// # Errors

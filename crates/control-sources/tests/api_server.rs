@@ -141,6 +141,46 @@ fn condition(entry: &Result<Value, WriteError>) -> Option<&str> {
     entry.as_ref().ok()?["status"]["conditions"][0]["status"].as_str()
 }
 
+fn announcement() -> Announcement {
+    Announcement {
+        namespace: "default".into(),
+        belonging: Belonging::Group("reviews-v1".into()),
+        address: "127.66.0.4".into(),
+        ..Announcement::default()
+    }
+}
+
+fn group() -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup",
+        "metadata": {"name": "reviews-v1", "namespace": "default"},
+        "spec": {"template": {"ports": {"http": 9080}}, "probe": {"tcpSocket": {"port": 9080}}},
+    })
+}
+
+#[tokio::test]
+async fn a_workload_that_waits_for_its_group_is_registered_while_others_come_and_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (handle, clients) = start(directory.path()).await;
+    let client = &clients[0];
+    let (registrar, _task) = Registrar::start(client.clone(), Settings::default());
+    let first = StreamEvent::Connected {
+        stream: 1,
+        announcement: announcement(),
+    };
+    registrar.report(first).await;
+    let others = tokio::spawn(async move {
+        loop {
+            registrar.report(StreamEvent::Disconnected { stream: 99 }).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    apply(client, &[group()]).await.expect("stored");
+    entry_when(client, Result::is_ok).await.expect("registered");
+    others.abort();
+    handle.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_workload_is_registered_reports_its_health_and_is_removed_after_its_last_stream() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -151,25 +191,14 @@ async fn a_workload_is_registered_reports_its_health_and_is_removed_after_its_la
         ..Settings::default()
     };
     let (registrar, _task) = Registrar::start(client.clone(), settings);
-    let announcement = Announcement {
-        namespace: "default".into(),
-        belonging: Belonging::Group("reviews-v1".into()),
-        address: "127.66.0.4".into(),
-        ..Announcement::default()
-    };
     // The workload comes before its group: it is registered once the group is there.
     registrar
         .report(StreamEvent::Connected {
             stream: 1,
-            announcement: announcement.clone(),
+            announcement: announcement(),
         })
         .await;
-    let group = json!({
-        "apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup",
-        "metadata": {"name": "reviews-v1", "namespace": "default"},
-        "spec": {"template": {"ports": {"http": 9080}}, "probe": {"tcpSocket": {"port": 9080}}},
-    });
-    apply(client, &[group]).await.expect("stored");
+    apply(client, &[group()]).await.expect("stored");
     let entry = entry_when(client, Result::is_ok).await.expect("registered");
     assert_eq!(entry["spec"]["address"], "127.66.0.4");
     assert_eq!(
@@ -179,7 +208,7 @@ async fn a_workload_is_registered_reports_its_health_and_is_removed_after_its_la
     registrar
         .report(StreamEvent::Connected {
             stream: 2,
-            announcement,
+            announcement: announcement(),
         })
         .await;
     registrar

@@ -11,8 +11,8 @@ use api_envoy::envoy::extensions::access_loggers::file::v3::{
     FileAccessLog, file_access_log::AccessLogFormat,
 };
 use api_envoy::wkt;
+use api_istio::mesh::AccessLogEncoding;
 use control_snapshot::Mesh;
-use control_snapshot::mesh::AccessLogEncoding;
 
 /// Istio's line (`pilot/pkg/model/telemetry_logging.go`).
 const TEXT_FORMAT: &str = concat!(

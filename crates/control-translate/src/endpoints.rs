@@ -21,6 +21,7 @@ use crate::extension::socket_address;
 
 /// The load assignment of a view: endpoints grouped by locality and priority, sorted.
 pub(crate) fn build(view: &EndpointView) -> ClusterLoadAssignment {
+    // Sorted as Istio does: by `region/zone/subzone` as text, the unknown locality first.
     let mut groups: BTreeMap<(String, u32), Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in &view.endpoints {
         let priority = match &view.spread {
@@ -28,7 +29,7 @@ pub(crate) fn build(view: &EndpointView) -> ClusterLoadAssignment {
             Spread::Even | Spread::Distribute(_) => 0,
         };
         groups
-            .entry((locality_key(&endpoint.workload.locality), priority))
+            .entry((endpoint.workload.locality.to_string(), priority))
             .or_default()
             .push(endpoint);
     }
@@ -49,14 +50,6 @@ pub(crate) fn build(view: &EndpointView) -> ClusterLoadAssignment {
         endpoints: localities,
         ..ClusterLoadAssignment::default()
     }
-}
-
-/// Sorts as Istio does: by `region/zone/subzone` as text, the unknown locality first.
-fn locality_key(locality: &Locality) -> String {
-    [&*locality.region, &*locality.zone, &*locality.sub_zone]
-        .join("/")
-        .trim_end_matches('/')
-        .to_owned()
 }
 
 fn group(view: &EndpointView, endpoints: &[&Endpoint], priority: u32) -> LocalityLbEndpoints {

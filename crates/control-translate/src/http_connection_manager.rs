@@ -14,7 +14,7 @@ use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3:
 use api_envoy::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use api_envoy::{Duration, wkt};
 use api_istio::Duration as IstioDuration;
-use control_snapshot::mesh::Normalization;
+use api_istio::mesh::NormalizationType;
 use control_snapshot::{Profile, Protocol, ProxyView};
 
 use crate::extension::{ads, network_filter};
@@ -84,7 +84,7 @@ impl Manager<'_> {
             }),
             ..HttpConnectionManager::default()
         };
-        normalize_paths(&mut manager, view.mesh.path_normalization.normalization);
+        normalize_paths(&mut manager, view.mesh.normalization());
         protocol_options(&mut manager, view, role, protocol);
         client_certificates(&mut manager, role, &view.profile);
         manager
@@ -115,16 +115,16 @@ fn idle_timeout(view: &ProxyView) -> Option<HttpProtocolOptions> {
     })
 }
 
-fn normalize_paths(manager: &mut HttpConnectionManager, normalization: Normalization) {
+fn normalize_paths(manager: &mut HttpConnectionManager, normalization: NormalizationType) {
     let action = match normalization {
-        Normalization::DecodeAndMergeSlashes => PathWithEscapedSlashesAction::UnescapeAndForward,
+        NormalizationType::DecodeAndMergeSlashes => PathWithEscapedSlashesAction::UnescapeAndForward,
         _ => PathWithEscapedSlashesAction::KeepUnchanged,
     };
     manager.path_with_escaped_slashes_action = action.into();
-    manager.normalize_path = Some(normalization != Normalization::None);
+    manager.normalize_path = Some(normalization != NormalizationType::None);
     manager.merge_slashes = matches!(
         normalization,
-        Normalization::MergeSlashes | Normalization::DecodeAndMergeSlashes
+        NormalizationType::MergeSlashes | NormalizationType::DecodeAndMergeSlashes
     );
 }
 

@@ -2,7 +2,6 @@
 //! whether it has something to add.
 
 use api_envoy::any;
-use api_envoy::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use api_envoy::envoy::extensions::filters::http::cors::v3::Cors;
 use api_envoy::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as forward;
 use api_envoy::envoy::extensions::filters::http::fault::v3::HttpFault;
@@ -14,11 +13,11 @@ use api_envoy::istio::envoy::config::filter::http::alpn::v2alpha1::{
     self as alpn, filter_config::AlpnOverride,
 };
 use api_envoy::stats::PluginConfig;
-use control_snapshot::mesh::OutboundMode;
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{Protocol, ProxyView};
 use serde_json::{Value, json};
 
-use crate::clusters::builtin::dynamic_dns_cache;
+use crate::dynamic_forward_proxy::dns_cache;
 use crate::extension::{http_filter, http_filter_any, typed_struct};
 use crate::role::Role;
 
@@ -138,10 +137,9 @@ fn dynamic_forward_proxy(chain: &Chain<'_>) -> Option<HttpFilter> {
     if chain.role != Role::SidecarOutbound || chain.view.outbound != OutboundMode::AllowAnyDynamicDns {
         return None;
     }
-    let cache: DnsCacheConfig = dynamic_dns_cache();
     let config = forward::FilterConfig {
         implementation_specifier: Some(forward::filter_config::ImplementationSpecifier::DnsCacheConfig(
-            cache,
+            dns_cache(),
         )),
         ..forward::FilterConfig::default()
     };

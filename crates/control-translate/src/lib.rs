@@ -11,6 +11,7 @@ mod access_log;
 mod clusters;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod dynamic_forward_proxy;
 mod endpoints;
 mod extension;
 mod features;
@@ -58,7 +59,7 @@ pub struct Resources {
 /// Translates a view.
 #[must_use]
 pub fn translate(view: &ProxyView) -> (Resources, Vec<Diagnostic>) {
-    let mut diagnostics = Vec::new();
+    let mut diagnostics = view.diagnostics.clone();
     let clusters = clusters::build(view, &mut diagnostics);
     let listeners = listeners::build(view, &mut diagnostics);
     let names: BTreeSet<String> = listeners.iter().flat_map(route_names).collect();

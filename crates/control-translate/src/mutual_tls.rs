@@ -13,8 +13,8 @@ use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
     tls_parameters::TlsProtocol,
 };
 use api_envoy::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use api_istio::mesh::TlsConfigProtocol;
 use control_snapshot::Mesh;
-use control_snapshot::mesh::MeshTlsVersion;
 use std::sync::Arc;
 
 use crate::extension::{source, transport_socket};
@@ -79,9 +79,9 @@ pub(crate) fn server(mesh: &Mesh, http: bool) -> TransportSocket {
         alpn.push(TCP_ALPN[0].to_owned());
     }
     alpn.extend(["h2".to_owned(), "http/1.1".to_owned()]);
-    let minimum = match mesh.mesh_mtls.min_protocol_version {
-        MeshTlsVersion::V1_3 => TlsProtocol::TlSv13,
-        MeshTlsVersion::Auto | MeshTlsVersion::V1_2 => TlsProtocol::TlSv12,
+    let minimum = match mesh.min_tls_version() {
+        TlsConfigProtocol::TlsV1_3 => TlsProtocol::TlSv13,
+        TlsConfigProtocol::TlsAuto | TlsConfigProtocol::TlsV1_2 => TlsProtocol::TlSv12,
     };
     let params = TlsParameters {
         cipher_suites: CIPHER_SUITES.map(str::to_owned).to_vec(),

@@ -334,6 +334,55 @@ fn a_gateway_binds_the_port_behind_its_service_port() {
 }
 
 #[test]
+fn a_gateway_server_that_cannot_be_served_is_left_out_and_reported() {
+    let mut objects = world();
+    let server = |number: u32, protocol: &str, mode: &str| {
+        json!({
+            "port": {"number": number, "name": "tls", "protocol": protocol},
+            "hosts": ["*.local"], "tls": {"mode": mode},
+        })
+    };
+    let plain = json!({"port": {"number": 8080, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]});
+    let clash = json!({"port": {"number": 8080, "name": "tcp", "protocol": "TCP"}, "hosts": ["*"]});
+    let servers = [
+        server(15443, "TLS", "AUTO_PASSTHROUGH"),
+        server(8443, "HTTPS", "SIMPLE"),
+        plain,
+        clash,
+    ];
+    let gateway = json!({
+        "metadata": {"name": "east-west", "namespace": "default"},
+        "spec": {"selector": {"app": "reviews"}, "servers": servers},
+    });
+    apply(&mut objects, Kind::Gateway, gateway);
+    // Without a server name to tell it by, such a rule would open the port to everybody.
+    let rule = json!({
+        "metadata": {"name": "db", "namespace": "default"},
+        "spec": {"hosts": ["*.local"], "gateways": ["east-west"], "tcp": [
+            {"route": [{"destination": {"host": "db"}}]},
+        ]},
+    });
+    apply(&mut objects, Kind::VirtualService, rule);
+    let gateway = node("router~10.244.0.9~front-0.default~default.svc.cluster.local", &[]);
+    let proxy = Proxy::from_node(&gateway).expect("a valid node");
+    let (resources, diagnostics) = translate(&Snapshot::build(&objects).proxy_view(&proxy));
+    let names: Vec<_> = resources.listeners.iter().map(|l| l.name.as_str()).collect();
+    assert_eq!(names, ["0.0.0.0_8080"]);
+    let says = |code: &str, text: &str| {
+        let found = diagnostics
+            .iter()
+            .any(|d| d.code.id() == code && d.message.contains(text));
+        assert!(found, "{code} {text}: {diagnostics:?}");
+    };
+    says("IST0133", "AUTO_PASSTHROUGH at a gateway (port 15443 tls)");
+    says("IST0133", "ending TLS at a gateway (port 8443 tls)");
+    says(
+        "IST0145",
+        "port 8080 is taken by HTTP of Gateway default/east-west",
+    );
+}
+
+#[test]
 fn a_gateway_route_to_a_host_of_the_mesh_needs_no_port() {
     let mut objects = world();
     apply(

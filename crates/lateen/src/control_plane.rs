@@ -1,7 +1,6 @@
 //! The control plane's assembly: API server (embedded, or one given by a kubeconfig), watches, discovery, registration.
 
 mod embedded;
-mod feed;
 mod findings;
 mod workloads;
 
@@ -15,11 +14,12 @@ use anyhow::Context as _;
 use control_discovery::debug::{Pages, router};
 use control_discovery::{Discovery, World};
 use control_snapshot::Settings;
-use control_sources::{Client, registration, watch};
+use control_sources::Client;
+use control_sources::registration::{self, Registrar};
+use control_sources::watch::watch_all;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 
 use crate::state::Home;
 
@@ -110,9 +110,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .replace_nanosecond(0)?
         .format(&Rfc3339)?;
     let world = World::new(settings, &stamp);
-    let (events, heard) = mpsc::channel(control_discovery::limits::STREAM_EVENTS);
-    let discovery = Discovery::new(Arc::clone(&world), &identifier(), Some(events));
-    start_tasks(&args, &client, &discovery, heard, embedded.as_ref());
+    let registration = registration::Settings {
+        controller: format!("lateen-{}", std::process::id()),
+        grace: Duration::from_secs(args.registration_grace),
+        ..registration::Settings::default()
+    };
+    let (registrar, _) = Registrar::start(client.clone(), registration);
+    let discovery = Discovery::new(world, &identifier(), Some(registrar));
+    start_tasks(&args, &client, &discovery, embedded.as_ref());
     tracing::info!(
         xds = %xds.local_addr()?,
         http = %http.local_addr()?,
@@ -149,26 +154,21 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 }
 
 /// Everything that runs beside the servers. The tasks end with the runtime.
-fn start_tasks(
-    args: &Args,
-    client: &Client,
-    discovery: &Discovery,
-    heard: mpsc::Receiver<control_discovery::StreamEvent>,
-    embedded: Option<&embedded::Embedded>,
-) {
-    let settings = registration::Settings {
-        controller: format!("lateen-{}", std::process::id()),
-        grace: Duration::from_secs(args.registration_grace),
-        ..registration::Settings::default()
-    };
-    let (registrar, _) = registration::Registrar::start(client.clone(), settings);
-    tokio::spawn(workloads::register(heard, registrar));
-    let (changes, watches) = watch::watch_all(client, &args.root_namespace);
+fn start_tasks(args: &Args, client: &Client, discovery: &Discovery, embedded: Option<&embedded::Embedded>) {
+    let (mut changes, watches) = watch_all(client, &args.root_namespace);
     let shown = embedded.map(|server| workloads::show(server.handle.store()));
     let world = Arc::clone(discovery.world());
-    tokio::spawn(feed::feed(changes, watches, Arc::clone(&world), shown));
     tokio::spawn(Arc::clone(&world).run());
-    tokio::spawn(findings::publish(world, client.clone()));
+    tokio::spawn(findings::publish(discovery.clone(), client.clone()));
+    tokio::spawn(async move {
+        while let Some(change) = changes.recv().await {
+            if let Some(shown) = &shown {
+                workloads::report(shown, &change);
+            }
+            world.take(change);
+        }
+        drop(watches);
+    });
 }
 
 async fn listen(args: &Args, port: u16, what: &str) -> anyhow::Result<TcpListener> {

@@ -17,8 +17,6 @@ use crate::process::root;
 const KNOWN: &[(&str, &[&str])] = &[
     ("agent", &["bootstrap", "discovery", "sidecar", "workload"]),
     ("casebook", &["client", "page", "world"]),
-    ("control-snapshot", &["gateways", "view"]),
-    ("control-translate", &["clusters", "http_filters", "tcp"]),
     (
         "proxy-server",
         &[

@@ -62,24 +62,24 @@ impl MeshConfig {
         }
     }
 
-    /// Reads YAML or JSON over the default: maps are merged key by key, lists and scalars replace.
+    /// Reads YAML or JSON over Istio's default: maps are merged key by key, lists and scalars replace.
     pub fn from_yaml(text: &str) -> Result<Self, MeshConfigError> {
-        let value: Value = match text.trim() {
+        Self::istio_default().merged(text)
+    }
+
+    /// Reads YAML or JSON over this configuration, as [`Self::from_yaml`].
+    pub fn merged(&self, text: &str) -> Result<Self, MeshConfigError> {
+        let over: Value = match text.trim() {
             "" => Value::Null,
             text => serde_saphyr::from_str(text).map_err(|error| MeshConfigError(error.to_string()))?,
         };
-        Self::from_value(value)
-    }
-
-    /// As [`Self::from_yaml`], of a value that is parsed already.
-    pub fn from_value(over: Value) -> Result<Self, MeshConfigError> {
         if !over.is_object() && !over.is_null() {
             return Err(MeshConfigError(format!(
                 "mesh configuration must be a map, not {over}"
             )));
         }
-        let mut value = Self::istio_default().write();
-        merge(&mut value, over);
+        let mut value = self.write();
+        merge_mesh(&mut value, over);
         Self::read(value).map_err(|error| MeshConfigError(error.to_string()))
     }
 }
@@ -127,8 +127,8 @@ fn default_providers() -> Vec<ExtensionProvider> {
     ]
 }
 
-/// Lays `over` upon `base`; extension providers are replaced by name and otherwise kept, as Istio does.
-fn merge(base: &mut Value, over: Value) {
+/// Lays one MeshConfig, as JSON, upon another; extension providers are replaced by name and otherwise kept, as Istio does.
+pub fn merge_mesh(base: &mut Value, over: Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
@@ -136,7 +136,7 @@ fn merge(base: &mut Value, over: Value) {
                     Some(Value::Array(base)) if key == "extensionProviders" && value.is_array() => {
                         merge_named(base, value);
                     }
-                    Some(slot) => merge(slot, value),
+                    Some(slot) => merge_mesh(slot, value),
                     None => {
                         base.insert(key, value);
                     }

@@ -8,7 +8,7 @@ mod proxy_config;
 mod proxy_settings;
 
 pub use config::*;
-pub use defaults::MeshConfigError;
+pub use defaults::{MeshConfigError, merge_mesh};
 pub use extension_provider::*;
 pub use networks::*;
 pub use proxy_config::*;

@@ -3,29 +3,28 @@
 use api_envoy::any::pack;
 use api_envoy::envoy::admin::v3 as admin;
 use api_envoy::json::{Schema, Style};
-use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use xds::server::Outgoing;
 
-use super::{Pages, ProxyQuery, connection, pretty};
+use super::{Subject, pretty};
+use crate::generate::Translated;
 use crate::session::Session;
 
 /// Clusters, listeners, routes and endpoints as the control plane has them for a proxy.
-pub(super) async fn config_dump(State(pages): State<Pages>, query: Query<ProxyQuery>) -> Response {
-    let connection = match connection(&pages, &query) {
-        Ok(connection) => connection,
-        Err(response) => return *response,
+pub(super) async fn config_dump(Subject(connection): Subject) -> Response {
+    let dump = {
+        let session = connection.session.lock();
+        session.translated().map(|translated| dump(&session, translated))
     };
-    let dump = dump(&connection.session.lock());
+    let dump = dump.unwrap_or_default();
     match Schema::get().print(&dump, Style::Canonical) {
         Ok(json) => pretty(&json),
         Err(error) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-fn dump(session: &Session) -> admin::ConfigDump {
-    let translated = session.translated();
+fn dump(session: &Session, translated: &Translated) -> admin::ConfigDump {
     let version = session.publication().version.to_string();
     let clusters = translated
         .clusters
@@ -88,33 +87,20 @@ fn dump(session: &Session) -> admin::ConfigDump {
 }
 
 /// The endpoints a proxy subscribes to.
-pub(super) async fn edsz(State(pages): State<Pages>, query: Query<ProxyQuery>) -> Response {
-    match connection(&pages, &query) {
-        Ok(connection) => {
-            let endpoints = connection.session.lock().endpoints();
-            pretty(&print_all(&endpoints))
-        }
-        Err(response) => *response,
-    }
+pub(super) async fn edsz(Subject(connection): Subject) -> Response {
+    let endpoints = connection.session.lock().endpoints();
+    let schema = Schema::get();
+    pretty(&endpoints.iter().map(|e| print(&schema, e)).collect())
 }
 
 /// The name table of a proxy.
-pub(super) async fn ndsz(State(pages): State<Pages>, query: Query<ProxyQuery>) -> Response {
-    match connection(&pages, &query) {
-        Ok(connection) => {
-            let names = connection.session.lock().translated().name_table.clone();
-            pretty(&print_all(&[names])[0])
-        }
-        Err(response) => *response,
-    }
+pub(super) async fn ndsz(Subject(connection): Subject) -> Response {
+    let translated = connection.session.lock().translated().cloned();
+    let names = translated.map(|translated| print(&Schema::get(), &translated.name_table));
+    pretty(&names.unwrap_or_default())
 }
 
-fn print_all(resources: &[Outgoing]) -> Value {
-    let schema = Schema::get();
-    let print = |r: &Outgoing| {
-        schema
-            .print_any(&r.body, Style::Canonical)
-            .unwrap_or_else(|e| json!({"error": e.to_string()}))
-    };
-    resources.iter().map(print).collect()
+fn print(schema: &Schema, resource: &Outgoing) -> Value {
+    let printed = schema.print_any(&resource.body, Style::Canonical);
+    printed.unwrap_or_else(|e| json!({"error": e.to_string()}))
 }

@@ -4,9 +4,11 @@ mod config_dump;
 mod objects;
 mod proxies;
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{Query, State};
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -14,8 +16,10 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::connections::Connection;
 use crate::metrics::Gauges;
 use crate::serve::Discovery;
+use crate::world::Publication;
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -35,53 +39,29 @@ struct ProxyQuery {
     proxy_id: Option<String>,
 }
 
-/// Every debug page: path, what it shows, and its handler.
+/// Every debug page: name, what it shows, and its handler.
 fn pages() -> Vec<(&'static str, &'static str, MethodRouter<Pages>)> {
     vec![
+        ("adsz", "ADS streams, and what each watches", get(proxies::adsz)),
         (
-            "/debug/adsz",
-            "open ADS streams, with what each watches",
-            get(proxies::adsz),
-        ),
-        (
-            "/debug/syncz",
-            "per proxy: what was sent and what was accepted",
+            "syncz",
+            "what each proxy was sent and accepted",
             get(proxies::syncz),
         ),
+        ("push_status", "the last publication", get(proxies::push_status)),
         (
-            "/debug/push_status",
-            "the last publication",
-            get(proxies::push_status),
-        ),
-        (
-            "/debug/config_dump",
-            "configuration of one proxy (?proxyID=name.namespace)",
+            "config_dump",
+            "one proxy's configuration",
             get(config_dump::config_dump),
         ),
+        ("edsz", "one proxy's endpoints", get(config_dump::edsz)),
+        ("ndsz", "one proxy's name table", get(config_dump::ndsz)),
+        ("registryz", "all services", get(objects::registryz)),
+        ("endpointz", "endpoints of all services", get(objects::endpointz)),
+        ("configz", "all configuration objects", get(objects::configz)),
+        ("mesh", "MeshConfig in force", get(objects::mesh)),
         (
-            "/debug/edsz",
-            "endpoints of one proxy (?proxyID=name.namespace)",
-            get(config_dump::edsz),
-        ),
-        (
-            "/debug/ndsz",
-            "name table of one proxy (?proxyID=name.namespace)",
-            get(config_dump::ndsz),
-        ),
-        ("/debug/registryz", "all services", get(objects::registryz)),
-        (
-            "/debug/endpointz",
-            "endpoints of all services",
-            get(objects::endpointz),
-        ),
-        (
-            "/debug/configz",
-            "all configuration objects",
-            get(objects::configz),
-        ),
-        ("/debug/mesh", "MeshConfig in force", get(objects::mesh)),
-        (
-            "/debug/diagnostics",
+            "diagnostics",
             "what is wrong with the configuration",
             get(objects::diagnostics),
         ),
@@ -95,18 +75,19 @@ pub fn router(pages: Pages) -> Router {
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/ready", get(ready));
-    for (path, _, handler) in self::pages() {
-        router = router.route(path, handler);
+    for (name, _, handler) in self::pages() {
+        router = router.route(&format!("/debug/{name}"), handler);
     }
     router.with_state(pages)
 }
 
 async fn index() -> Html<String> {
-    let rows = pages()
-        .into_iter()
-        .map(|(path, about, _)| format!("<tr><td><a href='{path}'>{path}</a></td><td>{about}</td></tr>\n"));
+    let rows = pages().into_iter().map(|(name, about, _)| {
+        format!("<tr><td><a href='/debug/{name}'>{name}</a></td><td>{about}</td></tr>\n")
+    });
     Html(format!(
-        "<html><head><title>Debug</title></head><body><table>\n{}</table></body></html>\n",
+        "<html><head><title>Debug</title></head><body><table>\n{}</table>\n<p>Pages about one proxy want \
+         ?proxyID=name.namespace.</p></body></html>\n",
         rows.collect::<String>()
     ))
 }
@@ -137,38 +118,40 @@ async fn ready(State(pages): State<Pages>) -> StatusCode {
     }
 }
 
-fn bad_request(message: &str) -> Response {
-    (StatusCode::BAD_REQUEST, message.to_owned()).into_response()
-}
-
-fn not_found(message: &str) -> Response {
-    (StatusCode::NOT_FOUND, message.to_owned()).into_response()
-}
-
 fn pretty(value: &Value) -> Response {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// What a page says before the first publication.
-fn not_ready() -> Response {
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        Json(json!({"error": "the world is not complete yet"})),
-    )
-        .into_response()
+/// The last publication; before the first there is nothing to show.
+struct Current(Arc<Publication>);
+
+impl FromRequestParts<Pages> for Current {
+    type Rejection = (StatusCode, Json<Value>);
+
+    async fn from_request_parts(_: &mut Parts, pages: &Pages) -> Result<Self, Self::Rejection> {
+        let current = pages.discovery.world().current().map(Self);
+        current.ok_or_else(|| {
+            let error = json!({"error": "the world is not complete yet"});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(error))
+        })
+    }
 }
 
-/// The connection that a page is about.
-fn connection(
-    pages: &Pages,
-    query: &Query<ProxyQuery>,
-) -> Result<std::sync::Arc<crate::connections::Connection>, Box<Response>> {
-    let Some(proxy) = &query.proxy_id else {
-        return Err(Box::new(bad_request(
-            "You must provide a proxyID in the query string",
-        )));
-    };
-    let found = pages.discovery.connections().find(proxy);
-    found.ok_or_else(|| Box::new(not_found("Proxy not connected to this control plane instance")))
+/// The proxy that a page is about, named by the query (`proxyID`).
+struct Subject(Arc<Connection>);
+
+impl FromRequestParts<Pages> for Subject {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut Parts, pages: &Pages) -> Result<Self, Self::Rejection> {
+        let query = Query::<ProxyQuery>::try_from_uri(&parts.uri).unwrap_or_default();
+        let Some(proxy) = &query.proxy_id else {
+            let missing = "You must provide a proxyID in the query string";
+            return Err((StatusCode::BAD_REQUEST, missing));
+        };
+        let found = pages.discovery.connections().find(proxy).map(Self);
+        let unknown = "Proxy not connected to this control plane instance";
+        found.ok_or((StatusCode::NOT_FOUND, unknown))
+    }
 }

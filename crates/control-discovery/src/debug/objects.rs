@@ -1,7 +1,5 @@
 //! Pages about the world: services, endpoints, configuration objects, MeshConfig, diagnostics.
 
-use std::collections::BTreeSet;
-
 use axum::extract::State;
 use axum::response::Response;
 use control_snapshot::{
@@ -9,13 +7,10 @@ use control_snapshot::{
 };
 use serde_json::{Value, json};
 
-use super::{Pages, not_ready, pretty};
+use super::{Current, Pages, pretty};
 
 /// Istio's `model.Service` of every service.
-pub(super) async fn registryz(State(pages): State<Pages>) -> Response {
-    let Some(publication) = pages.discovery.world().current() else {
-        return not_ready();
-    };
+pub(super) async fn registryz(Current(publication): Current) -> Response {
     let cluster = publication.snapshot.settings().cluster.to_string();
     pretty(
         &publication
@@ -85,10 +80,7 @@ fn resolution(resolution: Resolution) -> u8 {
 }
 
 /// The endpoints of every port of every service.
-pub(super) async fn endpointz(State(pages): State<Pages>) -> Response {
-    let Some(publication) = pages.discovery.world().current() else {
-        return not_ready();
-    };
+pub(super) async fn endpointz(Current(publication): Current) -> Response {
     let registry = publication.snapshot.registry();
     let mut all = Vec::new();
     for service in &registry.services {
@@ -160,23 +152,12 @@ fn config(meta: &ConfigMeta, spec: &str) -> Value {
 }
 
 /// MeshConfig in force.
-pub(super) async fn mesh(State(pages): State<Pages>) -> Response {
-    let Some(publication) = pages.discovery.world().current() else {
-        return not_ready();
-    };
-    let fields: &control_snapshot::mesh::MeshFields = publication.snapshot.mesh();
-    pretty(&serde_json::to_value(fields).unwrap_or_default())
+pub(super) async fn mesh(Current(publication): Current) -> Response {
+    pretty(&serde_json::to_value(&**publication.snapshot.mesh()).unwrap_or_default())
 }
 
 /// What is wrong with the configuration: of the world, and of what connected proxies get.
-pub(super) async fn diagnostics(State(pages): State<Pages>) -> Response {
-    let Some(publication) = pages.discovery.world().current() else {
-        return not_ready();
-    };
-    let mut all: BTreeSet<_> = publication.snapshot.diagnostics().iter().cloned().collect();
-    for translated in pages.discovery.cache().live() {
-        all.extend(translated.diagnostics.iter().cloned());
-    }
+pub(super) async fn diagnostics(_: Current, State(pages): State<Pages>) -> Response {
     let entry = |d: &diagnostics::Diagnostic| {
         json!({
             "code": d.code.id(),
@@ -187,5 +168,5 @@ pub(super) async fn diagnostics(State(pages): State<Pages>) -> Response {
             "hint": d.hint,
         })
     };
-    pretty(&all.iter().map(entry).collect())
+    pretty(&pages.discovery.diagnostics().iter().map(entry).collect())
 }

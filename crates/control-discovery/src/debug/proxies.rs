@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use time::format_description::well_known::Rfc3339;
 use xds::server::Watch;
 
-use super::{Pages, not_ready, pretty};
+use super::{Current, Pages, pretty};
 use crate::connections::Connection;
 
 /// Istio's `AdsClients`.
@@ -120,10 +120,7 @@ fn sync_status(connection: &Connection) -> Option<Value> {
 }
 
 /// What the last publication was, and who has not accepted it yet.
-pub(super) async fn push_status(State(pages): State<Pages>) -> Response {
-    let Some(publication) = pages.discovery.world().current() else {
-        return not_ready();
-    };
+pub(super) async fn push_status(Current(publication): Current, State(pages): State<Pages>) -> Response {
     let mut pending = Vec::new();
     let mut refused = Map::new();
     for connection in pages.discovery.connections().all() {

@@ -45,72 +45,59 @@ pub struct Delta;
 #[derive(Clone, Copy, Debug)]
 pub struct StateOfTheWorld;
 
-impl Protocol for Delta {
-    type Request = ads::DeltaDiscoveryRequest;
-    type Response = ads::DeltaDiscoveryResponse;
-    const VARIANT: Variant = Variant::Delta;
+/// A variant whose messages have the fields that both have, under the same names.
+macro_rules! variant {
+    ($name:ident, $variant:expr, $request:ty, $response:ty, $receive:ident, $respond:ident) => {
+        impl Protocol for $name {
+            type Request = $request;
+            type Response = $response;
+            const VARIANT: Variant = $variant;
 
-    fn type_url(request: &Self::Request) -> &str {
-        &request.type_url
-    }
+            fn type_url(request: &Self::Request) -> &str {
+                &request.type_url
+            }
 
-    fn node(request: &Self::Request) -> Option<&Node> {
-        request.node.as_ref()
-    }
+            fn node(request: &Self::Request) -> Option<&Node> {
+                request.node.as_ref()
+            }
 
-    fn error(request: &Self::Request) -> Option<&Status> {
-        request.error_detail.as_ref()
-    }
+            fn error(request: &Self::Request) -> Option<&Status> {
+                request.error_detail.as_ref()
+            }
 
-    fn response_type(response: &Self::Response) -> &str {
-        &response.type_url
-    }
+            fn response_type(response: &Self::Response) -> &str {
+                &response.type_url
+            }
 
-    fn receive(stream: &mut Stream, request: &Self::Request) -> Result<Received, Refusal> {
-        stream.receive_delta(request)
-    }
+            fn receive(stream: &mut Stream, request: &Self::Request) -> Result<Received, Refusal> {
+                stream.$receive(request)
+            }
 
-    fn respond(
-        stream: &mut Stream,
-        type_url: &str,
-        version: &str,
-        content: Content,
-    ) -> Option<Self::Response> {
-        stream.respond_delta(type_url, version, content)
-    }
+            fn respond(
+                stream: &mut Stream,
+                type_url: &str,
+                version: &str,
+                content: Content,
+            ) -> Option<Self::Response> {
+                stream.$respond(type_url, version, content)
+            }
+        }
+    };
 }
 
-impl Protocol for StateOfTheWorld {
-    type Request = ads::DiscoveryRequest;
-    type Response = ads::DiscoveryResponse;
-    const VARIANT: Variant = Variant::StateOfTheWorld;
-
-    fn type_url(request: &Self::Request) -> &str {
-        &request.type_url
-    }
-
-    fn node(request: &Self::Request) -> Option<&Node> {
-        request.node.as_ref()
-    }
-
-    fn error(request: &Self::Request) -> Option<&Status> {
-        request.error_detail.as_ref()
-    }
-
-    fn response_type(response: &Self::Response) -> &str {
-        &response.type_url
-    }
-
-    fn receive(stream: &mut Stream, request: &Self::Request) -> Result<Received, Refusal> {
-        stream.receive_sotw(request)
-    }
-
-    fn respond(
-        stream: &mut Stream,
-        type_url: &str,
-        version: &str,
-        content: Content,
-    ) -> Option<Self::Response> {
-        stream.respond_sotw(type_url, version, content)
-    }
-}
+variant!(
+    Delta,
+    Variant::Delta,
+    ads::DeltaDiscoveryRequest,
+    ads::DeltaDiscoveryResponse,
+    receive_delta,
+    respond_delta
+);
+variant!(
+    StateOfTheWorld,
+    Variant::StateOfTheWorld,
+    ads::DiscoveryRequest,
+    ads::DiscoveryResponse,
+    receive_sotw,
+    respond_sotw
+);

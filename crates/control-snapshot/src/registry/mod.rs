@@ -6,9 +6,10 @@ mod kubernetes;
 mod service_entry;
 mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+pub(crate) use service_entry::check;
 pub use workloads::{Instance, PortNames, Workloads};
 
 use crate::objects::Objects;
@@ -29,6 +30,8 @@ pub struct Registry {
     pub selectors: BTreeMap<ServiceKey, Selector>,
     /// All workloads.
     pub workloads: Workloads,
+    /// Positions in `services` by host.
+    by_host: HashMap<Arc<str>, Vec<usize>>,
 }
 
 /// What a service selects and how its ports map to those of a workload.
@@ -64,6 +67,12 @@ impl Registry {
         kubernetes::add(objects, &mut draft);
         service_entry::add(objects, &mut draft);
         draft.finish()
+    }
+
+    /// The services of a host, oldest first; several namespaces may declare one.
+    pub fn of_host(&self, hostname: &str) -> impl Iterator<Item = &Shared<Service>> {
+        let positions = self.by_host.get(hostname).into_iter().flatten();
+        positions.map(|position| &self.services[*position])
     }
 
     /// The endpoints of a service; none is the same as an empty list.
@@ -119,18 +128,10 @@ impl Draft {
         key
     }
 
-    /// Adds an endpoint of a service port; the same address twice is one endpoint.
+    /// Adds an endpoint of a service port; of several with one address the first stays.
     fn endpoint(&mut self, key: &ServiceKey, port: u32, endpoint: Endpoint) {
-        let list = self
-            .endpoints
-            .entry(key.clone())
-            .or_default()
-            .ports
-            .entry(port)
-            .or_default();
-        if list.iter().all(|known| known.address != endpoint.address) {
-            list.push(endpoint);
-        }
+        let ports = &mut self.endpoints.entry(key.clone()).or_default().ports;
+        ports.entry(port).or_default().push(endpoint);
     }
 
     /// Remembers the identity of a workload that takes no new traffic.
@@ -149,7 +150,16 @@ impl Draft {
             (&a.created, &a.hostname, &a.namespace).cmp(&(&b.created, &b.hostname, &b.namespace))
         });
         for list in self.endpoints.values_mut().flat_map(|e| e.ports.values_mut()) {
+            // The sort is stable, so that the first of an address comes first.
             list.sort_by(|a, b| a.address.cmp(&b.address));
+            list.dedup_by(|later, first| later.address == first.address);
+        }
+        let mut by_host: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+        for (position, service) in self.services.iter().enumerate() {
+            by_host
+                .entry(Arc::clone(&service.hostname))
+                .or_default()
+                .push(position);
         }
         Registry {
             services: self.services.into_iter().map(Shared::new).collect(),
@@ -160,6 +170,7 @@ impl Draft {
                 .collect(),
             selectors: self.selectors,
             workloads: self.workloads,
+            by_host,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api_istio::networking::{Location, Resolution as Declared, ServiceEntry};
+use diagnostics::{Code, Diagnostic};
 
 use super::workloads::instance_of;
 use super::{Draft, Instance, Selector, Target};
@@ -24,6 +25,53 @@ pub(super) fn add(objects: &Objects, draft: &mut Draft) {
             add_host(objects, draft, entry, host);
         }
     }
+}
+
+/// The label that keeps a ServiceEntry from getting an address by itself.
+const AUTO_ALLOCATE_LABEL: &str = "networking.istio.io/enable-autoallocate-ip";
+
+/// Adds a diagnostic for every ServiceEntry of which a part has no effect.
+pub(crate) fn check(objects: &Objects, diagnostics: &mut Vec<Diagnostic>) {
+    for entry in objects.service_entries.values() {
+        if entry.spec.resolution == Declared::DynamicDns {
+            let message = "resolution DYNAMIC_DNS is not available in this version";
+            diagnostics.push(
+                Diagnostic::new(Code::SchemaWarning, entry.resource(), message)
+                    .at("spec.resolution")
+                    .hint("traffic goes to the address that the application dialled, as with NONE"),
+            );
+        }
+        if let Some(index) = wants_address(entry) {
+            let message = "an address is needed here; none is allocated by itself in this version";
+            diagnostics.push(
+                Diagnostic::new(Code::ServiceEntryAddressesRequired, entry.resource(), message)
+                    .at(format!("spec.ports[{index}]"))
+                    .hint("give it spec.addresses; without one it shares its port with every such entry"),
+            );
+        }
+    }
+}
+
+/// The first port of an entry that only an address of its own tells from the ports of other entries: bytes without
+/// names in them. Where the application dials what it resolved itself, or said that it wants no address, none is needed.
+fn wants_address(entry: &Config<ServiceEntry>) -> Option<usize> {
+    let resolved = matches!(
+        entry.spec.resolution,
+        Declared::Static | Declared::Dns | Declared::DnsRoundRobin
+    );
+    let refused = entry
+        .meta
+        .labels
+        .get(AUTO_ALLOCATE_LABEL)
+        .is_some_and(|v| v == "false");
+    if !resolved || refused || !entry.spec.addresses.is_empty() {
+        return None;
+    }
+    let nameless = |port: &api_istio::networking::ServicePort| {
+        let protocol = Protocol::parse(&port.protocol);
+        protocol.is_sniffed() || (protocol.is_tcp() && !protocol.is_tls())
+    };
+    entry.spec.ports.iter().position(nameless)
 }
 
 fn add_host(objects: &Objects, draft: &mut Draft, entry: &Config<ServiceEntry>, host: &str) {
@@ -171,5 +219,48 @@ fn convert(objects: &Objects, entry: &Config<ServiceEntry>, host: &str) -> Servi
             Some(wanted) if wanted == "PreferClose" => TrafficDistribution::PreferClose,
             _ => TrafficDistribution::Any,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::Kind;
+    use serde_json::{Value, json};
+
+    fn codes(spec: &Value, labels: &Value) -> Vec<(&'static str, String)> {
+        let mut objects = Objects::default();
+        let meta = json!({"name": "partner", "namespace": "default", "labels": labels});
+        let entry = json!({"metadata": meta, "spec": spec});
+        assert_eq!(objects.apply(Kind::ServiceEntry, entry), None);
+        let mut found = Vec::new();
+        check(&objects, &mut found);
+        found.into_iter().map(|d| (d.code.id(), d.field)).collect()
+    }
+
+    #[test]
+    fn an_entry_whose_address_would_be_allocated_says_that_it_is_not() {
+        let ports = json!([{"number": 80, "name": "http", "protocol": "HTTP"},
+                           {"number": 6100, "name": "tcp", "protocol": "TCP"}]);
+        let spec = json!({"hosts": ["a.test"], "resolution": "DNS", "ports": ports});
+        let expected = [("IST0134", "spec.ports[1]".to_owned())];
+        assert_eq!(codes(&spec, &json!({})), expected);
+        assert_eq!(codes(&spec, &json!({AUTO_ALLOCATE_LABEL: "false"})), []);
+        let mut addressed = spec.clone();
+        addressed["addresses"] = json!(["192.0.2.1"]);
+        assert_eq!(codes(&addressed, &json!({})), []);
+        let mut dialled = spec;
+        dialled["resolution"] = json!("NONE");
+        assert_eq!(codes(&dialled, &json!({})), []);
+    }
+
+    #[test]
+    fn an_entry_that_wants_dynamic_dns_says_that_it_has_none() {
+        let spec = json!({"hosts": ["*.a.test"], "resolution": "DYNAMIC_DNS",
+                          "ports": [{"number": 443, "name": "tls", "protocol": "TLS"}]});
+        assert_eq!(
+            codes(&spec, &json!({})),
+            [("IST0133", "spec.resolution".to_owned())]
+        );
     }
 }

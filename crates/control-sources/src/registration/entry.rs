@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use control_snapshot::Kind;
+use control_snapshot::{Kind, Proxy};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::limits;
-use crate::watch::resource;
 use crate::write::ObjectRef;
 
 /// The group that an entry was made from. Marks entries that belong to the registrar.
@@ -57,6 +56,27 @@ impl Default for Belonging {
 }
 
 impl Announcement {
+    /// What a proxy says about its workload; `None` for one that belongs to no group and no entry, such as a Pod's.
+    #[must_use]
+    pub fn of(proxy: &Proxy) -> Option<Self> {
+        let belonging = match (&*proxy.auto_register_group, &*proxy.workload_entry) {
+            ("", "") => return None,
+            ("", entry) => Belonging::Entry(entry.to_owned()),
+            (group, _) => Belonging::Group(group.to_owned()),
+        };
+        let config: Value = serde_json::from_str(&proxy.profile.proxy_config).unwrap_or_default();
+        let address = proxy.addresses.first().map(ToString::to_string);
+        Some(Self {
+            namespace: proxy.profile.namespace.to_string(),
+            belonging,
+            address: address.unwrap_or_default(),
+            network: proxy.network.to_string(),
+            labels: proxy.profile.labels.clone(),
+            locality: proxy.locality.to_string(),
+            health_checked: config["readinessProbe"].is_object(),
+        })
+    }
+
     /// The workload's entry, named `group-address[-network]` as Istio names it. An address may hold colons, a name may
     /// not; a name that is too long loses its beginning.
     pub(super) fn entry(&self) -> ObjectRef {
@@ -77,18 +97,7 @@ impl Announcement {
 
 /// The WorkloadEntry of this namespace and name.
 pub(super) fn reference(namespace: &str, name: &str) -> ObjectRef {
-    object(Kind::WorkloadEntry, namespace, name)
-}
-
-/// The object of this kind, namespace and name.
-pub(super) fn object(kind: Kind, namespace: &str, name: &str) -> ObjectRef {
-    let resource = resource(kind, 0);
-    ObjectRef {
-        api_version: resource.api_version,
-        kind: resource.kind,
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    }
+    ObjectRef::new(Kind::WorkloadEntry, namespace, name)
 }
 
 /// RFC 3339 with nanoseconds, as Istio writes it.

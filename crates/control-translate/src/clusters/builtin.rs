@@ -3,7 +3,7 @@
 use api_envoy::any;
 use api_envoy::envoy::config::cluster::v3::{
     Cluster, cluster::ClusterDiscoveryType, cluster::CustomClusterType, cluster::DiscoveryType,
-    cluster::DnsLookupFamily, cluster::LbPolicy,
+    cluster::LbPolicy,
 };
 use api_envoy::envoy::config::core::v3::{
     BindConfig, HttpProtocolOptions as CommonOptions, SocketAddress, socket_address,
@@ -11,15 +11,14 @@ use api_envoy::envoy::config::core::v3::{
 use api_envoy::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
     ClusterConfig, cluster_config::ClusterImplementationSpecifier,
 };
-use api_envoy::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use api_envoy::wkt;
-use control_snapshot::mesh::OutboundMode;
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{ProxyKind, ProxyView};
 
 use super::protocol;
 use crate::extension::cluster_filter_any;
 use crate::features::connection_pool;
-use crate::{limits, names, tcp};
+use crate::{dynamic_forward_proxy, limits, names, tcp};
 
 /// The built-in clusters of a proxy.
 pub(super) fn build(view: &ProxyView) -> Vec<Cluster> {
@@ -84,7 +83,7 @@ fn dynamic_dns(view: &ProxyView) -> Cluster {
     let config = ClusterConfig {
         allow_insecure_cluster_options: true,
         cluster_implementation_specifier: Some(ClusterImplementationSpecifier::DnsCacheConfig(
-            dynamic_dns_cache(),
+            dynamic_forward_proxy::dns_cache(),
         )),
         ..ClusterConfig::default()
     };
@@ -96,16 +95,6 @@ fn dynamic_dns(view: &ProxyView) -> Cluster {
             typed_config: Some(any::pack(&config)),
         })),
         ..passthrough(view)
-    }
-}
-
-/// The DNS cache that the filter and the cluster of the dynamic forward proxy share.
-pub(crate) fn dynamic_dns_cache() -> DnsCacheConfig {
-    DnsCacheConfig {
-        name: "allow_any_dfp_dns_cache".to_owned(),
-        dns_lookup_family: DnsLookupFamily::V4Only.into(),
-        max_hosts: Some(limits::DYNAMIC_DNS_MAX_HOSTS),
-        ..DnsCacheConfig::default()
     }
 }
 

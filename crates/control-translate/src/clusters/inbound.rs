@@ -10,7 +10,7 @@ use api_envoy::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
 use api_envoy::wkt;
-use control_snapshot::mesh::InboundMode;
+use api_istio::mesh::InboundTrafficPolicyMode;
 use control_snapshot::spread::effective_policy;
 use control_snapshot::{InboundPort, ProxyView};
 
@@ -56,15 +56,15 @@ fn cluster(view: &ProxyView, inbound: &InboundPort) -> Cluster {
         &policy,
         &view.mesh,
     );
-    match view.mesh.inbound_traffic_policy.mode {
-        InboundMode::Passthrough => {
+    match view.mesh.inbound_mode() {
+        InboundTrafficPolicyMode::Passthrough => {
             cluster.cluster_discovery_type =
                 Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into()));
             cluster.lb_policy = LbPolicy::ClusterProvided.into();
             cluster.cleanup_interval = Some(wkt::duration(CLEANUP_INTERVAL));
             cluster.upstream_bind_config = Some(builtin::inbound_source());
         }
-        InboundMode::Localhost => {
+        InboundTrafficPolicyMode::Localhost => {
             cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));
             cluster.load_assignment = Some(localhost(&cluster.name, inbound.target_port));
         }

@@ -1,6 +1,6 @@
 //! Clusters (CDS).
 
-pub(crate) mod builtin;
+mod builtin;
 mod discovery;
 mod inbound;
 mod metadata;

@@ -47,13 +47,13 @@ fn cluster(
     };
     let rule = service.rule.as_deref();
     let mut policy = effective_policy(rule, subset, port.port);
-    let defaults = &view.mesh.default_traffic_policy;
+    let mesh = &view.mesh;
     policy.connection_pool = policy
         .connection_pool
-        .or_else(|| defaults.connection_pool.clone());
+        .or_else(|| mesh.default_connection_pool().cloned());
     policy.outlier_detection = policy
         .outlier_detection
-        .or_else(|| defaults.outlier_detection.clone());
+        .or_else(|| mesh.default_outlier_detection().cloned());
     let name = names::outbound(port.port, subset, &service.service.hostname);
     let mut cluster = Cluster {
         alt_stat_name: names::stat(&cluster_names::outbound(

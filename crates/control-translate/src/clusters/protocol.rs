@@ -13,8 +13,8 @@ use api_envoy::envoy::extensions::upstreams::http::v3::{
     },
 };
 use api_envoy::wkt;
+use api_istio::mesh::MeshH2UpgradePolicy;
 use api_istio::networking::{H2UpgradePolicy, HttpSettings, TrafficPolicy};
-use control_snapshot::mesh::MeshH2Upgrade;
 use control_snapshot::{Mesh, Protocol};
 
 use crate::features::connection_pool;
@@ -97,7 +97,7 @@ fn upgrades(http: Option<&HttpSettings>, mesh: &Mesh) -> bool {
     match http.map(|h| h.h2_upgrade_policy) {
         Some(H2UpgradePolicy::Upgrade) => true,
         Some(H2UpgradePolicy::DoNotUpgrade) => false,
-        _ => mesh.h2_upgrade_policy == MeshH2Upgrade::Upgrade,
+        _ => mesh.h2_upgrade_policy == MeshH2UpgradePolicy::Upgrade,
     }
 }
 

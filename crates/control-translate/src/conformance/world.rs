@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use control_snapshot::{Kind, Objects, Settings, mesh};
+use api_istio::mesh::merge_mesh;
+use control_snapshot::{Kind, Objects, Settings};
 use serde_json::{Value, json};
 
 use super::RecordingError;
@@ -44,7 +45,7 @@ pub(super) fn load(dir: &Path, scenario: &str) -> Result<Objects, RecordingError
     let mut mesh = documents(&dir.join("mesh-base.yaml"))?.pop().unwrap_or_default();
     if scenario.join("mesh.yaml").exists() {
         let over = documents(&scenario.join("mesh.yaml"))?.pop().unwrap_or_default();
-        mesh::merge(&mut mesh, over);
+        merge_mesh(&mut mesh, over);
     }
     objects
         .set_mesh(&mesh.to_string())

@@ -9,7 +9,7 @@ use api_envoy::envoy::extensions::filters::listener::http_inspector::v3::HttpIns
 use api_envoy::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use api_envoy::envoy::r#type::v3::Int32Range;
 use api_envoy::wkt;
-use control_snapshot::mesh::OutboundMode;
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{Protocol, ProxyView};
 
 use crate::extension::listener_filter;

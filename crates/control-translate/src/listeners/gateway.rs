@@ -33,8 +33,8 @@ fn listener(view: &ProxyView, port: &GatewayPort, diagnostics: &mut Vec<Diagnost
             if chains.is_empty() {
                 chains.push(http(view, server, &name));
             }
-        } else if server.terminates_tls() {
-            diagnostics.push(unsupported(server));
+        } else if let Some(diagnostic) = unsupported(server) {
+            diagnostics.push(diagnostic);
         } else {
             for chain in streams(view, server) {
                 if chains
@@ -176,18 +176,23 @@ fn stream(
     chain::outbound(conditions, stream.filters(), None)
 }
 
-fn unsupported(server: &GatewayServer) -> Diagnostic {
+/// Why a server is left out; `None` for one that is served.
+fn unsupported(server: &GatewayServer) -> Option<Diagnostic> {
+    let what = match server.server.tls.as_ref().map(|tls| tls.mode) {
+        Some(ServerTlsMode::AutoPassthrough) => "TLS mode AUTO_PASSTHROUGH",
+        _ if server.terminates_tls() => "ending TLS",
+        _ => return None,
+    };
     let (namespace, name) = server.gateway.split_once('/').unwrap_or(("", &server.gateway));
     let port = server.server.port.clone().unwrap_or_default();
     let message = format!(
-        "ending TLS at a gateway (port {} {}) is not available in this version",
+        "{what} at a gateway (port {} {}) is not available in this version",
         port.number, port.name
     );
-    Diagnostic::new(
-        Code::SchemaWarning,
-        ResourceRef::new("Gateway", namespace, name),
-        message,
+    let resource = ResourceRef::new("Gateway", namespace, name);
+    Some(
+        Diagnostic::new(Code::SchemaWarning, resource, message)
+            .at("spec.servers")
+            .hint("the server is left out; servers without TLS and with mode PASSTHROUGH work"),
     )
-    .at("spec.servers")
-    .hint("the server is left out; servers without TLS and with mode PASSTHROUGH work")
 }

@@ -29,10 +29,7 @@ pub(super) fn build(view: &ProxyView) -> Listener {
     }
     Listener {
         name: names::VIRTUAL_INBOUND.to_owned(),
-        address: Some(socket_address(
-            names::WILDCARD,
-            view.mesh.proxy_inbound_listen_port,
-        )),
+        address: Some(socket_address(names::WILDCARD, view.mesh.inbound_capture_port())),
         filter_chains,
         listener_filters: listener_filters(view, transparent),
         listener_filters_timeout: Some(wkt::duration(
@@ -48,7 +45,7 @@ pub(super) fn build(view: &ProxyView) -> Listener {
 }
 
 fn listener_filters(view: &ProxyView, transparent: bool) -> Vec<ListenerFilter> {
-    let capture = view.mesh.proxy_inbound_listen_port;
+    let capture = view.mesh.inbound_capture_port();
     let mut filters = vec![listener_filter(
         "envoy.filters.listener.original_dst",
         &OriginalDst {},
@@ -86,7 +83,7 @@ fn black_hole(view: &ProxyView) -> FilterChain {
         policy: None,
     };
     let conditions = Conditions {
-        port: Some(view.mesh.proxy_inbound_listen_port),
+        port: Some(view.mesh.inbound_capture_port()),
         ..Conditions::default()
     };
     FilterChain {

@@ -3,7 +3,7 @@
 
 use api_envoy::envoy::config::core::v3::TrafficDirection;
 use api_envoy::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
-use control_snapshot::mesh::OutboundMode;
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{Interception, Protocol, ProxyView};
 
 use super::chain;
@@ -15,7 +15,7 @@ use crate::{access_log, limits, names, routes};
 
 /// The listener.
 pub(super) fn build(view: &ProxyView) -> Listener {
-    let port = view.mesh.proxy_listen_port;
+    let port = view.mesh.capture_port();
     let dynamic = view.outbound == OutboundMode::AllowAnyDynamicDns;
     let mut filter_chains = vec![black_hole(view, port)];
     if dynamic {

@@ -171,8 +171,7 @@ fn port(context: &Context<'_>, destination: &Destination) -> u32 {
 /// The cluster of a destination. A host or subset that does not exist names a cluster that does not exist either: such
 /// requests are answered with 503.
 fn cluster(context: &Context<'_>, destination: &Destination) -> String {
-    let alias = |service: &&ServiceView| service.service.aliases.iter().any(|a| **a == *destination.host);
-    let target = context.view.services.iter().map(|s| &**s).find(alias);
+    let target = context.view.aliased(&destination.host);
     let host = target.map_or(destination.host.as_str(), |s| &s.service.hostname);
     names::outbound(port(context, destination), &destination.subset, host)
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api_envoy::envoy::config::route::v3::{
     Decorator, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action, route_action,
 };
-use control_snapshot::mesh::OutboundMode;
+use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{MESH_GATEWAY, ProxyView, Routing, ServicePort, ServiceView, Shared, host};
 use diagnostics::Diagnostic;
 
@@ -76,6 +76,7 @@ impl<'a> Ports<'a> {
         let mut hosts = VirtualHosts {
             view: self.view,
             number,
+            names: BTreeSet::new(),
             taken: BTreeSet::new(),
             list: Vec::new(),
         };
@@ -167,6 +168,7 @@ fn split_hosts<'a, 'r>(
 struct VirtualHosts<'a> {
     view: &'a ProxyView,
     number: u32,
+    names: BTreeSet<String>,
     taken: BTreeSet<String>,
     list: Vec<VirtualHost>,
 }
@@ -180,13 +182,14 @@ impl VirtualHosts<'_> {
 
     fn add(&mut self, hostname: &str, mut domains: Vec<String>, routes: &[Route]) {
         let name = format!("{hostname}:{}", self.number);
-        if self.list.iter().any(|h| h.name == name) {
+        if self.names.contains(&name) {
             return;
         }
         domains.retain(|d| self.taken.insert(d.clone()));
         if domains.is_empty() {
             return;
         }
+        self.names.insert(name.clone());
         self.list.push(VirtualHost {
             name,
             domains,

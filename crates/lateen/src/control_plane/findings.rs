@@ -1,25 +1,36 @@
 //! What is wrong with the configuration: logged once, and written as Events on the objects.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::time::Duration;
 
-use control_discovery::World;
+use control_discovery::Discovery;
 use control_sources::Client;
 use control_sources::findings::{Events, Finding};
 use diagnostics::Diagnostic;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub(super) async fn publish(world: Arc<World>, client: Client) {
-    let mut publications = world.subscribe();
+/// Time for what follows a publication or a new proxy to be translated, so that it is looked at once.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// Publishes what is wrong with the world, and with what connected proxies get of it.
+pub(super) async fn publish(discovery: Discovery, client: Client) {
+    let mut publications = discovery.world().subscribe();
+    let mut translations = discovery.cache().subscribe();
     let mut events = Events::new(client);
     let mut known: BTreeSet<Diagnostic> = BTreeSet::new();
-    while publications.changed().await.is_ok() {
-        let Some(publication) = publications.borrow_and_update().clone() else {
-            continue;
+    loop {
+        let changed = tokio::select! {
+            changed = publications.changed() => changed,
+            changed = translations.changed() => changed,
         };
-        let current: BTreeSet<_> = publication.snapshot.diagnostics().iter().cloned().collect();
-        drop(publication);
+        if changed.is_err() {
+            return;
+        }
+        tokio::time::sleep(GATHER).await;
+        publications.mark_unchanged();
+        translations.mark_unchanged();
+        let current = discovery.diagnostics();
         if current == known {
             continue;
         }
