@@ -17,7 +17,6 @@ use crate::process::root;
 const KNOWN: &[(&str, &[&str])] = &[
     ("agent", &["bootstrap", "discovery", "sidecar", "workload"]),
     ("api-istio", &["proto", "schema"]),
-    ("casebook", &["client", "page", "world"]),
     (
         "control-apiserver",
         &[
