@@ -118,11 +118,7 @@ impl ControlPlane {
     /// An object of a kind that the mesh does not read, or one that the API server refuses.
     pub async fn apply(&self, objects: &[Value]) -> Result<()> {
         for object in objects {
-            let cluster_wide = matches!(kind_of(object)?, Kind::Namespace | Kind::Node);
-            let mut object = object.clone();
-            if !cluster_wide && object.pointer("/metadata/namespace").is_none() {
-                object["metadata"]["namespace"] = DEFAULT_NAMESPACE.into();
-            }
+            let object = placed(object)?;
             write::apply(&self.client, std::slice::from_ref(&object)).await?;
             let stored = write::get(&self.client, &ObjectRef::of(&object)?).await?;
             self.wait_for(&stored).await?;
@@ -130,30 +126,35 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Deletes objects that were applied, the last first, as `kubectl delete` does.
+    ///
+    /// # Errors
+    /// The API server refuses, or the deletion does not come in through the watches.
+    pub async fn delete(&self, objects: &[Value]) -> Result<()> {
+        for object in objects.iter().rev() {
+            let object = placed(object)?;
+            write::delete(&self.client, &ObjectRef::of(&object)?).await?;
+            self.wait_until(&object, None).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until a stored object has come in through the watches.
     async fn wait_for(&self, stored: &Value) -> Result<()> {
-        let text = |pointer| {
-            stored
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let key = (
-            kind_of(stored)?,
-            text("/metadata/namespace"),
-            text("/metadata/name"),
-        );
-        let version = text("/metadata/resourceVersion");
-        let arrived = || {
-            self.arrived
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&key)
-                == Some(&version)
+        let version = stored["metadata"]["resourceVersion"].as_str();
+        self.wait_until(stored, Some(version.unwrap_or_default())).await
+    }
+
+    /// Waits until the watches hold this version of an object, or no longer hold it.
+    async fn wait_until(&self, object: &Value, version: Option<&str>) -> Result<()> {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (kind_of(object)?, text("namespace"), text("name"));
+        let held = || {
+            let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            arrived.get(&key).map(String::as_str) == version
         };
         let deadline = Instant::now() + READY_TIME;
-        while !arrived() {
+        while !held() {
             if Instant::now() > deadline {
                 bail!("{} {} has not come in through the watches", key.0.name(), key.2);
             }
@@ -267,6 +268,16 @@ fn kind_of(object: &Value) -> Result<Kind> {
     Kind::parse(version, name).with_context(|| format!("the mesh reads no {version} {name}"))
 }
 
+/// An object with its namespace, which is `default` unless it says another or its kind has none.
+fn placed(object: &Value) -> Result<Value> {
+    let cluster_wide = matches!(kind_of(object)?, Kind::Namespace | Kind::Node);
+    let mut object = object.clone();
+    if !cluster_wide && object.pointer("/metadata/namespace").is_none() {
+        object["metadata"]["namespace"] = DEFAULT_NAMESPACE.into();
+    }
+    Ok(object)
+}
+
 /// Takes changes from the watches into the world, and notes that they arrived.
 async fn feed(client: Client, objects: Arc<Objects>, arrived: Arrived, synced: watch::Sender<usize>) {
     let (mut changes, watches) = watch_all(&client, ROOT_NAMESPACE);
@@ -286,7 +297,13 @@ async fn feed(client: Client, objects: Arc<Objects>, arrived: Arrived, synced: w
                 kind,
                 namespace,
                 name,
-            } => objects.delete(kind, &namespace, &name),
+            } => {
+                objects.delete(kind, &namespace, &name);
+                arrived
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&(kind, namespace, name));
+            }
             Change::Synced { .. } => synced.send_modify(|kinds| *kinds += 1),
         }
     }

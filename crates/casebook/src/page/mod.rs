@@ -120,7 +120,10 @@ impl Page {
 }
 
 /// The documents of a YAML text, empty ones left out.
-fn documents(text: &str) -> Result<Vec<Value>> {
+///
+/// # Errors
+/// It is not YAML, or holds no document.
+pub fn documents(text: &str) -> Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
     let objects: Vec<Value> = documents
         .into_iter()
