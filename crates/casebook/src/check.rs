@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::DataPlane;
 use crate::client::{Answer, Outcome};
-use crate::page::traffic::{Exchange, Expectation, Expected, HeaderExpectation};
+use crate::page::traffic::{Exchange, Expectation, Expected, HeaderExpectation, Share};
 use crate::upstream::{NAME_HEADER, Seen};
 
 /// How far a share may be off, in standard deviations: about one false alarm in 300 000 comparisons.
@@ -133,7 +133,11 @@ fn brief(answer: &Answer) -> String {
     }
 }
 
+/// Who answered: an HTTP upstream says it in a header, a TCP upstream with its first word.
 fn named(answer: &Answer) -> Option<&str> {
+    if answer.status == 0 {
+        return answer.body.split_whitespace().next();
+    }
     answer
         .headers
         .iter()
@@ -199,13 +203,13 @@ fn upstream(
 }
 
 /// Who answered, and how often.
-fn shares(expected: &[(String, Option<f64>)], observed: &[Observed]) -> Vec<String> {
+fn shares(expected: &[(String, Option<Share>)], observed: &[Observed]) -> Vec<String> {
     if expected.is_empty() {
         return Vec::new();
     }
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     let answers = observed.iter().filter_map(|one| one.outcome.answer.as_ref().ok());
-    for answer in answers.filter(|answer| answer.status != 0) {
+    for answer in answers {
         *seen.entry(named(answer).unwrap_or("nobody")).or_default() += 1;
     }
     let total = f64::from(seen.values().sum::<u32>());
@@ -221,7 +225,11 @@ fn shares(expected: &[(String, Option<f64>)], observed: &[Observed]) -> Vec<Stri
         match share {
             None if count == 0.0 => problems.push(format!("{name} never answered")),
             None => {}
-            Some(percent) => {
+            Some(Share::Count(wanted)) if count == f64::from(*wanted) => {}
+            Some(Share::Count(wanted)) => {
+                problems.push(format!("{name} answered {count} requests instead of {wanted}"));
+            }
+            Some(Share::Percent(percent)) => {
                 let share = percent / 100.0;
                 let deviation = (share * (1.0 - share) / total.max(1.0)).sqrt();
                 if (count / total.max(1.0) - share).abs() > TOLERANCE_DEVIATIONS * deviation {
@@ -243,7 +251,7 @@ mod tests {
     use crate::page::{Action, Step};
 
     fn exchange(text: &str) -> Exchange {
-        let page = Page::parse("test", &format!("# T\n```traffic\n{text}\n```\n")).expect("page");
+        let page = Page::parse(&format!("# T\n```traffic\n{text}\n```\n")).expect("page");
         match page.steps.into_iter().next() {
             Some(Step {
                 action: Action::Traffic(mut exchanges),
@@ -324,6 +332,50 @@ mod tests {
             "=> 200 from 50% v1 50% v2",
             &observed,
             &["v1 answered 25.0 %", "v2 answered 75.0 %"],
+        );
+    }
+
+    #[test]
+    fn a_tcp_upstream_is_known_by_its_first_word() {
+        let said = |name: &str| Observed {
+            outcome: Outcome {
+                answer: Ok(Answer {
+                    status: 0,
+                    headers: Vec::new(),
+                    body: format!("{name} hi"),
+                }),
+                elapsed: Duration::ZERO,
+            },
+            flags: None,
+        };
+        let exchange = exchange("TCP a:1 \"hi\" x2\n=> from 1x v1 1x v2");
+        let found = |observed: &[Observed]| problems(&exchange, DataPlane::Lateen, observed);
+        assert_eq!(found(&[said("v1"), said("v2")]), [""; 0]);
+        assert_eq!(
+            found(&[said("v2"), said("v2")]),
+            [
+                "line 4: v1 answered 0 requests instead of 1",
+                "line 4: v2 answered 2 requests instead of 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_are_compared_exactly() {
+        let observed: Vec<_> = (0..4)
+            .map(|n| answer(200, if n == 0 { "v1" } else { "v2" }, 0))
+            .collect();
+        let check = |text: &str, expected: &[&str]| {
+            let exchange = exchange(&format!("GET http://reviews/ x4\n{text}"));
+            assert_eq!(problems(&exchange, DataPlane::Lateen, &observed), expected);
+        };
+        check("=> 200 from 1x v1 3x v2", &[]);
+        check(
+            "=> 200 from 2x v1 2x v2",
+            &[
+                "line 4: v1 answered 1 requests instead of 2",
+                "line 4: v2 answered 3 requests instead of 2",
+            ],
         );
     }
 

@@ -12,9 +12,7 @@ use tokio::time::timeout;
 
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIME};
 use crate::page::traffic::Request;
-
-/// Marks each request, so that its line in the access log is found.
-pub const EXCHANGE_HEADER: &str = "X-CASEBOOK-EXCHANGE";
+use crate::world::EXCHANGE_HEADER;
 
 /// What came of one request.
 #[derive(Clone, Debug)]

@@ -51,6 +51,15 @@ const TYPES: [&str; 4] = [
 /// The resource versions that have come in through the watches, by kind, namespace and name.
 type Arrived = Arc<Mutex<BTreeMap<(Kind, String, String), String>>>;
 
+/// How the control plane reaches the API server. It must not be able to tell the difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// As the embedded API server's own control plane does.
+    InProcess,
+    /// As `lateen control-plane --kubeconfig` does.
+    Https,
+}
+
 /// A running control plane; it ends with the runtime.
 pub struct ControlPlane {
     api: Handle,
@@ -61,15 +70,18 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one that keeps its objects under `state`.
+    /// Starts one that keeps its objects under `state`, and reads and writes them this way.
     ///
     /// # Errors
-    /// The API server does not start, or the ADS port is taken.
-    pub async fn start(state: &Path) -> Result<Self> {
+    /// The API server does not start or cannot be reached, or the ADS port is taken.
+    pub async fn start(state: &Path, access: Access) -> Result<Self> {
         let api = ApiServer::start(Config::new(state))
             .await
             .context("start the embedded API server")?;
-        let client = client::in_process(api.service());
+        let client = match access {
+            Access::InProcess => client::in_process(api.service()),
+            Access::Https => client::from_kubeconfig(api.kubeconfig_path()).await?,
+        };
         let objects = Objects::new(Settings::default(), "casebook");
         let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
         let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
@@ -112,11 +124,7 @@ impl ControlPlane {
     /// An object of a kind that the mesh does not read, or one that the API server refuses.
     pub async fn apply(&self, objects: &[Value]) -> Result<()> {
         for object in objects {
-            let cluster_wide = matches!(kind_of(object)?, Kind::Namespace | Kind::Node);
-            let mut object = object.clone();
-            if !cluster_wide && object.pointer("/metadata/namespace").is_none() {
-                object["metadata"]["namespace"] = DEFAULT_NAMESPACE.into();
-            }
+            let object = placed(object)?;
             write::apply(&self.client, std::slice::from_ref(&object)).await?;
             let stored = write::get(&self.client, &ObjectRef::of(&object)?).await?;
             self.wait_for(&stored).await?;
@@ -124,30 +132,35 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Deletes objects that were applied, the last first, as `kubectl delete` does.
+    ///
+    /// # Errors
+    /// The API server refuses, or the deletion does not come in through the watches.
+    pub async fn delete(&self, objects: &[Value]) -> Result<()> {
+        for object in objects.iter().rev() {
+            let object = placed(object)?;
+            write::delete(&self.client, &ObjectRef::of(&object)?).await?;
+            self.wait_until(&object, None).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until a stored object has come in through the watches.
     async fn wait_for(&self, stored: &Value) -> Result<()> {
-        let text = |pointer| {
-            stored
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let key = (
-            kind_of(stored)?,
-            text("/metadata/namespace"),
-            text("/metadata/name"),
-        );
-        let version = text("/metadata/resourceVersion");
-        let arrived = || {
-            self.arrived
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&key)
-                == Some(&version)
+        let version = stored["metadata"]["resourceVersion"].as_str();
+        self.wait_until(stored, Some(version.unwrap_or_default())).await
+    }
+
+    /// Waits until the watches hold this version of an object, or no longer hold it.
+    async fn wait_until(&self, object: &Value, version: Option<&str>) -> Result<()> {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (kind_of(object)?, text("namespace"), text("name"));
+        let held = || {
+            let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            arrived.get(&key).map(String::as_str) == version
         };
         let deadline = Instant::now() + READY_TIME;
-        while !arrived() {
+        while !held() {
             if Instant::now() > deadline {
                 bail!("{} {} has not come in through the watches", key.0.name(), key.2);
             }
@@ -263,21 +276,41 @@ fn kind_of(object: &Value) -> Result<Kind> {
     Kind::parse(version, name).with_context(|| format!("the mesh reads no {version} {name}"))
 }
 
+/// An object with its namespace, which is `default` unless it says another or its kind has none.
+fn placed(object: &Value) -> Result<Value> {
+    let cluster_wide = matches!(kind_of(object)?, Kind::Namespace | Kind::Node);
+    let mut object = object.clone();
+    if !cluster_wide && object.pointer("/metadata/namespace").is_none() {
+        object["metadata"]["namespace"] = DEFAULT_NAMESPACE.into();
+    }
+    Ok(object)
+}
+
 /// Takes changes from the watches into the world, and notes that they arrived.
 async fn feed(client: Client, objects: Arc<Objects>, arrived: Arrived) {
     let (mut changes, watches) = watch_all(&client, ROOT_NAMESPACE);
     while let Some(change) = changes.recv().await {
-        let note = match &change {
-            Change::Apply { kind, object } => {
-                let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-                Some(((*kind, text("namespace"), text("name")), text("resourceVersion")))
+        let text = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let (key, version) = match &change {
+            Change::Apply { kind, object } => (
+                (*kind, text(object, "namespace"), text(object, "name")),
+                Some(text(object, "resourceVersion")),
+            ),
+            Change::Delete {
+                kind,
+                namespace,
+                name,
+            } => ((*kind, namespace.clone(), name.clone()), None),
+            Change::Synced { .. } => {
+                objects.take(change);
+                continue;
             }
-            Change::Delete { .. } | Change::Synced { .. } => None,
         };
         objects.take(change);
-        if let Some((key, version)) = note {
-            let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
-            arrived.insert(key, version);
+        let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        match version {
+            Some(version) => drop(arrived.insert(key, version)),
+            None => drop(arrived.remove(&key)),
         }
     }
     drop(watches);

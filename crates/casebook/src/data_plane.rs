@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::DataPlane;
+use crate::client::{self, Answer};
 use crate::control_plane::ADS;
 use crate::limits::{LOG_LINES, READY_TIME};
+use crate::page::traffic::Request;
 use crate::world::World;
 
 /// Where the proxy's admin interface listens inside the namespace.
@@ -89,7 +89,7 @@ impl Proxy {
                 bail!("the data plane ended with {status}:\n{}", self.log_tail());
             }
             let ready = admin("/ready").await;
-            if matches!(&ready, Ok(answer) if answer.starts_with("HTTP/1.1 200")) {
+            if matches!(&ready, Ok(answer) if answer.status == 200) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -119,14 +119,19 @@ impl Drop for Proxy {
     }
 }
 
-/// Asks the admin interface; the whole answer as text.
-async fn admin(path: &str) -> Result<String> {
-    let mut connection = TcpStream::connect(ADMIN).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    tokio::time::timeout(READY_TIME, connection.read_to_end(&mut answer)).await??;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+/// Asks the admin interface of the proxy in this namespace.
+///
+/// # Errors
+/// It does not answer.
+pub async fn admin(path: &str) -> Result<Answer> {
+    let request = Request::Http {
+        method: "GET".to_owned(),
+        authority: ADMIN.to_string(),
+        path: path.to_owned(),
+        headers: Vec::new(),
+    };
+    let outcome = client::send(Ipv4Addr::LOCALHOST, ADMIN, &request, "admin").await;
+    outcome.answer.map_err(anyhow::Error::msg)
 }
 
 /// The program of a data plane: `LATEEN_PROXY` or the one beside this program, `LATEEN_ENVOY`.
@@ -138,7 +143,7 @@ pub fn program(data_plane: DataPlane) -> Result<PathBuf> {
         DataPlane::Lateen => ("LATEEN_PROXY", "`cargo build -p lateen-proxy` makes it"),
         DataPlane::Envoy => (
             "LATEEN_ENVOY",
-            "set it to an Envoy binary; `cargo xtask pages --data-plane envoy` does",
+            "set it to an Envoy binary; `cargo xtask tools` installs one and prints its path",
         ),
     };
     let beside = || Some(std::env::current_exe().ok()?.with_file_name("lateen-proxy"));

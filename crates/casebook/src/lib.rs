@@ -13,6 +13,7 @@ pub mod control_plane;
 pub mod data_plane;
 mod dns;
 pub mod limits;
+pub mod load;
 pub mod page;
 pub mod play;
 pub mod run;

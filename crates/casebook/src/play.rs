@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::DataPlane;
 use crate::check::{self, Observed};
 use crate::client;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{Access, ControlPlane};
 use crate::data_plane::{self, Proxy};
 use crate::limits::{ACCESS_LOG_TIME, CHANGE_TIME, CONCURRENT_REQUESTS};
 use crate::page::fragment::Fragment;
@@ -39,24 +39,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// The stage cannot be set up.
 pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report> {
-    let scratch = tempfile::tempdir()?;
-    crate::stage::enter(&page.world, scratch.path())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        crate::upstream::start(&page.world).await?;
-        crate::dns::start(page.world.dns.clone()).await?;
-        let access_log = scratch.path().join("access.log");
-        let log_name = access_log.to_string_lossy();
+    crate::stage::on(&page.world, async |scratch| {
+        let access_log = scratch.join("access.log");
         let first = page
             .steps
             .iter()
             .take_while(|step| matches!(step.action, Action::Apply(_)))
             .count();
-        let control_plane = ControlPlane::start(&scratch.path().join("api")).await?;
-        control_plane.put_cluster(&page.world.objects(&log_name)).await?;
+        // Each page is played on two data planes; its control plane reads the API in one way and in the other.
+        let access = match data_plane {
+            DataPlane::Lateen => Access::InProcess,
+            DataPlane::Envoy => Access::Https,
+        };
+        let control_plane = ControlPlane::start(&scratch.join("api"), access).await?;
+        control_plane
+            .put_cluster(&page.world.objects(&access_log.to_string_lossy()))
+            .await?;
         for step in &page.steps[..first] {
             if let Action::Apply(objects) = &step.action {
                 control_plane
@@ -76,7 +74,7 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             marks: 0,
             report: Report::default(),
         };
-        let mut proxy = Proxy::start(program, &page.world, scratch.path())?;
+        let mut proxy = Proxy::start(program, &page.world, scratch)?;
         let outcome = player.steps(page, first, &mut proxy).await;
         if let Err(error) = outcome {
             player.report.problems.push(format!("{error:#}"));

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
 
 use crate::DataPlane;
 use crate::limits::{CONCURRENT_PAGES, PAGE_TIME};
@@ -78,37 +79,44 @@ pub fn run(
     itself: &Path,
     done: &(dyn Fn(&str, &Report, Duration) + Sync),
 ) -> Result<Summary> {
-    let waiting: Mutex<VecDeque<PathBuf>> = Mutex::new(pages(folder, filter)?.into());
     let summary = Mutex::new(Summary::default());
-    let next = || waiting.lock().ok()?.pop_front();
-    std::thread::scope(|scope| {
-        for _ in 0..CONCURRENT_PAGES {
-            scope.spawn(|| {
-                while let Some(path) = next() {
-                    let start = Instant::now();
-                    let slug = path
-                        .parent()
-                        .and_then(Path::file_name)
-                        .unwrap_or_default()
-                        .to_string_lossy();
-                    let report = match one(&path, data_plane, program, itself) {
-                        Ok(report) => report,
-                        Err(error) => Report {
-                            problems: vec![format!("{error:#}")],
-                            ..Report::default()
-                        },
-                    };
-                    done(&slug, &report, start.elapsed());
-                    if let Ok(mut summary) = summary.lock() {
-                        summary.pages.push((slug.into_owned(), report, start.elapsed()));
-                    }
-                }
-            });
+    side_by_side(pages(folder, filter)?, &|path: PathBuf| {
+        let start = Instant::now();
+        let slug = path
+            .parent()
+            .and_then(Path::file_name)
+            .unwrap_or_default()
+            .to_string_lossy();
+        let report = match one(&path, data_plane, program, itself) {
+            Ok(report) => report,
+            Err(error) => Report {
+                problems: vec![format!("{error:#}")],
+                ..Report::default()
+            },
+        };
+        done(&slug, &report, start.elapsed());
+        if let Ok(mut summary) = summary.lock() {
+            summary.pages.push((slug.into_owned(), report, start.elapsed()));
         }
     });
     let mut summary = summary.into_inner().unwrap_or_default();
     summary.pages.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     Ok(summary)
+}
+
+/// Does jobs in order, [`CONCURRENT_PAGES`] at a time, and returns when all are done.
+pub fn side_by_side<J: Send>(jobs: Vec<J>, work: &(dyn Fn(J) + Sync)) {
+    let waiting: Mutex<VecDeque<J>> = Mutex::new(jobs.into());
+    let next = || waiting.lock().ok()?.pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..CONCURRENT_PAGES {
+            scope.spawn(|| {
+                while let Some(job) = next() {
+                    work(job);
+                }
+            });
+        }
+    });
 }
 
 /// Plays one page in a process of its own.
@@ -122,17 +130,27 @@ fn one(path: &Path, data_plane: DataPlane, program: &Path, itself: &Path) -> Res
         .arg("--data-plane")
         .arg(data_plane.to_string())
         .arg("--program")
-        .arg(program)
+        .arg(program);
+    apart(command)
+}
+
+/// Runs a command that prints a report in JSON, as pages do in a process of their own; it is killed at the time limit.
+///
+/// # Errors
+/// It cannot be started, takes too long, or prints no report.
+pub fn apart<T: DeserializeOwned>(mut command: Command) -> Result<T> {
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     net::process::die_with_parent(&mut command, rustix::process::Signal::KILL);
+    let program = command.get_program().to_string_lossy().into_owned();
     let child = command
         .spawn()
-        .with_context(|| format!("cannot start {}", itself.display()))?;
+        .with_context(|| format!("cannot start {program}"))?;
     let (ended, output, errors) = wait(child)?;
     if !ended {
-        bail!("the page takes longer than {PAGE_TIME:?}");
+        bail!("it takes longer than {PAGE_TIME:?}");
     }
     serde_json::from_str(output.trim()).with_context(|| format!("no report: {}", errors.trim()))
 }

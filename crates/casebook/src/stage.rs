@@ -20,11 +20,27 @@ const OUTBOUND_PORT: u16 = 15001;
 /// Istio's port for captured inbound connections.
 const INBOUND_PORT: u16 = 15006;
 
-/// Moves this process, which must have one thread, onto the stage. `scratch` takes a resolver configuration.
+/// Sets the stage and acts on it: moves this process, which must have one thread, into a namespace of its own, starts
+/// the world's upstreams and its name server, and runs `act` with a folder that is removed afterwards.
 ///
 /// # Errors
-/// The step that the kernel refused.
-pub fn enter(world: &World, scratch: &Path) -> Result<()> {
+/// The stage cannot be set up, or `act` fails.
+pub fn on<T>(world: &World, act: impl AsyncFnOnce(&Path) -> Result<T>) -> Result<T> {
+    let scratch = tempfile::tempdir()?;
+    enter(world, scratch.path())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        crate::upstream::start(world).await?;
+        crate::dns::start(world.dns.clone()).await?;
+        act(scratch.path()).await
+    })
+}
+
+/// Moves this process onto the stage. `scratch` takes a resolver configuration.
+fn enter(world: &World, scratch: &Path) -> Result<()> {
     namespace::unshare()?;
     route::set_loopback_up().context("bring the loopback interface up")?;
     for address in world.addresses() {

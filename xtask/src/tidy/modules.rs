@@ -16,7 +16,6 @@ use crate::process::root;
 /// cycle with any other module in it fails.
 const KNOWN: &[(&str, &[&str])] = &[
     ("agent", &["bootstrap", "discovery", "sidecar", "workload"]),
-    ("casebook", &["client", "page", "world"]),
     (
         "proxy-server",
         &[

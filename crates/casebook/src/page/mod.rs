@@ -26,10 +26,6 @@ use traffic::Exchange;
 /// A parsed page.
 #[derive(Debug)]
 pub struct Page {
-    /// The folder's name, which is the feature's name everywhere.
-    pub slug: String,
-    /// The first heading.
-    pub title: String,
     /// Where the page plays.
     pub world: World,
     /// What the runner does, in order.
@@ -66,22 +62,18 @@ impl Page {
     pub fn read(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let slug = path
-            .parent()
-            .and_then(Path::file_name)
-            .context("a page lies in a folder of its own")?;
-        Self::parse(&slug.to_string_lossy(), &text).with_context(|| path.display().to_string())
+        Self::parse(&text).with_context(|| path.display().to_string())
     }
 
     /// Parses a page's text.
     ///
     /// # Errors
     /// As [`Page::read`].
-    pub fn parse(slug: &str, text: &str) -> Result<Self> {
-        let title = text.lines().find_map(|line| line.strip_prefix("# "));
+    pub fn parse(text: &str) -> Result<Self> {
+        if !text.starts_with("# ") {
+            bail!("a page begins with a heading");
+        }
         let mut page = Self {
-            slug: slug.to_owned(),
-            title: title.context("a page begins with a heading")?.to_owned(),
             world: World::default(),
             steps: Vec::new(),
         };
@@ -120,7 +112,10 @@ impl Page {
 }
 
 /// The documents of a YAML text, empty ones left out.
-fn documents(text: &str) -> Result<Vec<Value>> {
+///
+/// # Errors
+/// It is not YAML, or holds no document.
+pub fn documents(text: &str) -> Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
     let objects: Vec<Value> = documents
         .into_iter()
@@ -143,8 +138,7 @@ mod tests {
         let text = format!(
             "# Title\n\nProse.\n\n```yaml istio\nkind: A\n---\nkind: B\n```\n{TRAFFIC}```json\n{{}}\n```\n```yaml xds\ncluster x: {{}}\n```\n"
         );
-        let page = Page::parse("slug", &text).expect("page");
-        assert_eq!(page.title, "Title");
+        let page = Page::parse(&text).expect("page");
         let lines: Vec<_> = page.steps.iter().map(|step| step.line).collect();
         assert_eq!(lines, [5, 10, 17]);
         assert!(matches!(&page.steps[0].action, Action::Apply(objects) if objects.len() == 2));
@@ -159,7 +153,7 @@ mod tests {
             ("# T\n```traffic\nGET http://reviews/\n```\n", "expects nothing"),
             ("# T\n```traffic\n", "never closed"),
         ] {
-            let error = format!("{:#}", Page::parse("slug", text).expect_err(text));
+            let error = format!("{:#}", Page::parse(text).expect_err(text));
             assert!(error.contains(reason), "{text:?}: {error}");
         }
     }

@@ -4,6 +4,7 @@
 //! GET http://reviews:9080/reviews/0 x100     a request, here a hundred times
 //!   end-user: jason                          headers of the request
 //! => 200 from 75% reviews-v1 25% reviews-v2  status, and who answered; shares when repeated
+//! => 200 from 10x v1 20x v2                  the same, with exact numbers
 //!   x-added: yes                             headers of the answer; `*` is any value
 //!   - x-gone                                 a header that the answer must not have
 //! => upstream GET /new ratings:9080          what the upstream received
@@ -14,6 +15,7 @@
 //! => on lateen 501 because ...               a difference between data planes, with its reason
 //! TCP ratings:3306 "hello"                   a connection, and what is said on it
 //! => "ratings-v1 hello"                      what is answered
+//! => from 75% ratings-v1 25% ratings-v2      who answered
 //! inbound GET http://reviews:9080/           a request that comes from another pod to the proxy's own workload
 //! => closed                                  the connection ends without an answer
 //! # a remark
@@ -82,10 +84,10 @@ pub struct Expectation {
 pub enum Expected {
     /// The answer's status, who answered, and headers.
     Answer {
-        /// HTTP status.
+        /// HTTP status; 0 for TCP.
         status: u16,
-        /// Upstreams and their shares in percent, if shares are said; empty when nobody is named.
-        from: Vec<(String, Option<f64>)>,
+        /// Upstreams and their shares, if shares are said; empty when nobody is named.
+        from: Vec<(String, Option<Share>)>,
         /// Headers of the answer.
         headers: Vec<HeaderExpectation>,
     },
@@ -108,6 +110,15 @@ pub enum Expected {
     Time(Duration, Duration),
     /// The connection ends without an answer.
     Closed,
+}
+
+/// The part of an exchange's requests that one upstream answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Share {
+    /// In percent, within chance.
+    Percent(f64),
+    /// Exactly so many.
+    Count(u32),
 }
 
 /// A header that must or must not be there.
@@ -150,9 +161,42 @@ pub(super) fn parse(text: &str, first_line: usize) -> Result<Vec<Exchange>> {
     if exchanges.is_empty() {
         bail!("the block sends nothing");
     }
-    match exchanges.iter().find(|exchange| exchange.expectations.is_empty()) {
-        Some(exchange) => bail!("line {}: `{}` expects nothing", exchange.line, exchange.text),
-        None => Ok(exchanges),
+    for exchange in &exchanges {
+        let at = || format!("line {}: `{}`", exchange.line, exchange.text);
+        if exchange.expectations.is_empty() {
+            bail!("{} expects nothing", at());
+        }
+        for expectation in &exchange.expectations {
+            if let Expected::Answer { status, from, .. } = &expectation.what {
+                let http = matches!(exchange.request, Request::Http { .. });
+                if http != (*status > 0) {
+                    bail!(
+                        "{}: a request is answered with a status, a connection without",
+                        at()
+                    );
+                }
+                check_shares(from, exchange.times).with_context(at)?;
+            }
+        }
+    }
+    Ok(exchanges)
+}
+
+/// Shares are said of all upstreams or of none, all in percent or all in numbers, and they add up.
+fn check_shares(from: &[(String, Option<Share>)], times: u32) -> Result<()> {
+    let (mut percent, mut count, mut without) = (None, None, false);
+    for (_, share) in from {
+        match share {
+            Some(Share::Percent(part)) => *percent.get_or_insert(0.0) += part,
+            Some(Share::Count(part)) => *count.get_or_insert(0) += part,
+            None => without = true,
+        }
+    }
+    match (percent, count, without) {
+        (None, None, _) => Ok(()),
+        (Some(sum), None, false) if (sum - 100.0_f64).abs() <= 0.01 => Ok(()),
+        (None, Some(sum), false) if sum == times => Ok(()),
+        _ => bail!("shares are said of all upstreams or of none, and add up to 100 % or to {times} requests"),
     }
 }
 
@@ -254,6 +298,11 @@ fn expected(text: &str) -> Result<Expected> {
             let parse = |text: &str| text.parse::<api_istio::Duration>().map(Duration::from);
             Expected::Time(parse(from)?, parse(to)?)
         }
+        "from" => Expected::Answer {
+            status: 0,
+            from: answerers(text)?,
+            headers: Vec::new(),
+        },
         _ if text.starts_with('"') => Expected::Text(quoted(text)?),
         status => {
             let status = status.parse().ok().filter(|status| (100..600).contains(status));
@@ -268,8 +317,8 @@ fn expected(text: &str) -> Result<Expected> {
     })
 }
 
-/// `from a b` or `from 75% a 25% b`.
-fn answerers(text: &str) -> Result<Vec<(String, Option<f64>)>> {
+/// `from a b`, `from 75% a 25% b` or `from 3x a 1x b`.
+fn answerers(text: &str) -> Result<Vec<(String, Option<Share>)>> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -279,15 +328,20 @@ fn answerers(text: &str) -> Result<Vec<(String, Option<f64>)>> {
     let mut from = Vec::new();
     let mut share = None;
     for word in names.split_whitespace() {
-        match word.strip_suffix('%') {
-            Some(percent) => share = Some(percent.parse::<f64>().context("expected a percentage")?),
-            None => from.push((word.to_owned(), share.take())),
-        }
+        let number = word.trim_end_matches(['%', 'x']);
+        share = match word.strip_prefix(number) {
+            Some("%") => Some(Share::Percent(number.parse().context("expected a percentage")?)),
+            Some("x") if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(Share::Count(number.parse().context("expected a number")?))
+            }
+            _ => {
+                from.push((word.to_owned(), share.take()));
+                None
+            }
+        };
     }
-    let shares: f64 = from.iter().filter_map(|(_, share)| *share).sum();
-    let with_share = from.iter().filter(|(_, share)| share.is_some()).count();
-    if with_share != 0 && (with_share != from.len() || (shares - 100.0).abs() > 0.01) {
-        bail!("shares are said of all upstreams or of none, and their sum is 100 %");
+    if share.is_some() {
+        bail!("a share stands before its upstream");
     }
     Ok(from)
 }
@@ -348,7 +402,10 @@ mod tests {
         };
         assert_eq!(
             from,
-            &[("v1".to_owned(), Some(75.0)), ("v2".to_owned(), Some(25.0))]
+            &[
+                ("v1".to_owned(), Some(Share::Percent(75.0))),
+                ("v2".to_owned(), Some(Share::Percent(25.0)))
+            ]
         );
         assert_eq!(
             headers[1],
@@ -369,10 +426,16 @@ mod tests {
             "GET http://a/ x0\n=> 200",
             "GET http://a/\n=> 99",
             "GET http://a/\n=> 200 from 10% a",
+            "GET http://a/\n=> 200 from 100%",
+            "GET http://a/ x4\n=> 200 from 2x a 1x b",
+            "GET http://a/ x4\n=> 200 from 2x a 50% b",
+            "GET http://a/ x4\n=> 200 from 4x a b",
             "GET http://a/\n=> on lateen 200",
             "GET http://a/\n=> on nginx 200 because it is another one",
             "GET http://a/\n=> flag NC\n  x: y",
             "TCP a:1 hi\n=> closed",
+            "TCP a:1 \"hi\"\n=> 200",
+            "GET http://a/\n=> from a",
             "",
         ] {
             assert!(parse(text, 1).is_err(), "{text}");

@@ -7,7 +7,6 @@
 //!     versions: [v1, v2, v3]      # a pod and an upstream `reviews-v1`... each; default [v1], may be empty
 //!     ports: {http: 9080}         # default; a name that begins with tcp gives a TCP upstream
 //!     headless: true              # default false
-//!     externalTo: host            # no pods: ExternalName
 //! upstreams:                      # listeners outside of Kubernetes
 //!   203.0.113.10:80: api          # address: name; a name `tcp:api` speaks TCP
 //! dns: {api.example.com: [203.0.113.10]}
@@ -35,6 +34,9 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
 
 /// Where requests come from that are inbound, or that arrive at a gateway.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 244, 3, 1);
+
+/// Marks each request, so that its line in the access log is found; the world's access log begins with it.
+pub const EXCHANGE_HEADER: &str = "X-CASEBOOK-EXCHANGE";
 
 /// Ports of the gateway's service, and those that its pod listens to.
 pub const GATEWAY_PORTS: [(&str, u16, u16); 4] = [
@@ -332,7 +334,7 @@ impl World {
             "rootNamespace": "istio-system",
             "trustDomain": "cluster.local",
             "accessLogFile": access_log,
-            "accessLogFormat": format!("%REQ({})% %RESPONSE_FLAGS%\n", crate::client::EXCHANGE_HEADER),
+            "accessLogFormat": format!("%REQ({})% %RESPONSE_FLAGS%\n", EXCHANGE_HEADER),
             "enableAutoMtls": false,
         });
         for (key, value) in &self.mesh {

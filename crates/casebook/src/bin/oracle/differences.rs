@@ -14,6 +14,13 @@ struct Entry {
     reason: String,
 }
 
+impl Entry {
+    fn explains(&self, case: &str, difference: &str) -> bool {
+        let named = |part: &String| difference.contains(part.as_str());
+        matches(&self.case, case) && self.part.as_ref().is_none_or(named)
+    }
+}
+
 /// The entries of one set.
 #[derive(Clone, Debug)]
 pub(crate) struct Differences {
@@ -59,13 +66,25 @@ impl Differences {
         self.entry(case, difference).is_some()
     }
 
+    /// The entries that explain no difference of any of these cases, in words.
+    pub(crate) fn stale(&self, cases: &[(&str, &[String])]) -> Vec<String> {
+        let explains = |entry: &&Entry| {
+            let mut all = cases
+                .iter()
+                .flat_map(|(case, list)| list.iter().map(move |d| (*case, d)));
+            all.any(|(case, difference)| entry.explains(case, difference))
+        };
+        let stale = self.entries.iter().filter(|entry| !explains(entry));
+        stale
+            .map(|entry| match &entry.part {
+                Some(part) => format!("`{}` `{part}`", entry.case),
+                None => format!("`{}`", entry.case),
+            })
+            .collect()
+    }
+
     fn entry(&self, case: &str, difference: &str) -> Option<&Entry> {
-        self.entries.iter().find(|e| {
-            matches(&e.case, case)
-                && e.part
-                    .as_ref()
-                    .is_none_or(|part| difference.contains(part.as_str()))
-        })
+        self.entries.iter().find(|entry| entry.explains(case, difference))
     }
 
     /// The reasons, when every difference of the case is explained.
@@ -123,6 +142,14 @@ mod tests {
         assert_eq!(known.explain("x/1/rds", &two), None);
         assert_eq!(known.explain("y", &two).as_deref(), Some("gone"));
         assert_eq!(known.explain("x/1/lds", &one), None);
+    }
+
+    #[test]
+    fn an_entry_that_explains_nothing_is_stale() {
+        let known = Differences::parse(TEXT, "a").unwrap();
+        let timeout = ["timeout: 1 for 2".to_owned()];
+        assert_eq!(known.stale(&[("x/1/rds", &timeout)]), ["`y`"]);
+        assert_eq!(known.stale(&[("y", &timeout)]), ["`x/*/rds` `timeout`"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 )]
 
 mod differences;
+mod istio_config;
 mod sets;
 
 use std::path::{Path, PathBuf};
@@ -45,9 +46,9 @@ struct Arguments {
     /// Only these scenarios (istiod-xds)
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Only the scenarios of the foundation: 01, 02, 03, 05, 15, 15b, 19, 29, 31 (istiod-xds)
-    #[arg(long)]
-    foundation: bool,
+    /// Plays one proxy on one data plane inside a namespace of its own and prints a report (for istio-config itself)
+    #[arg(long, hide = true)]
+    on_stage: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -70,6 +71,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
         .clone()
         .unwrap_or_else(|| oracle.join(&arguments.set));
     ensure!(dir.is_dir(), "{} is not a folder", dir.display());
+    if let Some(part) = &arguments.on_stage {
+        println!("{}", serde_json::to_string(&istio_config::on_stage(part, &dir)?)?);
+        return Ok(true);
+    }
     let known = Differences::read(&root.join("docs/differences.md"), &arguments.set)?;
     if !arguments.without.is_empty() {
         println!("left out of the comparison: {}", arguments.without.join(", "));
@@ -95,6 +100,17 @@ fn run(arguments: &Arguments) -> Result<bool> {
             if rest > 0 {
                 println!("            … and {rest} more");
             }
+        }
+    }
+    // Of a part, or of another folder, no entry need be used.
+    if arguments.dir.is_none() && arguments.scenario.is_empty() && arguments.without.is_empty() {
+        let differing = cases.iter().filter(|case| !case.passed);
+        let differing: Vec<_> = differing
+            .map(|case| (case.name.as_str(), case.differences.as_slice()))
+            .collect();
+        for entry in known.stale(&differing) {
+            failed += 1;
+            println!("STALE     docs/differences.md: {entry} explains nothing any more");
         }
     }
     if explained > 0 {

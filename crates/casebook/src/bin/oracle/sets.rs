@@ -4,20 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Arguments, Case};
-
-/// The scenarios that the foundation covers.
-const FOUNDATION: &[&str] = &[
-    "01-base",
-    "02-header-subset",
-    "03-weighted",
-    "05-rewrite-redirect-direct",
-    "15-gateway-http",
-    "15b-gateway-http-no-routes",
-    "19-service-entry",
-    "29-workload-entry",
-    "31-delegate",
-];
+use super::{Arguments, Case, istio_config};
 
 /// Runs the set in a folder.
 type Run = fn(&Arguments, &Path) -> Result<Vec<Case>>;
@@ -27,6 +14,7 @@ const SETS: &[(&str, Run)] = &[
     ("llhttp", llhttp),
     ("istio-crds", istio_crds),
     ("istio-crd-validation", istio_crd_validation),
+    ("istio-config", istio_config::run),
 ];
 
 /// Runs the set that the arguments name.
@@ -45,17 +33,7 @@ pub(crate) fn run(arguments: &Arguments, dir: &Path) -> Result<Vec<Case>> {
 }
 
 fn istiod_xds(arguments: &Arguments, dir: &Path) -> Result<Vec<Case>> {
-    let foundation: Vec<String> = FOUNDATION.iter().map(|s| (*s).to_owned()).collect();
-    let scenarios = if arguments.foundation {
-        Some(foundation.as_slice())
-    } else {
-        None
-    };
-    let scenarios = if arguments.scenario.is_empty() {
-        scenarios
-    } else {
-        Some(arguments.scenario.as_slice())
-    };
+    let scenarios = Some(arguments.scenario.as_slice()).filter(|names| !names.is_empty());
     let without = arguments
         .without
         .iter()
