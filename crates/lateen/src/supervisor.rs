@@ -204,10 +204,11 @@ impl Workloads {
     pub(crate) async fn start_gateway(&mut self, spec: Spec, port: u16) -> anyhow::Result<Gateway> {
         let workload = Workload::start(&self.mesh, spec).await?;
         WorkloadRecord::of(&workload, 0).write(workload.folder())?;
-        let ports = workload.gateway_ports_handle();
+        let listeners = workload.moved_listeners();
         let keep = keep(self.mesh.clone(), workload, self.stop.subscribe());
         self.tasks.push(tokio::task::spawn_local(keep));
-        Ok(Gateway { ports, port })
+        let asked = (std::net::Ipv4Addr::UNSPECIFIED, port).into();
+        Ok(Gateway { listeners, asked })
     }
 
     /// Stops everything and waits for it.
@@ -222,14 +223,15 @@ impl Workloads {
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    ports: agent::policy::Ports,
-    port: u16,
+    listeners: agent::policy::Moved,
+    /// The address that its listener asks for.
+    asked: std::net::SocketAddr,
 }
 
 impl Gateway {
     /// Where it listens for its port; `None` until the configuration has a listener.
     pub(crate) fn address(&self) -> Option<std::net::SocketAddr> {
-        self.ports.borrow().get(&self.port).copied()
+        self.listeners.borrow().get(&self.asked).copied()
     }
 }
 
@@ -255,7 +257,7 @@ async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool
                     note(&workload, restarts);
                     tokio::time::sleep(backoff(restarts)).await;
                     restarts += 1;
-                    if workload.run_application().is_err() {
+                    if workload.run_application().await.is_err() {
                         match replace(&mesh, workload, restarts, &mut stop).await {
                             Some(next) => workload = next,
                             None => return,

@@ -151,7 +151,7 @@ impl RunningMesh {
             pids[&workload.name] = json!({
                 "application": workload.application.map(|process| process.pid),
                 "sidecar": workload.sidecar.map(|process| process.pid),
-                "namespace": workload.capture.map(|process| process.pid),
+                "parent": workload.parent.map(|process| process.pid),
             });
         }
         pids

@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &PsArgs) -> anyhow::Result<ExitCode> {
         "SERVICE",
         "VERSION",
         "ADDRESS",
+        "CAPTURE",
         "PID",
         "SIDECAR",
         "READY",
@@ -53,7 +54,7 @@ fn in_json(mesh: &MeshRecord, rows: &[(WorkloadRecord, bool)]) -> Value {
     for (workload, _) in rows {
         processes.push(process(&workload.name, "app", workload.application));
         processes.push(process(&workload.name, "sidecar", workload.sidecar));
-        processes.push(process(&workload.name, "namespace", workload.capture));
+        processes.push(process(&workload.name, "parent", workload.parent));
         if workload.owner != mesh.supervisor {
             processes.push(process(&workload.name, "agent", Some(workload.owner)));
         }
@@ -69,6 +70,9 @@ fn in_json(mesh: &MeshRecord, rows: &[(WorkloadRecord, bool)]) -> Value {
                 "version": workload.version,
                 "address": workload.address,
                 "admin": format!("http://{}", workload.admin),
+                "capture": workload.capture,
+                "namespace_refused": workload.namespace_refused,
+                "application_ports": workload.application_ports,
                 "ready": ready,
                 "restarts": workload.restarts,
             })
@@ -98,6 +102,7 @@ fn control_plane_row(mesh: &MeshRecord) -> Vec<String> {
         "-",
         "-",
         "127.0.0.1",
+        "-",
         &pid,
         "-",
         yes_no(alive.is_some()),
@@ -116,6 +121,7 @@ fn row(workload: &WorkloadRecord, ready: bool) -> Vec<String> {
         or_dash(&workload.service),
         or_dash(&workload.version),
         workload.address.to_string(),
+        workload.capture.clone().unwrap_or_else(dash),
         pid(workload.application),
         pid(workload.sidecar),
         yes_no(ready).to_owned(),

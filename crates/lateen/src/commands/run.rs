@@ -8,7 +8,7 @@ use control_sources::write::{self, ObjectRef, WriteError};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Stop, on_this_thread};
+use super::{Stop, capture_by_ports, on_this_thread};
 use crate::cli::RunArgs;
 use crate::objects;
 use crate::output;
@@ -54,10 +54,21 @@ async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Resul
     };
     let record = WorkloadRecord::of(&workload, 0);
     record.write(workload.folder())?;
+    if let Some(why) = &record.namespace_refused {
+        output::hint(&format!("lateen: {}", capture_by_ports(why)));
+    }
     output::hint(&format!(
         "lateen: {} joined {} as {} (sidecar ready, admin http://{})",
         record.name, record.namespace, record.address, record.admin
     ));
+    if record.capture.as_deref() == Some(agent::CaptureMode::Ports.as_str()) {
+        for (port, real) in &record.application_ports {
+            output::hint(&format!(
+                "lateen: what listens on {real} ($PORT_{port}) serves port {port}; services are in \
+                 $NAME_SERVICE_HOST and $NAME_SERVICE_PORT"
+            ));
+        }
+    }
     let exit = supervise(workload, &mut stop, &arguments).await;
     let _ = std::fs::remove_dir_all(folder);
     exit
@@ -120,6 +131,7 @@ fn spec(home: &Home, arguments: &RunArgs) -> anyhow::Result<Spec> {
     spec.labels.extend(arguments.label.iter().cloned());
     spec.command.clone_from(&arguments.command);
     spec.inherit_output = true;
+    spec.capture = arguments.capture.mode();
     Ok(spec)
 }
 
