@@ -85,6 +85,9 @@ pub(crate) struct DemoArgs {
     /// Go to the background once the shop is open; `lateen down` stops it
     #[arg(long, short)]
     pub(crate) detach: bool,
+    /// Undoes `--detach`, for the process in the background
+    #[arg(long, hide = true, overrides_with = "detach")]
+    attached: bool,
     /// What to print
     #[arg(long, short, value_enum, default_value = "text")]
     pub(crate) output: OutputFormat,
@@ -104,6 +107,9 @@ pub(crate) struct UpArgs {
     /// Go to the background once the mesh is ready; `lateen down` stops it
     #[arg(long, short)]
     pub(crate) detach: bool,
+    /// Undoes `--detach`, for the process in the background
+    #[arg(long, hide = true, overrides_with = "detach")]
+    attached: bool,
     /// What to print
     #[arg(long, short, value_enum, default_value = "text")]
     pub(crate) output: OutputFormat,
@@ -242,6 +248,17 @@ mod tests {
         };
         assert_eq!(arguments.command, ["app", "--port", "1"]);
         assert_eq!(arguments.port, [9080]);
+    }
+
+    #[test]
+    fn the_process_in_the_background_does_not_detach_again() {
+        let Command::Demo(arguments) =
+            Cli::parse_from(["lateen", "demo", "-do", "json", "--attached"]).command
+        else {
+            panic!("not demo")
+        };
+        assert!(!arguments.detach);
+        assert_eq!(arguments.output, OutputFormat::Json);
     }
 
     #[test]

@@ -176,7 +176,7 @@ fn summary(mesh: &RunningMesh, shop: SocketAddr, total: Duration, load: u32) -> 
 }
 
 /// The lines below the steps.
-pub(super) fn print_summary(steps: &Steps, summary: &Value) {
+fn print_summary(steps: &Steps, summary: &Value) {
     let text = |key: &str| summary[key].as_str().unwrap_or_default().to_owned();
     let memory = memory::megabytes(summary["memory_bytes"].as_u64().unwrap_or_default());
     for line in [
