@@ -108,7 +108,9 @@ impl ControlPlane {
                 ended = self.child.wait() => {
                     let restarts = record.borrow().control_plane_restarts;
                     tracing::warn!(status = ?ended, "the control plane ended, starting it again");
-                    tokio::time::sleep(backoff(restarts)).await;
+                    if !wait(restarts, &mut stop).await {
+                        return;
+                    }
                     match Self::spawn(&self.home, self.ports) {
                         Ok(child) => self.child = child,
                         Err(error) => tracing::error!(%error, "the control plane cannot be started"),
@@ -240,6 +242,14 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Waits before the next start; `false` when it is time to stop instead.
+async fn wait(restarts: u32, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        () = stopping(stop) => false,
+        () = tokio::time::sleep(backoff(restarts)) => true,
+    }
+}
+
 /// Keeps one workload running until `stop`.
 async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool>) {
     let mut restarts = 0;
@@ -255,7 +265,9 @@ async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool
                 Ok(WorkloadEvent::ApplicationEnded(exit)) => {
                     tracing::warn!(workload = workload.spec().name, %exit, "the application ended, starting it again");
                     note(&workload, restarts);
-                    tokio::time::sleep(backoff(restarts)).await;
+                    if !wait(restarts, &mut stop).await {
+                        continue;
+                    }
                     restarts += 1;
                     if workload.run_application().await.is_err() {
                         match replace(&mesh, workload, restarts, &mut stop).await {
@@ -267,7 +279,9 @@ async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool
                 Ok(WorkloadEvent::SidecarRestarted) => {}
                 Err(error) => {
                     tracing::error!(workload = workload.spec().name, %error, "the sidecar cannot be started");
-                    tokio::time::sleep(backoff(restarts)).await;
+                    if !wait(restarts, &mut stop).await {
+                        continue;
+                    }
                     restarts += 1;
                 }
             }
@@ -298,6 +312,8 @@ async fn replace(
             }
         }
         restarts += 1;
-        tokio::time::sleep(backoff(restarts)).await;
+        if !wait(restarts, stop).await {
+            return None;
+        }
     }
 }
