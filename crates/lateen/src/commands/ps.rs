@@ -12,11 +12,7 @@ use crate::{http, memory, output};
 pub(crate) fn run(arguments: &PsArgs) -> anyhow::Result<ExitCode> {
     let home = Home::find()?;
     let mesh = home.require_mesh()?;
-    let mut rows = Vec::new();
-    for workload in home.workloads() {
-        let ready = on_this_thread(async { Ok(is_ready(&workload).await) })?;
-        rows.push((workload, ready));
-    }
+    let rows = on_this_thread(with_readiness(home.workloads()))?;
     if arguments.output == OutputFormat::Json {
         output::line(&format!("{:#}", in_json(&mesh, &rows)));
         return Ok(ExitCode::SUCCESS);
@@ -79,6 +75,24 @@ fn in_json(mesh: &MeshRecord, rows: &[(WorkloadRecord, bool)]) -> Value {
         })
         .collect();
     json!({ "kind": mesh.kind, "processes": processes, "workloads": workloads })
+}
+
+/// Asks all at the same time, so that one that does not answer delays the list only once.
+async fn with_readiness(workloads: Vec<WorkloadRecord>) -> anyhow::Result<Vec<(WorkloadRecord, bool)>> {
+    let asked: Vec<_> = workloads
+        .into_iter()
+        .map(|workload| {
+            tokio::task::spawn_local(async move {
+                let ready = is_ready(&workload).await;
+                (workload, ready)
+            })
+        })
+        .collect();
+    let mut rows = Vec::new();
+    for answer in asked {
+        rows.push(answer.await?);
+    }
+    Ok(rows)
 }
 
 /// Ready means that both can do their work: the application runs and the sidecar is configured.
