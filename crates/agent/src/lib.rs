@@ -23,10 +23,12 @@ pub mod hosts;
 pub mod limits;
 pub mod policy;
 mod probe;
+mod restarts;
 mod sidecar;
 mod spec;
 mod workload;
 
 pub use error::AgentError;
+pub use restarts::Restarts;
 pub use spec::{CaptureMode, Mesh, Programs, Role, Spec};
 pub use workload::{Event as WorkloadEvent, NAMESPACE_ADVICE, Workload};

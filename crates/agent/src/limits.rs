@@ -29,11 +29,14 @@ pub const PROBE_SLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an application may take to end after it was asked to.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Wait before a crashed sidecar is started again: the first time, doubled each time after.
+/// Wait before a process that ended is started again: the first time, doubled each time after.
 pub const RESTART_BASE: Duration = Duration::from_millis(200);
 
-/// The longest wait before a crashed sidecar is started again.
+/// The longest wait before a process that ended is started again.
 pub const RESTART_MAX: Duration = Duration::from_secs(10);
+
+/// How long a process must have run for its earlier ends not to lengthen the wait.
+pub const RESTART_FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// The most service ports of one workload; the socket broker hands over one listener for each.
 pub const MAX_PORTS: usize = 64;

@@ -19,11 +19,10 @@ use crate::discovery::{Discovery, Health, Names};
 use crate::dns::{self, Resolver};
 use crate::explicit_ports::{self, AppPort};
 use crate::hosts::HostsFile;
-use crate::limits::{
-    MAX_PORTS, NAMES_TIMEOUT, RESTART_BASE, RESTART_MAX, SERVICES_POLL_INTERVAL, STOP_TIMEOUT,
-};
+use crate::limits::{MAX_PORTS, NAMES_TIMEOUT, SERVICES_POLL_INTERVAL, STOP_TIMEOUT};
 use crate::policy::{self, Moved, WorkloadPolicy};
 use crate::probe;
+use crate::restarts::Restarts;
 use crate::sidecar::{self, Sidecar};
 use crate::spec::{CaptureMode, Mesh, Role, Spec};
 
@@ -49,7 +48,7 @@ pub struct Workload {
     dns: Option<JoinHandle<()>>,
     settings: sidecar::Settings,
     sidecar: Sidecar,
-    sidecar_restarts: u32,
+    sidecar_restarts: Restarts,
     discovery: Rc<Discovery>,
     probe: Option<JoinHandle<()>>,
     moved: Moved,
@@ -170,7 +169,7 @@ impl Workload {
             dns,
             settings,
             sidecar,
-            sidecar_restarts: 0,
+            sidecar_restarts: Restarts::default(),
             discovery,
             probe: None,
             moved,
@@ -271,9 +270,7 @@ impl Workload {
             }
             ended = self.sidecar.ended() => {
                 tracing::warn!(workload = self.spec.name, status = ?ended, "the sidecar ended, starting it again");
-                let doubled = RESTART_BASE.saturating_mul(1 << self.sidecar_restarts.min(16));
-                self.sidecar_restarts += 1;
-                tokio::time::sleep(doubled.min(RESTART_MAX)).await;
+                tokio::time::sleep(self.sidecar_restarts.next_wait()).await;
                 self.sidecar = Sidecar::start(&self.settings)?;
                 Ok(Event::SidecarRestarted)
             }
@@ -406,7 +403,7 @@ impl Workload {
     /// How often the sidecar was started again.
     #[must_use]
     pub fn sidecar_restarts(&self) -> u32 {
-        self.sidecar_restarts
+        self.sidecar_restarts.total()
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::control_plane;
+use crate::limits::MAX_LOAD_RPS;
 
 /// A service mesh that speaks Istio's API, Envoy's xDS and the Kubernetes API, in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "lateen", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "lateen", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -95,7 +96,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) capture: Capture,
     /// Requests per second to the shop, 0 for none
-    #[arg(long, default_value_t = 5, value_name = "RPS")]
+    #[arg(long, default_value_t = 5, value_name = "RPS", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LOAD_RPS)))]
     pub(crate) load: u32,
     /// Keep the configuration of the last demo instead of starting fresh
     #[arg(long)]
@@ -133,7 +134,7 @@ pub(crate) struct RunArgs {
     /// Its version; DestinationRule subsets select it
     #[arg(long, short = 'V', default_value = "v1")]
     pub(crate) version: String,
-    /// The port that the process listens on; repeat it for several
+    /// The port that the process listens on; repeat it for several, leave it out for a process that only calls others
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Vec<u16>,
     /// The namespace
