@@ -29,7 +29,7 @@ impl Claim {
     /// # Errors
     /// `AddrInUse` when every address that was tried is taken.
     pub fn new(namespace: &str, name: &str) -> io::Result<Self> {
-        let start = preferred(namespace, name);
+        let start = preferred((namespace, name));
         for number in (0..MAX_ADDRESS_TRIES).map(|step| start.wrapping_add(step)) {
             let [high, low] = number.to_be_bytes();
             // .0 and .255 look like a network and a broadcast address to people.
@@ -64,11 +64,10 @@ impl Claim {
     }
 }
 
-/// A stable number from the workload's name.
-fn preferred(namespace: &str, name: &str) -> u16 {
-    let mut hasher = foldhash::fast::FixedState::with_seed(66).build_hasher();
-    (namespace, name).hash(&mut hasher);
-    let [.., high, low] = std::hash::Hasher::finish(&hasher).to_be_bytes();
+/// A stable number from a workload's name.
+pub(crate) fn preferred(name: impl Hash) -> u16 {
+    let hash = foldhash::fast::FixedState::with_seed(66).hash_one(name);
+    let [.., high, low] = hash.to_be_bytes();
     u16::from_be_bytes([high, low])
 }
 

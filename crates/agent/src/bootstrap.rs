@@ -8,7 +8,7 @@ use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::wkt;
 use serde_json::{Value, json};
 
-use crate::workload::{Role, Spec};
+use crate::spec::{CaptureMode, Role, Spec};
 
 /// The port of the sidecar's administration interface on the workload's address (Istio's).
 pub const ADMIN_PORT: u16 = 15000;
@@ -28,9 +28,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of a workload at this address.
+    /// The identity of a workload at this address, captured in this way; a gateway is not captured at all.
     #[must_use]
-    pub fn new(spec: &Spec, address: Ipv4Addr) -> Self {
+    pub fn new(spec: &Spec, address: Ipv4Addr, capture: Option<CaptureMode>) -> Self {
         let Spec {
             namespace,
             name,
@@ -43,6 +43,11 @@ impl Identity {
         };
         let labels = labels(spec);
         let app = labels.get("app").unwrap_or(name);
+        // `PORTS` is ours: a bound listener for each port of each service, see `control_snapshot::Interception`.
+        let interception = match capture {
+            Some(CaptureMode::Ports) => "PORTS",
+            Some(CaptureMode::Namespace) | None => "REDIRECT",
+        };
         let metadata = json!({
             "NAME": name,
             "NAMESPACE": namespace,
@@ -53,7 +58,7 @@ impl Identity {
             "INSTANCE_IPS": address.to_string(),
             "LABELS": labels,
             "AUTO_REGISTER_GROUP": spec.group,
-            "INTERCEPTION_MODE": "REDIRECT",
+            "INTERCEPTION_MODE": interception,
             "ISTIO_VERSION": ISTIO_VERSION,
             "DNS_CAPTURE": "true",
         });
@@ -141,7 +146,6 @@ fn socket_address(address: SocketAddr) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::Spec;
 
     fn reviews() -> Spec {
         Spec::sidecar("default", "reviews", "v2", vec![9080])
@@ -149,7 +153,8 @@ mod tests {
 
     #[test]
     fn the_node_is_named_as_istio_names_it() {
-        let identity = Identity::new(&reviews(), Ipv4Addr::new(127, 66, 1, 2));
+        let address = Ipv4Addr::new(127, 66, 1, 2);
+        let identity = Identity::new(&reviews(), address, Some(CaptureMode::Namespace));
         assert_eq!(
             identity.id,
             "sidecar~127.66.1.2~reviews-v2.default~default.svc.cluster.local"
@@ -159,12 +164,15 @@ mod tests {
         assert_eq!(labels["app"], "reviews");
         assert_eq!(labels["service.istio.io/canonical-revision"], "v2");
         assert_eq!(identity.metadata["AUTO_REGISTER_GROUP"], "reviews-v2");
+        assert_eq!(identity.metadata["INTERCEPTION_MODE"], "REDIRECT");
+        let by_ports = Identity::new(&reviews(), address, Some(CaptureMode::Ports));
+        assert_eq!(by_ports.metadata["INTERCEPTION_MODE"], "PORTS");
     }
 
     #[test]
     fn the_bootstrap_is_one_that_envoys_protobufs_accept() {
         let address = Ipv4Addr::new(127, 66, 1, 2);
-        let identity = Identity::new(&reviews(), address);
+        let identity = Identity::new(&reviews(), address, None);
         let json = bootstrap(&identity, address, "127.0.0.1:15010".parse().unwrap());
         let bootstrap: api_envoy::envoy::config::bootstrap::v3::Bootstrap =
             api_envoy::json::Schema::get().parse(&json).unwrap();

@@ -31,28 +31,39 @@ pub enum Health {
     Unhealthy(String),
 }
 
+/// What becomes of the names of services.
+#[derive(Debug)]
+pub enum Names {
+    /// Nobody asks for them: a gateway's.
+    Unwanted,
+    /// They are written to a hosts file.
+    Hosts(HostsFile),
+    /// They are kept, see [`Discovery::names`].
+    Kept,
+}
+
 /// A running stream. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Discovery {
     commands: mpsc::Sender<Command>,
     health: Arc<Mutex<Health>>,
-    names: watch::Receiver<bool>,
+    names: watch::Receiver<Option<Arc<NameTable>>>,
 }
 
 impl Discovery {
     /// Connects, and connects again, until dropped. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn start(identity: &Identity, xds: SocketAddr, hosts: Option<HostsFile>) -> Self {
+    pub fn start(identity: &Identity, xds: SocketAddr, names: Names) -> Self {
         let (sender, receiver) = commands();
-        let (names_seen, names) = watch::channel(false);
+        let (names_seen, seen) = watch::channel(None);
         let health = Arc::new(Mutex::new(Health::Unknown));
         let mut client = Client::new(Variant::Delta, identity.node());
-        if hosts.is_some() {
+        if !matches!(names, Names::Unwanted) {
             client.watch_all(type_url::NAME_TABLE);
         }
         let stream = Stream {
             health: Arc::clone(&health),
-            hosts,
+            names,
             names_seen,
         };
         tokio::spawn(run(
@@ -65,7 +76,7 @@ impl Discovery {
         Self {
             commands: sender,
             health,
-            names,
+            names: seen,
         }
     }
 
@@ -77,10 +88,16 @@ impl Discovery {
         let _ = self.commands.send(command).await;
     }
 
-    /// Waits until the hosts file holds the names of the mesh.
+    /// Waits until the names of the mesh are there, in the hosts file or in [`Discovery::names`].
     pub async fn names_received(&self) {
         let mut names = self.names.clone();
-        let _ = names.wait_for(|seen| *seen).await;
+        let _ = names.wait_for(Option::is_some).await;
+    }
+
+    /// The latest table of names, if they are [`Names::Kept`]; otherwise an empty one.
+    #[must_use]
+    pub fn names(&self) -> Arc<NameTable> {
+        self.names.borrow().clone().unwrap_or_default()
     }
 }
 
@@ -99,8 +116,8 @@ fn tell(client: &mut Client, health: &Health) {
 
 struct Stream {
     health: Arc<Mutex<Health>>,
-    hosts: Option<HostsFile>,
-    names_seen: watch::Sender<bool>,
+    names: Names,
+    names_seen: watch::Sender<Option<Arc<NameTable>>>,
 }
 
 impl Handler for Stream {
@@ -129,17 +146,22 @@ impl Handler for Stream {
 
 impl Stream {
     fn apply(&self, update: &Update) -> Result<(), String> {
-        let Some(hosts) = &self.hosts else { return Ok(()) };
         // Istio sends one table, always whole.
         let mut all = NameTable::default();
         for resource in &update.resources {
             let table = NameTable::decode(&*resource.body.value).map_err(|error| error.to_string())?;
             all.table.extend(table.table);
         }
-        hosts
-            .update(&all)
-            .map_err(|error| format!("hosts file: {error}"))?;
-        self.names_seen.send_replace(true);
+        let kept = match &self.names {
+            Names::Unwanted => return Ok(()),
+            Names::Hosts(hosts) => {
+                let written = hosts.update(&all);
+                written.map_err(|error| format!("hosts file: {error}"))?;
+                NameTable::default()
+            }
+            Names::Kept => all,
+        };
+        self.names_seen.send_replace(Some(Arc::new(kept)));
         Ok(())
     }
 }

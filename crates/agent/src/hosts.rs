@@ -12,7 +12,7 @@ use api_envoy::istio::networking::nds::v1::name_table::NameInfo;
 use crate::limits::MAX_HOSTS_BYTES;
 
 /// The registry whose names have Kubernetes' short forms.
-const KUBERNETES: &str = "Kubernetes";
+pub(crate) const KUBERNETES: &str = "Kubernetes";
 
 /// A hosts file that is rewritten in place, because the application's namespace has *this* file mounted.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 //! A [`Workload`] is an application with its sidecar, or a gateway, run by this process:
 //!
 //! 1. it gets an address of its own, 127.66.N.M ([`address`]);
-//! 2. the application gets a network namespace in which its connections are redirected ([`capture`]);
+//! 2. the application gets a network namespace in which its connections are redirected ([`capture`]), or, where that is
+//!    refused, ports to listen on and to dial ([`explicit_ports`]);
 //! 3. the sidecar starts with a bootstrap for its node ([`bootstrap`]) and asks the socket broker for its sockets
 //!    ([`policy`]); its ADS stream registers the workload, as Istio's VM expansion does with a WorkloadGroup;
 //! 4. a stream of the agent's own receives the names of all services and reports the workload's health ([`discovery`]);
@@ -17,11 +18,17 @@ pub mod capture;
 pub mod discovery;
 pub mod dns;
 mod error;
+pub mod explicit_ports;
 pub mod hosts;
 pub mod limits;
 pub mod policy;
+mod probe;
+mod restarts;
 mod sidecar;
+mod spec;
 mod workload;
 
 pub use error::AgentError;
-pub use workload::{Event as WorkloadEvent, Mesh, Programs, Role, Spec, Workload};
+pub use restarts::Restarts;
+pub use spec::{CaptureMode, Mesh, Programs, Role, Spec};
+pub use workload::{Event as WorkloadEvent, NAMESPACE_ADVICE, Workload};

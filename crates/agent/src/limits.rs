@@ -29,13 +29,16 @@ pub const PROBE_SLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an application may take to end after it was asked to.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Wait before a crashed sidecar is started again: the first time, doubled each time after.
+/// Wait before a process that ended is started again: the first time, doubled each time after.
 pub const RESTART_BASE: Duration = Duration::from_millis(200);
 
-/// The longest wait before a crashed sidecar is started again.
+/// The longest wait before a process that ended is started again.
 pub const RESTART_MAX: Duration = Duration::from_secs(10);
 
-/// The most service ports of one workload.
+/// How long a process must have run for its earlier ends not to lengthen the wait.
+pub const RESTART_FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// The most service ports of one workload; the socket broker hands over one listener for each.
 pub const MAX_PORTS: usize = 64;
 
 /// The most bytes of a hosts file; names beyond are left out, with a warning.
@@ -43,6 +46,16 @@ pub const MAX_HOSTS_BYTES: usize = 4 * 1024 * 1024;
 
 /// Addresses that are tried before the agent gives up to find a free one.
 pub const MAX_ADDRESS_TRIES: u16 = 1024;
+
+/// Ports that are tried before the agent gives up to find a free one for an application on the host's network.
+pub const MAX_APP_PORT_TRIES: u16 = 1024;
+
+/// The most services that an application is told of by environment variables; Linux refuses to start a program with
+/// more than some megabytes of them.
+pub const MAX_TOLD_SERVICES: usize = 1024;
+
+/// How often the agent looks whether the services that an application needs are there.
+pub const SERVICES_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Ports that are tried, one after the other, when a gateway's port is taken.
 pub const MAX_PORT_TRIES: u16 = 50;

@@ -20,8 +20,20 @@ const INBOUND_PORT: u16 = 15006;
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 const PRIVILEGED_OFFSET: u16 = 8000;
 
-/// Where listeners of a gateway are, by the port that the configuration asks for. Shared with whoever reports them.
-pub type Ports = Rc<RefCell<BTreeMap<u16, SocketAddr>>>;
+/// Where listeners are that are not where the configuration asks for them: those of a gateway, and those of services for
+/// an application on the host. By the address that the configuration asks for; shared with whoever reports them.
+pub type Moved = Rc<RefCell<BTreeMap<SocketAddr, SocketAddr>>>;
+
+/// Where the application of a workload is.
+#[derive(Debug)]
+pub enum Application {
+    /// There is none: a gateway.
+    None,
+    /// In a namespace.
+    InNamespace(Rc<Capture>),
+    /// On the host, with these ports: the service's, and where the application listens instead.
+    OnHost(Vec<(u16, SocketAddr)>),
+}
 
 /// The policy for one workload.
 #[derive(Debug)]
@@ -30,43 +42,58 @@ pub struct WorkloadPolicy {
     pub address: Ipv4Addr,
     /// The ports that the workload serves.
     pub ports: Vec<u16>,
-    /// The application's namespace, if it has one.
-    pub capture: Option<Rc<Capture>>,
-    /// Where gateway listeners are; filled in here.
-    pub gateway_ports: Ports,
+    /// Where its application is.
+    pub application: Application,
+    /// Where its listeners are; filled in here.
+    pub moved: Moved,
 }
 
 impl Policy for WorkloadPolicy {
     fn listen(&mut self, address: SocketAddr) -> io::Result<Vec<BrokeredListener>> {
+        let one = |listener| vec![listener];
         if !address.ip().is_unspecified() {
-            return self.listen_on_loopback(address).map(|listener| vec![listener]);
+            let for_service =
+                matches!(self.application, Application::OnHost(_)) && !address.ip().is_loopback();
+            return if for_service {
+                self.listen_for_service(address).map(one)
+            } else {
+                self.listen_on_loopback(address).map(one)
+            };
         }
-        match (address.port(), &self.capture) {
-            (OUTBOUND_PORT, Some(capture)) => {
+        match (address.port(), &self.application) {
+            (OUTBOUND_PORT, Application::InNamespace(capture)) => {
                 let local_addr = SocketAddr::new(loopback_of(address), OUTBOUND_PORT);
                 let fd = capture.listen(local_addr)?;
-                Ok(vec![BrokeredListener {
+                Ok(one(BrokeredListener {
                     fd,
                     kind: ListenerKind::Redirected,
                     local_addr,
-                }])
+                }))
             }
-            (INBOUND_PORT, Some(_)) => self.ports.iter().map(|port| self.listen_direct(*port)).collect(),
-            (OUTBOUND_PORT | INBOUND_PORT, None) => {
+            (INBOUND_PORT, Application::InNamespace(_) | Application::OnHost(_)) => {
+                self.ports.iter().map(|port| self.listen_direct(*port)).collect()
+            }
+            (OUTBOUND_PORT | INBOUND_PORT, _) => {
                 let address = SocketAddr::new(self.address.into(), address.port());
-                self.listen_on_loopback(address).map(|listener| vec![listener])
+                self.listen_on_loopback(address).map(one)
             }
-            (port, _) => self
-                .listen_for_gateway(loopback_of(address), port)
-                .map(|listener| vec![listener]),
+            _ => self.listen_for_gateway(address).map(one),
         }
     }
 
     fn namespace_channel(&mut self) -> io::Result<Option<OwnedFd>> {
-        self.capture
-            .as_ref()
-            .map(|capture| capture.namespace_channel())
-            .transpose()
+        match &self.application {
+            Application::InNamespace(capture) => capture.namespace_channel().map(Some),
+            Application::None | Application::OnHost(_) => Ok(None),
+        }
+    }
+
+    fn moved(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let Application::OnHost(ports) = &self.application else {
+            return Vec::new();
+        };
+        let own = |port: u16| SocketAddr::new(self.address.into(), port);
+        ports.iter().map(|(port, real)| (own(*port), *real)).collect()
     }
 }
 
@@ -99,15 +126,27 @@ impl WorkloadPolicy {
         })
     }
 
-    /// A gateway's port on loopback; a taken one is moved, and stays where it is for the next worker.
-    fn listen_for_gateway(&self, ip: IpAddr, port: u16) -> io::Result<BrokeredListener> {
-        let known = self.gateway_ports.borrow().get(&port).copied();
-        let local_addr = match known {
-            Some(address) => address,
-            None => free_address(ip, port)?,
-        };
-        let fd = socket::listen(local_addr, PortSharing::Shared)?;
-        self.gateway_ports.borrow_mut().insert(port, local_addr);
+    /// A gateway's port on loopback; a taken one is moved.
+    fn listen_for_gateway(&self, asked: SocketAddr) -> io::Result<BrokeredListener> {
+        self.listen_moved(asked, || free_address(loopback_of(asked), asked.port()))
+    }
+
+    /// The listener of a service for the application on the host: any port of the workload's own address.
+    fn listen_for_service(&self, asked: SocketAddr) -> io::Result<BrokeredListener> {
+        self.listen_moved(asked, || Ok(SocketAddr::new(self.address.into(), 0)))
+    }
+
+    /// A listener that stays where it was first, for the next worker and the next start of the sidecar.
+    fn listen_moved(
+        &self,
+        asked: SocketAddr,
+        choose: impl FnOnce() -> io::Result<SocketAddr>,
+    ) -> io::Result<BrokeredListener> {
+        let known = self.moved.borrow().get(&asked).copied();
+        let chosen = known.map_or_else(choose, Ok)?;
+        let fd = socket::listen(chosen, PortSharing::Shared)?;
+        let local_addr = socket::local_address(&fd)?;
+        self.moved.borrow_mut().insert(asked, local_addr);
         Ok(BrokeredListener {
             fd,
             kind: ListenerKind::Plain,
@@ -150,8 +189,8 @@ mod tests {
         WorkloadPolicy {
             address: Ipv4Addr::new(127, 66, 250, 1),
             ports: Vec::new(),
-            capture: None,
-            gateway_ports: Ports::default(),
+            application: Application::None,
+            moved: Moved::default(),
         }
     }
 
@@ -164,12 +203,36 @@ mod tests {
         let first = policy.listen(wildcard).unwrap();
         assert_ne!(first[0].local_addr.port(), port);
         assert_eq!(first[0].kind, ListenerKind::Plain);
-        assert_eq!(policy.gateway_ports.borrow()[&port], first[0].local_addr);
+        assert_eq!(policy.moved.borrow()[&wildcard], first[0].local_addr);
         let second = policy.listen(wildcard).unwrap();
         assert_eq!(
             second[0].local_addr, first[0].local_addr,
             "the next worker shares the port"
         );
+    }
+
+    #[test]
+    fn an_application_on_the_host_gets_a_listener_per_service_that_stays() {
+        let real = "127.0.0.1:20001".parse().unwrap();
+        let mut policy = WorkloadPolicy {
+            ports: vec![9080],
+            application: Application::OnHost(vec![(9080, real)]),
+            ..gateway()
+        };
+        let asked = "10.96.0.7:9080".parse().unwrap();
+        let first = policy.listen(asked).unwrap().remove(0);
+        assert_eq!(first.local_addr.ip(), IpAddr::V4(policy.address));
+        assert_eq!(first.kind, ListenerKind::Plain);
+        let address = first.local_addr;
+        drop(first);
+        assert_eq!(
+            policy.listen(asked).unwrap()[0].local_addr,
+            address,
+            "also after a restart"
+        );
+        let inbound = policy.listen("0.0.0.0:15006".parse().unwrap()).unwrap();
+        assert_eq!(inbound[0].local_addr.to_string(), "127.66.250.1:9080");
+        assert_eq!(policy.moved(), [(inbound[0].local_addr, real)]);
     }
 
     #[test]

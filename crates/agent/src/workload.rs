@@ -1,8 +1,6 @@
 //! One workload from start to end: an application with its sidecar, or a gateway.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,7 +8,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use net::process::Watched;
-use net::socket::Family;
 use rustix::process::{Pid, Signal};
 use tokio::task::JoinHandle;
 
@@ -18,139 +15,66 @@ use crate::AgentError;
 use crate::address::Claim;
 use crate::bootstrap::{ADMIN_PORT, Identity, bootstrap};
 use crate::capture::{self, Capture, Exit, Output};
-use crate::discovery::{Discovery, Health};
+use crate::discovery::{Discovery, Health, Names};
 use crate::dns::{self, Resolver};
+use crate::explicit_ports::{self, AppPort};
 use crate::hosts::HostsFile;
-use crate::limits::{
-    NAMES_TIMEOUT, PROBE_FAST_PERIOD, PROBE_INTERVAL, PROBE_SLOW_INTERVAL, RESTART_BASE, RESTART_MAX,
-    STOP_TIMEOUT,
-};
-use crate::policy::{Ports, WorkloadPolicy};
+use crate::limits::{MAX_PORTS, NAMES_TIMEOUT, SERVICES_POLL_INTERVAL, STOP_TIMEOUT};
+use crate::policy::{self, Moved, WorkloadPolicy};
+use crate::probe;
+use crate::restarts::Restarts;
 use crate::sidecar::{self, Sidecar};
+use crate::spec::{CaptureMode, Mesh, Role, Spec};
 
 /// Where the host says how names are resolved.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// What all workloads of this process share.
-#[derive(Debug, Clone)]
-pub struct Mesh {
-    /// The control plane's ADS port, plaintext, on loopback.
-    pub xds: SocketAddr,
-    /// The folder for sockets and bootstrap files; each workload makes its own inside.
-    pub folder: PathBuf,
-    /// The folder for logs: `NAME.NAMESPACE.log` of the application and `NAME.NAMESPACE.sidecar.log`.
-    pub logs: PathBuf,
-    /// How to start our own programs.
-    pub programs: Programs,
-}
-
-impl Mesh {
-    /// The log of a workload's application, or with a suffix of what belongs to it.
-    #[must_use]
-    pub fn log(&self, spec: &Spec, suffix: &str) -> PathBuf {
-        self.logs
-            .join(format!("{}.{}{suffix}.log", spec.name, spec.namespace))
-    }
-}
-
-/// The command lines of the processes that the agent starts, without the arguments that it adds.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    /// The proxy; it understands Envoy's flags and `--socket-broker`.
-    pub proxy: Vec<OsString>,
-    /// The program whose `main` is [`capture::inside::main`].
-    pub inside: Vec<OsString>,
-}
-
-/// Which kind of proxy a workload has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Beside an application.
-    Sidecar,
-    /// At the edge, without an application.
-    Gateway,
-}
-
-/// What to run.
-#[derive(Debug, Clone)]
-pub struct Spec {
-    /// Which kind of proxy.
-    pub role: Role,
-    /// The namespace of the mesh.
-    pub namespace: String,
-    /// The workload's name, `reviews-v2`.
-    pub name: String,
-    /// The WorkloadGroup that it joins.
-    pub group: String,
-    /// The service account that it runs as.
-    pub service_account: String,
-    /// Its labels; services and subsets select them.
-    pub labels: BTreeMap<String, String>,
-    /// The ports that the application serves.
-    pub ports: Vec<u16>,
-    /// The application; empty for a gateway.
-    pub command: Vec<OsString>,
-    /// The application's environment, beyond this process's own.
-    pub environment: Vec<(String, String)>,
-    /// Whether the application keeps this process's terminal; otherwise its output goes to its log.
-    pub inherit_output: bool,
-}
-
-impl Spec {
-    /// An application that serves `service` in a version, with the labels that bookinfo uses.
-    #[must_use]
-    pub fn sidecar(namespace: &str, service: &str, version: &str, ports: Vec<u16>) -> Self {
-        let name = format!("{service}-{version}");
-        let labels = BTreeMap::from([
-            ("app".to_owned(), service.to_owned()),
-            ("version".to_owned(), version.to_owned()),
-        ]);
-        Self {
-            role: Role::Sidecar,
-            namespace: namespace.to_owned(),
-            group: name.clone(),
-            name,
-            service_account: "default".to_owned(),
-            labels,
-            ports,
-            command: Vec::new(),
-            environment: Vec::new(),
-            inherit_output: false,
-        }
-    }
-
-    /// A gateway with these labels, which Gateway objects select.
-    #[must_use]
-    pub fn gateway(namespace: &str, name: &str, labels: BTreeMap<String, String>) -> Self {
-        let base = Self::sidecar(namespace, name, "latest", Vec::new());
-        let service_account = format!("{name}-service-account");
-        Self {
-            role: Role::Gateway,
-            name: name.to_owned(),
-            group: name.to_owned(),
-            labels,
-            service_account,
-            ..base
-        }
-    }
-}
+/// What a user can do where capture by namespace is refused.
+pub const NAMESPACE_ADVICE: &str = "For capture by namespace let sysctl user.max_user_namespaces and user.max_net_namespaces be above 0 and, on Ubuntu, \
+     kernel.apparmor_restrict_unprivileged_userns be 0; in a container allow unshare(2).";
 
 /// A running workload. Dropping it ends its processes at once; [`Workload::stop`] is kinder.
 #[derive(Debug)]
 pub struct Workload {
+    mesh: Mesh,
     spec: Spec,
     claim: Claim,
     folder: PathBuf,
+    captured: Captured,
+    /// The application's parent. By ports there is one once the application has been started.
     capture: Option<Rc<Capture>>,
     application: Option<Application>,
     broker: JoinHandle<()>,
     dns: Option<JoinHandle<()>>,
     settings: sidecar::Settings,
     sidecar: Sidecar,
-    sidecar_restarts: u32,
+    sidecar_restarts: Restarts,
     discovery: Rc<Discovery>,
     probe: Option<JoinHandle<()>>,
-    gateway_ports: Ports,
+    moved: Moved,
+}
+
+/// How the application is captured.
+#[derive(Debug)]
+enum Captured {
+    /// A gateway has no application.
+    Nothing,
+    InNamespace,
+    ByPorts {
+        ports: Vec<AppPort>,
+        /// Why it has no namespace, unless that was asked for.
+        refused: Option<String>,
+    },
+}
+
+impl Captured {
+    fn mode(&self) -> Option<CaptureMode> {
+        match self {
+            Self::Nothing => None,
+            Self::InNamespace => Some(CaptureMode::Namespace),
+            Self::ByPorts { .. } => Some(CaptureMode::Ports),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -169,7 +93,7 @@ pub enum Event {
 }
 
 impl Workload {
-    /// Starts the namespace, the sidecar and, when that is ready, the application.
+    /// Starts the namespace, if it is granted, the sidecar and, when that is ready, the application.
     ///
     /// Must run in a `LocalSet` on the thread that lives as long as the process.
     ///
@@ -182,11 +106,11 @@ impl Workload {
             let log = workload.settings.log.display().to_string();
             AgentError::new(format!("start the sidecar of {name}"), error).mend(format!("See {log}."))
         })?;
-        if workload.capture.is_some() {
-            let _ = tokio::time::timeout(NAMES_TIMEOUT, workload.discovery.names_received()).await;
-            workload.run_application()?;
-        } else {
+        if let Captured::Nothing = workload.captured {
             workload.discovery.report(Health::Healthy).await;
+        } else {
+            let _ = tokio::time::timeout(NAMES_TIMEOUT, workload.discovery.names_received()).await;
+            workload.run_application().await?;
         }
         Ok(workload)
     }
@@ -194,27 +118,22 @@ impl Workload {
     /// Everything up to the start of the sidecar.
     async fn prepare(mesh: &Mesh, spec: Spec) -> Result<Self, AgentError> {
         let what = |part: &str| format!("{part} of {}", spec.name);
+        if spec.ports.len() > MAX_PORTS {
+            let why = format!("{} are more than {MAX_PORTS}", spec.ports.len());
+            return Err(AgentError::new(what("ports"), why));
+        }
         let claim = Claim::new(&spec.namespace, &spec.name)
             .map_err(|error| AgentError::new(what("address"), error))?;
         let folder = mesh.folder.join(format!("{}.{}", spec.name, spec.namespace));
         make_folder(&folder).map_err(|error| AgentError::new(what("folder"), error))?;
-        let hosts_path = folder.join("hosts");
-        let hosts = HostsFile::create(&hosts_path, &spec.namespace)
-            .map_err(|error| AgentError::new(what("hosts file"), error))?;
-        let identity = Identity::new(&spec, claim.address());
-        let capture = match spec.role {
-            Role::Gateway => None,
-            Role::Sidecar => Some(Rc::new(
-                start_capture(mesh, &spec, &claim, &folder, hosts_path).await?,
-            )),
-        };
+        let (captured, capture, names) = capture_application(mesh, &spec, &claim, &folder).await?;
         let dns = capture.as_ref().map(|capture| forward_dns(capture, &spec.name));
-        let gateway_ports = Ports::default();
+        let moved = Moved::default();
         let policy = WorkloadPolicy {
             address: claim.address(),
             ports: spec.ports.clone(),
-            capture: capture.clone(),
-            gateway_ports: Rc::clone(&gateway_ports),
+            application: location(&captured, capture.as_ref()),
+            moved: Rc::clone(&moved),
         };
         let settings = sidecar::Settings {
             program: mesh.programs.proxy.clone(),
@@ -224,28 +143,36 @@ impl Workload {
             address: claim.address(),
         };
         let broker = serve_broker(&settings.broker, policy).map_err(|error| {
-            AgentError::new(what("socket broker"), error).mend("Choose a shorter folder with LATEEN_HOME.")
+            let too_long = error.kind() == io::ErrorKind::InvalidInput;
+            let refused = AgentError::new(what("socket broker"), error);
+            if too_long {
+                refused.mend("Choose a shorter folder with LATEEN_HOME.")
+            } else {
+                refused
+            }
         })?;
+        let identity = Identity::new(&spec, claim.address(), captured.mode());
         let json = bootstrap(&identity, claim.address(), mesh.xds);
         std::fs::write(&settings.bootstrap, format!("{json:#}\n"))
             .map_err(|error| AgentError::new(what("bootstrap"), error))?;
         let sidecar = Sidecar::start(&settings).map_err(|error| AgentError::new(what("sidecar"), error))?;
-        let hosts = capture.is_some().then_some(hosts);
-        let discovery = Rc::new(Discovery::start(&identity, mesh.xds, hosts));
+        let discovery = Rc::new(Discovery::start(&identity, mesh.xds, names));
         Ok(Self {
+            mesh: mesh.clone(),
             spec,
             claim,
             folder,
+            captured,
             capture,
             application: None,
             broker,
             dns,
             settings,
             sidecar,
-            sidecar_restarts: 0,
+            sidecar_restarts: Restarts::default(),
             discovery,
             probe: None,
-            gateway_ports,
+            moved,
         })
     }
 
@@ -253,7 +180,14 @@ impl Workload {
     ///
     /// # Errors
     /// The command cannot be started.
-    pub fn run_application(&mut self) -> Result<(), AgentError> {
+    pub async fn run_application(&mut self) -> Result<(), AgentError> {
+        if let Captured::ByPorts { .. } = self.captured {
+            // A new parent each time, because the services that are told are those of now.
+            let environment = self.explicit_environment().await;
+            let settings = settings(&self.mesh, &self.spec, &self.claim, environment)?;
+            let capture = start_inside(settings, &self.spec).await?;
+            self.capture = Some(Rc::new(capture));
+        }
         let Some(capture) = &self.capture else {
             return Ok(());
         };
@@ -268,17 +202,58 @@ impl Workload {
             .map_err(|error| AgentError::command(&*what, error))?;
         let watched = Watched::open(pid).map_err(|error| AgentError::new(&*what, error))?;
         self.application = Some(Application { pid, watched });
-        let channel = capture
-            .namespace_channel()
+        let target = self
+            .probe_target(capture)
             .map_err(|error| AgentError::new(&*what, error))?;
-        let probe = probe(
-            channel,
-            self.claim.address(),
-            self.spec.ports.clone(),
-            Rc::clone(&self.discovery),
-        );
+        let probe = probe::report_when_healthy(target, Rc::clone(&self.discovery));
         self.probe = Some(tokio::task::spawn_local(probe));
         Ok(())
+    }
+
+    /// What an application on the host is told: its own ports, and where the services are. Those that it calls are
+    /// waited for, since it cannot be told later.
+    async fn explicit_environment(&self) -> Vec<(String, String)> {
+        let services = || {
+            let names = self.discovery.names();
+            explicit_ports::variables(&names, &self.moved.borrow(), &self.spec.namespace)
+        };
+        let known = |services: &BTreeMap<String, String>, name: &String| {
+            let name = explicit_ports::host_variable(name);
+            services.contains_key(&name)
+        };
+        let all = async {
+            loop {
+                let services = services();
+                if self.spec.calls.iter().all(|name| known(&services, name)) {
+                    return services;
+                }
+                tokio::time::sleep(SERVICES_POLL_INTERVAL).await;
+            }
+        };
+        let services = match tokio::time::timeout(NAMES_TIMEOUT, all).await {
+            Ok(services) => services,
+            Err(_elapsed) => {
+                tracing::warn!(workload = self.spec.name, calls = ?self.spec.calls, "not all services are there");
+                services()
+            }
+        };
+        let own = self.application_ports();
+        let own = own.into_iter().map(|(port, real)| (port, real.port()));
+        let mut environment = explicit_ports::listening(own);
+        environment.extend(services);
+        environment
+    }
+
+    fn probe_target(&self, capture: &Capture) -> io::Result<probe::Target> {
+        let sockets = match self.captured {
+            Captured::InNamespace => Some(net::broker::Sockets::new(capture.namespace_channel()?)),
+            Captured::Nothing | Captured::ByPorts { .. } => None,
+        };
+        Ok(probe::Target {
+            workload: self.spec.name.clone(),
+            addresses: self.application_ports().into_values().collect(),
+            sockets,
+        })
     }
 
     /// Waits for the next thing that happens. The application's death is reported to the mesh before it is returned.
@@ -295,9 +270,7 @@ impl Workload {
             }
             ended = self.sidecar.ended() => {
                 tracing::warn!(workload = self.spec.name, status = ?ended, "the sidecar ended, starting it again");
-                let doubled = RESTART_BASE.saturating_mul(1 << self.sidecar_restarts.min(16));
-                self.sidecar_restarts += 1;
-                tokio::time::sleep(doubled.min(RESTART_MAX)).await;
+                tokio::time::sleep(self.sidecar_restarts.next_wait()).await;
                 self.sidecar = Sidecar::start(&self.settings)?;
                 Ok(Event::SidecarRestarted)
             }
@@ -364,16 +337,41 @@ impl Workload {
         SocketAddr::new(self.claim.address().into(), ADMIN_PORT)
     }
 
-    /// Where a gateway listens, by the port that the configuration asks for.
+    /// Where its listeners are that are elsewhere than the configuration asks for, a gateway's for instance; to look at
+    /// while the workload is supervised.
     #[must_use]
-    pub fn gateway_ports(&self) -> BTreeMap<u16, SocketAddr> {
-        RefCell::borrow(&self.gateway_ports).clone()
+    pub fn moved_listeners(&self) -> Moved {
+        Rc::clone(&self.moved)
     }
 
-    /// The same, to look at while the workload is supervised elsewhere.
+    /// How the application is captured; `None` for a gateway.
     #[must_use]
-    pub fn gateway_ports_handle(&self) -> Ports {
-        Rc::clone(&self.gateway_ports)
+    pub fn capture_mode(&self) -> Option<CaptureMode> {
+        self.captured.mode()
+    }
+
+    /// Why the application is captured by ports, in one line, when a namespace was refused.
+    #[must_use]
+    pub fn namespace_refused(&self) -> Option<&str> {
+        match &self.captured {
+            Captured::ByPorts { refused, .. } => refused.as_deref(),
+            Captured::Nothing | Captured::InNamespace => None,
+        }
+    }
+
+    /// Where the application listens, in its namespace or on the host, by port of the service.
+    #[must_use]
+    pub fn application_ports(&self) -> BTreeMap<u16, SocketAddr> {
+        match &self.captured {
+            Captured::ByPorts { ports, .. } => ports
+                .iter()
+                .map(|port| (port.service_port, port.address()))
+                .collect(),
+            Captured::Nothing | Captured::InNamespace => {
+                let own = |port: &u16| (*port, SocketAddr::new(self.claim.address().into(), *port));
+                self.spec.ports.iter().map(own).collect()
+            }
+        }
     }
 
     /// The folder with the workload's sockets and files.
@@ -396,7 +394,7 @@ impl Workload {
         self.sidecar.pid()
     }
 
-    /// The process that holds the namespace.
+    /// The parent of the application, which holds its namespace if it has one.
     #[must_use]
     pub fn capture_pid(&self) -> Option<u32> {
         self.capture.as_ref().map(|capture| capture.pid())
@@ -405,7 +403,7 @@ impl Workload {
     /// How often the sidecar was started again.
     #[must_use]
     pub fn sidecar_restarts(&self) -> u32 {
-        self.sidecar_restarts
+        self.sidecar_restarts.total()
     }
 }
 
@@ -430,13 +428,92 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         .create(folder)
 }
 
-async fn start_capture(
+/// Puts the application into a namespace or, where that is refused or not wanted, prepares its ports.
+async fn capture_application(
     mesh: &Mesh,
     spec: &Spec,
     claim: &Claim,
     folder: &Path,
-    hosts: PathBuf,
-) -> Result<Capture, AgentError> {
+) -> Result<(Captured, Option<Rc<Capture>>, Names), AgentError> {
+    if spec.role == Role::Gateway {
+        return Ok((Captured::Nothing, None, Names::Unwanted));
+    }
+    let refused = if spec.capture == Some(CaptureMode::Ports) {
+        None
+    } else {
+        let (settings, hosts) = namespace_settings(mesh, spec, claim, folder)?;
+        match start_inside(settings, spec).await {
+            Ok(capture) => {
+                return Ok((Captured::InNamespace, Some(Rc::new(capture)), Names::Hosts(hosts)));
+            }
+            // A slow machine has refused nothing.
+            Err(error) if spec.capture == Some(CaptureMode::Namespace) || is_timeout(&error) => {
+                return Err(error.mend(NAMESPACE_ADVICE));
+            }
+            Err(error) => Some(error.why.to_string()),
+        }
+    };
+    let claimed = spec
+        .ports
+        .iter()
+        .map(|port| AppPort::claim(&spec.namespace, &spec.name, *port));
+    let ports = claimed
+        .collect::<io::Result<_>>()
+        .map_err(|error| AgentError::new(format!("port of {}", spec.name), error))?;
+    Ok((Captured::ByPorts { ports, refused }, None, Names::Kept))
+}
+
+fn is_timeout(error: &AgentError) -> bool {
+    let error = error.why.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+/// Where the sidecar finds the application.
+fn location(captured: &Captured, capture: Option<&Rc<Capture>>) -> policy::Application {
+    match (captured, capture) {
+        (Captured::ByPorts { ports, .. }, _) => {
+            let ports = ports.iter().map(|port| (port.service_port, port.address()));
+            policy::Application::OnHost(ports.collect())
+        }
+        (_, Some(capture)) => policy::Application::InNamespace(Rc::clone(capture)),
+        (_, None) => policy::Application::None,
+    }
+}
+
+/// The settings for an application in a namespace, with the hosts file that it will see.
+fn namespace_settings(
+    mesh: &Mesh,
+    spec: &Spec,
+    claim: &Claim,
+    folder: &Path,
+) -> Result<(capture::Settings, HostsFile), AgentError> {
+    let path = folder.join("hosts");
+    let hosts = HostsFile::create(&path, &spec.namespace)
+        .map_err(|error| AgentError::new(format!("hosts file of {}", spec.name), error))?;
+    let resolver = folder.join("resolv.conf");
+    std::fs::write(&resolver, Resolver::of_host(RESOLV_CONF.as_ref()).text)
+        .map_err(|error| AgentError::new(format!("resolver file of {}", spec.name), error))?;
+    let ports = explicit_ports::listening(spec.ports.iter().map(|port| (*port, *port)));
+    let namespace = capture::Namespace {
+        source: claim.source(),
+        workload: claim.address(),
+        hosts: path,
+        resolver,
+    };
+    let settings = capture::Settings {
+        namespace: Some(namespace),
+        ..settings(mesh, spec, claim, ports)?
+    };
+    Ok((settings, hosts))
+}
+
+/// The settings for an application on the host, which is told these variables beside those that every one has.
+fn settings(
+    mesh: &Mesh,
+    spec: &Spec,
+    claim: &Claim,
+    mut environment: Vec<(String, String)>,
+) -> Result<capture::Settings, AgentError> {
     let output = if spec.inherit_output {
         Output::Inherited
     } else {
@@ -446,34 +523,27 @@ async fn start_capture(
             .open(mesh.log(spec, ""));
         Output::File(log.map_err(|error| AgentError::new(format!("log of {}", spec.name), error))?)
     };
-    let mut environment = spec.environment.clone();
     environment.extend([
         ("POD_NAME".to_owned(), spec.name.clone()),
         ("POD_NAMESPACE".to_owned(), spec.namespace.clone()),
         ("INSTANCE_IP".to_owned(), claim.address().to_string()),
         ("SERVICE_ACCOUNT".to_owned(), spec.service_account.clone()),
     ]);
-    let resolver = folder.join("resolv.conf");
-    std::fs::write(&resolver, Resolver::of_host(RESOLV_CONF.as_ref()).text)
-        .map_err(|error| AgentError::new(format!("resolver file of {}", spec.name), error))?;
-    let settings = capture::Settings {
+    environment.extend(spec.environment.iter().cloned());
+    Ok(capture::Settings {
         program: mesh.programs.inside.clone(),
-        source: claim.source(),
-        workload: claim.address(),
-        hosts,
-        resolver,
+        namespace: None,
         command: spec.command.clone(),
         environment,
         output,
-    };
-    let refused = |error: io::Error| {
-        AgentError::new(format!("capture the traffic of {}", spec.name), error).mend(
-            "Capture needs user and network namespaces. Check that sysctl user.max_user_namespaces is not 0 and, on \
-             Ubuntu, that kernel.apparmor_restrict_unprivileged_userns is 0; in a container allow unshare(2).",
-        )
-    };
-    let capture = Capture::start(settings).map_err(refused)?;
-    capture.entered().await.map_err(refused)?;
+    })
+}
+
+/// Starts the process inside and waits until it answers.
+async fn start_inside(settings: capture::Settings, spec: &Spec) -> Result<Capture, AgentError> {
+    let failed = |error: io::Error| AgentError::new(format!("capture the traffic of {}", spec.name), error);
+    let capture = Capture::start(settings).map_err(failed)?;
+    capture.entered().await.map_err(failed)?;
     Ok(capture)
 }
 
@@ -510,28 +580,4 @@ async fn application_ended(application: Option<&Application>) -> io::Result<()> 
         Some(application) => application.watched.ended().await,
         None => std::future::pending().await,
     }
-}
-
-/// Reports the workload healthy once all its ports accept connections.
-async fn probe(channel: std::os::fd::OwnedFd, address: Ipv4Addr, ports: Vec<u16>, discovery: Rc<Discovery>) {
-    let started = tokio::time::Instant::now();
-    let sockets = net::broker::Sockets::new(channel);
-    for port in ports {
-        while !accepts(&sockets, SocketAddr::new(address.into(), port)).await {
-            let fast = started.elapsed() < PROBE_FAST_PERIOD;
-            tokio::time::sleep(if fast { PROBE_INTERVAL } else { PROBE_SLOW_INTERVAL }).await;
-        }
-    }
-    discovery.report(Health::Healthy).await;
-}
-
-/// Whether the application accepts a connection that comes from inside its namespace.
-async fn accepts(sockets: &net::broker::Sockets, address: SocketAddr) -> bool {
-    let Ok(socket) = sockets.socket(Family::V4) else {
-        return false;
-    };
-    let socket = tokio::net::TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
-    tokio::time::timeout(PROBE_SLOW_INTERVAL, socket.connect(address))
-        .await
-        .is_ok_and(|connected| connected.is_ok())
 }

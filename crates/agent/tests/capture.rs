@@ -6,16 +6,20 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use agent::capture::{Capture, Exit, Output, Settings, inside};
+use agent::capture::{Capture, Exit, Namespace, Output, Settings, inside};
 use net::broker::{Family, Sockets};
 use net::process::Watched;
 use rustix::process::{Pid, Signal};
 
 const WORKLOAD: Ipv4Addr = Ipv4Addr::new(127, 66, 251, 7);
+
+/// How long anything here may take before its test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Case = fn(&Shell);
 
@@ -53,11 +57,9 @@ const CASES: &[(&str, &str, Case)] = &[
         "a_captured_connection_reaches_a_listener_from_inside",
         "exec 5<>/dev/tcp/10.96.0.7/9080; echo hi >&5",
         |shell| {
-            let fd = shell.capture.listen("127.0.0.1:15001".parse().unwrap()).unwrap();
-            let listener = TcpListener::from(fd);
-            listener.set_nonblocking(false).unwrap();
+            let listener = shell.listen("127.0.0.1:15001");
             shell.run();
-            let (mut connection, _) = listener.accept().unwrap();
+            let mut connection = accept(&listener);
             assert_eq!(
                 net::socket::original_destination(&connection)
                     .unwrap()
@@ -71,15 +73,13 @@ const CASES: &[(&str, &str, Case)] = &[
     ),
     ("a_socket_of_the_channel_lives_inside", "sleep 600", |shell| {
         let sockets = Sockets::new(shell.capture.namespace_channel().unwrap());
-        let fd = shell.capture.listen("127.0.0.1:9080".parse().unwrap()).unwrap();
-        let listener = TcpListener::from(fd);
-        listener.set_nonblocking(false).unwrap();
+        let listener = shell.listen("127.0.0.1:9080");
         let socket = sockets.socket(Family::V4).unwrap();
         rustix::io::ioctl_fionbio(&socket, false).unwrap();
         rustix::net::connect(&socket, &SocketAddr::new(WORKLOAD.into(), 9080)).unwrap();
         TcpStream::from(socket).write_all(b"x").unwrap();
         let mut byte = [0];
-        listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
+        accept(&listener).read_exact(&mut byte).unwrap();
     }),
 ];
 
@@ -89,11 +89,15 @@ fn main() -> ExitCode {
         return inside::main(arguments.collect());
     }
     for (name, script, case) in CASES {
-        case(&Shell::start(&["bash", "-c", script]));
+        case(&Shell::start(&["bash", "-c", script], true));
         println!("test {name} ... ok");
     }
-    dropping_a_capture_ends_the_application();
+    for in_namespace in [true, false] {
+        dropping_a_capture_ends_the_application(in_namespace);
+    }
     println!("test dropping_a_capture_ends_the_application ... ok");
+    on_the_host_the_application_sees_the_host();
+    println!("test on_the_host_the_application_sees_the_host ... ok");
     a_command_that_does_not_exist_is_reported();
     println!("test a_command_that_does_not_exist_is_reported ... ok");
     ExitCode::SUCCESS
@@ -107,7 +111,7 @@ struct Shell {
 }
 
 impl Shell {
-    fn start(command: &[&str]) -> Self {
+    fn start(command: &[&str], in_namespace: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -116,12 +120,15 @@ impl Shell {
         let hosts = folder.path().join("hosts");
         std::fs::write(&hosts, "10.96.0.7 reviews\n").unwrap();
         let program = vec![std::env::current_exe().unwrap().into_os_string(), "inside".into()];
-        let settings = Settings {
-            program,
+        let namespace = Namespace {
             source: Ipv4Addr::new(10, 66, 251, 7),
             workload: WORKLOAD,
             resolver: hosts.clone(),
             hosts,
+        };
+        let settings = Settings {
+            program,
+            namespace: in_namespace.then_some(namespace),
             command: command.iter().map(OsString::from).collect(),
             environment: vec![("GREETING".to_owned(), "hello".to_owned())],
             output: Output::File(File::create(folder.path().join("log")).unwrap()),
@@ -144,7 +151,15 @@ impl Shell {
     }
 
     fn wait(&self, watched: &Watched) {
-        self.runtime.block_on(watched.ended()).unwrap();
+        let ended = async { tokio::time::timeout(PATIENCE, watched.ended()).await };
+        self.runtime
+            .block_on(ended)
+            .expect("the application ends")
+            .unwrap();
+    }
+
+    fn listen(&self, address: &str) -> TcpListener {
+        TcpListener::from(self.capture.listen(address.parse().unwrap()).unwrap())
     }
 
     fn run_to_end(&self) -> Exit {
@@ -158,15 +173,44 @@ impl Shell {
     }
 }
 
-fn dropping_a_capture_ends_the_application() {
-    let shell = Shell::start(&["sleep", "600"]);
+/// Accepts a connection that reads with a bound, within a bound.
+fn accept(listener: &TcpListener) -> TcpStream {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match listener.accept() {
+            Ok((connection, _)) => {
+                connection.set_nonblocking(false).unwrap();
+                connection.set_read_timeout(Some(PATIENCE)).unwrap();
+                return connection;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("no connection came: {error}"),
+        }
+    }
+}
+
+fn on_the_host_the_application_sees_the_host() {
+    let shell = Shell::start(
+        &["bash", "-c", "cat /etc/hosts; readlink /proc/self/ns/net; exit 5"],
+        false,
+    );
+    assert_eq!(shell.run_to_end(), Exit::Code(5));
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap();
+    let network = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(shell.output(), format!("{hosts}{}\n", network.display()));
+}
+
+fn dropping_a_capture_ends_the_application(in_namespace: bool) {
+    let shell = Shell::start(&["sleep", "600"], in_namespace);
     let (pid, _) = shell.run();
     drop(shell);
     assert!(Watched::open(pid).is_err(), "{pid:?} still runs");
 }
 
 fn a_command_that_does_not_exist_is_reported() {
-    let shell = Shell::start(&["/nonexistent/program"]);
+    let shell = Shell::start(&["/nonexistent/program"], true);
     assert_eq!(
         shell.capture.run().unwrap_err().kind(),
         std::io::ErrorKind::NotFound

@@ -1,6 +1,8 @@
 //! The four services together over real connections, without a mesh.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bookinfo::{ServiceName, Settings};
 use bytes::Bytes;
@@ -9,6 +11,14 @@ use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
+
+/// How long anything here may take before its test fails; a real answer takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits, within bounds.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("in time")
+}
 
 /// Starts a service on a free port of loopback; it ends with the runtime of its test.
 async fn start(service: ServiceName, version: &str, environment: &[(&str, String)]) -> SocketAddr {
@@ -68,12 +78,10 @@ async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = client
-        .request(request.body(Full::from(body.to_owned())).unwrap())
-        .await
-        .unwrap();
+    let request = request.body(Full::from(body.to_owned())).unwrap();
+    let response = soon(client.request(request)).await.unwrap();
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
+    let body = soon(body.collect()).await.unwrap().to_bytes();
     (
         parts.status,
         parts.headers,
@@ -208,7 +216,7 @@ async fn signing_in_sends_the_end_user_header_to_every_service() {
     let (_, _, page) = send("GET", shop, "/productpage", &traced, "").await;
     assert!(page.contains("jason"));
     for _ in 0..2 {
-        let head = headers.recv().await.unwrap();
+        let head = soon(headers.recv()).await.unwrap();
         assert!(head.contains("end-user: jason\r\n"), "{head}");
         assert!(
             head.contains("x-request-id: r1\r\n") && head.contains("traceparent: t1\r\n"),
@@ -268,6 +276,6 @@ async fn a_service_finishes_running_requests_before_it_ends() {
     let server = tokio::spawn(bookinfo::serve(listener, settings, async { drop(stopped.await) }));
     assert_eq!(get(address, "/health").await.0, StatusCode::OK);
     stop.send(()).unwrap();
-    server.await.unwrap().unwrap();
+    soon(server).await.unwrap().unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }

@@ -30,6 +30,9 @@ pub enum Interception {
     Tproxy,
     /// Not at all: applications dial the proxy.
     None,
+    /// Not at all, and the agent tells the application a port of the proxy for each port of each service. Istio has no
+    /// word for it; istiod takes the unknown `PORTS` for `REDIRECT`.
+    Ports,
 }
 
 /// What the configuration of a proxy depends on; equal profiles get equal configuration.
@@ -265,6 +268,7 @@ impl Metadata {
         match self.text("INTERCEPTION_MODE") {
             Some("NONE") => Interception::None,
             Some("TPROXY") => Interception::Tproxy,
+            Some("PORTS") => Interception::Ports,
             _ => Interception::Redirect,
         }
     }

@@ -439,3 +439,49 @@ fn a_thousand_services_give_a_cluster_and_a_virtual_host_each() {
     );
     assert_eq!(resources.routes[0].virtual_hosts.len(), 1001);
 }
+
+#[test]
+fn with_explicit_ports_each_service_port_has_a_bound_listener_of_its_own() {
+    let mut node = node(
+        "sidecar~10.244.0.1~reviews-v1.default~default.svc.cluster.local",
+        &[],
+    );
+    node.metadata = Some(wkt::structure(&json!({
+        "NAMESPACE": "default", "LABELS": {"app": "reviews"}, "INTERCEPTION_MODE": "PORTS",
+    })));
+    let mut objects = world();
+    let http = json!({"name": "http", "port": 9080});
+    apply(
+        &mut objects,
+        Kind::Service,
+        service("ratings", "10.96.0.11", &http),
+    );
+    let proxy = Proxy::from_node(&node).expect("a valid node");
+    let (resources, _) = translate(&Snapshot::build(&objects).proxy_view(&proxy));
+    let names: Vec<_> = resources.listeners.iter().map(|l| l.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "10.96.0.10_9080",
+            "10.96.0.11_9080",
+            "10.96.0.20_3306",
+            "virtualInbound"
+        ]
+    );
+    let bound = resources
+        .listeners
+        .iter()
+        .take(3)
+        .all(|l| l.bind_to_port == Some(true));
+    assert!(bound);
+    let host = virtual_host(
+        &resources,
+        "ratings.default.svc.cluster.local:9080",
+        "ratings.default.svc.cluster.local:9080",
+    );
+    assert_eq!(
+        host.domains,
+        ["*"],
+        "the listener tells the service, not the host"
+    );
+}

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::control_plane;
+use crate::limits::MAX_LOAD_RPS;
 
 /// A service mesh that speaks Istio's API, Envoy's xDS and the Kubernetes API, in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "lateen", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "lateen", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -59,16 +60,43 @@ pub(crate) enum OutputFormat {
     Json,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Capture {
+    /// By namespace; by ports where namespaces are refused
+    Auto,
+    /// In a network namespace of its own, where nothing has to be changed
+    Namespace,
+    /// By explicit ports: the process listens on $PORT and finds services in $NAME_SERVICE_HOST and $NAME_SERVICE_PORT
+    Ports,
+}
+
+impl Capture {
+    /// The agent's word; `None` leaves it the choice.
+    pub(crate) fn mode(self) -> Option<agent::CaptureMode> {
+        match self {
+            Self::Auto => None,
+            Self::Namespace => Some(agent::CaptureMode::Namespace),
+            Self::Ports => Some(agent::CaptureMode::Ports),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Go to the background once the shop is open; `lateen down` stops it
     #[arg(long, short)]
     pub(crate) detach: bool,
+    /// Undoes `--detach`, for the process in the background
+    #[arg(long, hide = true, overrides_with = "detach")]
+    attached: bool,
     /// What to print
     #[arg(long, short, value_enum, default_value = "text")]
     pub(crate) output: OutputFormat,
+    /// How connections come to the sidecars
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) capture: Capture,
     /// Requests per second to the shop, 0 for none
-    #[arg(long, default_value_t = 5, value_name = "RPS")]
+    #[arg(long, default_value_t = 5, value_name = "RPS", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LOAD_RPS)))]
     pub(crate) load: u32,
     /// Keep the configuration of the last demo instead of starting fresh
     #[arg(long)]
@@ -80,6 +108,9 @@ pub(crate) struct UpArgs {
     /// Go to the background once the mesh is ready; `lateen down` stops it
     #[arg(long, short)]
     pub(crate) detach: bool,
+    /// Undoes `--detach`, for the process in the background
+    #[arg(long, hide = true, overrides_with = "detach")]
+    attached: bool,
     /// What to print
     #[arg(long, short, value_enum, default_value = "text")]
     pub(crate) output: OutputFormat,
@@ -91,7 +122,10 @@ pub(crate) struct UpArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "The process starts when its sidecar is ready. It can call every service of the mesh by name, \
-http://ratings:9080 for instance, without any change. When it ends, lateen ends with its exit code."
+http://ratings:9080 for instance, without any change. When it ends, lateen ends with its exit code.
+
+Where network namespaces are refused it is captured by ports: it must listen on $PORT, and finds ratings at \
+$RATINGS_SERVICE_HOST, port $RATINGS_SERVICE_PORT."
 )]
 pub(crate) struct RunArgs {
     /// The service that the process belongs to; made when it does not exist
@@ -100,7 +134,7 @@ pub(crate) struct RunArgs {
     /// Its version; DestinationRule subsets select it
     #[arg(long, short = 'V', default_value = "v1")]
     pub(crate) version: String,
-    /// The port that the process listens on; repeat it for several
+    /// The port that the process listens on; repeat it for several, leave it out for a process that only calls others
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Vec<u16>,
     /// The namespace
@@ -112,6 +146,9 @@ pub(crate) struct RunArgs {
     /// Another label, key=value; repeat it for several
     #[arg(long, short, value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
+    /// How connections come to the sidecar
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) capture: Capture,
     /// How long requests under way may take when the process is asked to end
     #[arg(long, default_value = "1s", value_parser = seconds)]
     pub(crate) drain: Duration,
@@ -157,7 +194,7 @@ pub(crate) struct BookinfoArgs {
     #[arg(long, default_value = "v1")]
     pub(crate) version: String,
     /// The port that it listens on
-    #[arg(long, short, default_value_t = 9080)]
+    #[arg(long, short, env = "PORT", default_value_t = 9080)]
     pub(crate) port: u16,
     /// The address that it listens on
     #[arg(long, default_value = "127.0.0.1")]
@@ -212,6 +249,17 @@ mod tests {
         };
         assert_eq!(arguments.command, ["app", "--port", "1"]);
         assert_eq!(arguments.port, [9080]);
+    }
+
+    #[test]
+    fn the_process_in_the_background_does_not_detach_again() {
+        let Command::Demo(arguments) =
+            Cli::parse_from(["lateen", "demo", "-do", "json", "--attached"]).command
+        else {
+            panic!("not demo")
+        };
+        assert!(!arguments.detach);
+        assert_eq!(arguments.output, OutputFormat::Json);
     }
 
     #[test]

@@ -8,12 +8,6 @@ pub(crate) const CONTROL_PLANE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a starting control plane is asked.
 pub(crate) const CONTROL_PLANE_POLL: Duration = Duration::from_millis(10);
 
-/// Wait before a process that ended is started again: the first time, doubled each time after.
-pub(crate) const RESTART_BASE: Duration = Duration::from_millis(250);
-
-/// The longest wait before a process that ended is started again.
-pub(crate) const RESTART_MAX: Duration = Duration::from_secs(10);
-
 /// How long the first page may take, once everything is ready.
 pub(crate) const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::http;
-use crate::limits::MAX_LOAD_RPS;
 
 /// What the load generator has seen.
 #[derive(Debug, Default)]
@@ -20,7 +19,6 @@ pub(crate) struct Counts {
 /// Asks for the product page `rps` times per second until the future is dropped. A slow answer delays the next request
 /// instead of adding one.
 pub(crate) async fn generate(address: SocketAddr, rps: u32, counts: Rc<Counts>) {
-    let rps = rps.min(MAX_LOAD_RPS);
     if rps == 0 {
         return std::future::pending().await;
     }

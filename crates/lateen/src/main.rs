@@ -10,6 +10,7 @@ mod memory;
 mod objects;
 mod output;
 mod ports;
+mod reservation;
 mod state;
 mod supervisor;
 mod terminal;

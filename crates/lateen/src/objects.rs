@@ -23,6 +23,9 @@ pub(crate) const BOOKINFO: [(&str, &str); 6] = [
     ("reviews", "v3"),
 ];
 
+/// The services of bookinfo.
+pub(crate) const BOOKINFO_SERVICES: [&str; 4] = ["productpage", "details", "ratings", "reviews"];
+
 /// The port of every bookinfo service.
 pub(crate) const BOOKINFO_PORT: u16 = 9080;
 
@@ -110,7 +113,7 @@ pub(crate) fn gateway(spec: &agent::Spec) -> Vec<Value> {
 /// The shop's services, accounts and groups.
 pub(crate) fn bookinfo(specs: &[agent::Spec]) -> Vec<Value> {
     let mut objects = Vec::new();
-    for name in ["productpage", "details", "ratings", "reviews"] {
+    for name in BOOKINFO_SERVICES {
         objects.push(service_account("default", &format!("bookinfo-{name}")));
         objects.push(service("default", name, &[BOOKINFO_PORT]));
     }

@@ -109,10 +109,11 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
 }
 
-/// Writes a line of results. A reader that went away (`lateen ps | head`) is no error.
-pub(crate) fn line(text: &str) {
+/// Writes a line of results. A reader that went away (`lateen ps | head`) is no error; whether there is one is the
+/// answer, for those who go on writing.
+pub(crate) fn line(text: &str) -> bool {
     let mut output = std::io::stdout().lock();
-    let _ = writeln!(output, "{text}").and_then(|()| output.flush());
+    writeln!(output, "{text}").and_then(|()| output.flush()).is_ok()
 }
 
 /// Writes a line for people beside the results.

@@ -9,6 +9,7 @@
 //!
 //! A process is named by its number and start time, so that a number used again is never taken for the same process.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -223,8 +224,14 @@ pub(crate) struct WorkloadRecord {
     pub(crate) owner: Process,
     pub(crate) application: Option<Process>,
     pub(crate) sidecar: Option<Process>,
-    /// The process that holds the namespace.
-    pub(crate) capture: Option<Process>,
+    /// The application's parent, which holds its namespace if it has one.
+    pub(crate) parent: Option<Process>,
+    /// How the application is captured, `namespace` or `ports`; nothing for a gateway.
+    pub(crate) capture: Option<String>,
+    /// Why it has no namespace, when one was refused.
+    pub(crate) namespace_refused: Option<String>,
+    /// Where the application listens, by port of the service; the same address for all of the workload in a namespace.
+    pub(crate) application_ports: BTreeMap<u16, SocketAddr>,
     pub(crate) restarts: u32,
 }
 
@@ -243,7 +250,10 @@ impl WorkloadRecord {
             owner: Process::current(),
             application: workload.application_pid().and_then(Process::of),
             sidecar: workload.sidecar_pid().and_then(Process::of),
-            capture: workload.capture_pid().and_then(Process::of),
+            parent: workload.capture_pid().and_then(Process::of),
+            capture: workload.capture_mode().map(|mode| mode.as_str().to_owned()),
+            namespace_refused: workload.namespace_refused().map(str::to_owned),
+            application_ports: workload.application_ports(),
             restarts: application_restarts + workload.sidecar_restarts(),
         }
     }
@@ -253,7 +263,7 @@ impl WorkloadRecord {
     }
 
     pub(crate) fn processes(&self) -> impl Iterator<Item = Process> {
-        [self.application, self.sidecar, self.capture]
+        [self.application, self.sidecar, self.parent]
             .into_iter()
             .flatten()
     }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
-use agent::{Mesh, Programs, Spec, Workload, WorkloadEvent};
+use agent::{Mesh, Programs, Restarts, Spec, Workload, WorkloadEvent};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::INSIDE;
-use crate::limits::{CONTROL_PLANE_POLL, CONTROL_PLANE_TIMEOUT, DEMO_DRAIN, RESTART_BASE, RESTART_MAX};
+use crate::limits::{CONTROL_PLANE_POLL, CONTROL_PLANE_TIMEOUT, DEMO_DRAIN};
 use crate::ports::{Ports, loopback};
 use crate::state::{Home, MeshRecord, Process, WorkloadRecord};
 
@@ -28,13 +28,6 @@ pub(crate) fn programs() -> anyhow::Result<Programs> {
         proxy: vec![program.clone(), "proxy".into()],
         inside: vec![program, INSIDE.into()],
     })
-}
-
-/// The wait before the next start of something that ended `restarts` times already.
-fn backoff(restarts: u32) -> Duration {
-    RESTART_BASE
-        .saturating_mul(1 << restarts.min(16))
-        .min(RESTART_MAX)
 }
 
 /// The control plane's process.
@@ -102,19 +95,21 @@ impl ControlPlane {
 
     /// Starts it again whenever it ends, until `stop`; then ends it.
     pub(crate) async fn keep(mut self, record: Rc<RefCell<MeshRecord>>, mut stop: watch::Receiver<bool>) {
+        let mut restarts = Restarts::default();
         loop {
             tokio::select! {
                 () = stopping(&mut stop) => return end(&mut self.child).await,
                 ended = self.child.wait() => {
-                    let restarts = record.borrow().control_plane_restarts;
                     tracing::warn!(status = ?ended, "the control plane ended, starting it again");
-                    tokio::time::sleep(backoff(restarts)).await;
+                    if !wait(&mut restarts, &mut stop).await {
+                        return;
+                    }
                     match Self::spawn(&self.home, self.ports) {
                         Ok(child) => self.child = child,
                         Err(error) => tracing::error!(%error, "the control plane cannot be started"),
                     }
                     let mut record = record.borrow_mut();
-                    record.control_plane_restarts += 1;
+                    record.control_plane_restarts = restarts.total();
                     record.control_plane = self.process();
                     let _ = record.write(&self.home);
                 }
@@ -204,10 +199,11 @@ impl Workloads {
     pub(crate) async fn start_gateway(&mut self, spec: Spec, port: u16) -> anyhow::Result<Gateway> {
         let workload = Workload::start(&self.mesh, spec).await?;
         WorkloadRecord::of(&workload, 0).write(workload.folder())?;
-        let ports = workload.gateway_ports_handle();
+        let listeners = workload.moved_listeners();
         let keep = keep(self.mesh.clone(), workload, self.stop.subscribe());
         self.tasks.push(tokio::task::spawn_local(keep));
-        Ok(Gateway { ports, port })
+        let asked = (std::net::Ipv4Addr::UNSPECIFIED, port).into();
+        Ok(Gateway { listeners, asked })
     }
 
     /// Stops everything and waits for it.
@@ -222,14 +218,15 @@ impl Workloads {
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    ports: agent::policy::Ports,
-    port: u16,
+    listeners: agent::policy::Moved,
+    /// The address that its listener asks for.
+    asked: std::net::SocketAddr,
 }
 
 impl Gateway {
     /// Where it listens for its port; `None` until the configuration has a listener.
     pub(crate) fn address(&self) -> Option<std::net::SocketAddr> {
-        self.ports.borrow().get(&self.port).copied()
+        self.listeners.borrow().get(&self.asked).copied()
     }
 }
 
@@ -238,9 +235,17 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Counts a restart and waits before it; `false` when it is time to stop instead.
+async fn wait(restarts: &mut Restarts, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        () = stopping(stop) => false,
+        () = tokio::time::sleep(restarts.next_wait()) => true,
+    }
+}
+
 /// Keeps one workload running until `stop`.
 async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool>) {
-    let mut restarts = 0;
+    let mut restarts = Restarts::default();
     loop {
         tokio::select! {
             () = stopping(&mut stop) => {
@@ -252,11 +257,12 @@ async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool
             event = workload.event() => match event {
                 Ok(WorkloadEvent::ApplicationEnded(exit)) => {
                     tracing::warn!(workload = workload.spec().name, %exit, "the application ended, starting it again");
-                    note(&workload, restarts);
-                    tokio::time::sleep(backoff(restarts)).await;
-                    restarts += 1;
-                    if workload.run_application().is_err() {
-                        match replace(&mesh, workload, restarts, &mut stop).await {
+                    note(&workload, &restarts);
+                    if !wait(&mut restarts, &mut stop).await {
+                        continue;
+                    }
+                    if workload.run_application().await.is_err() {
+                        match replace(&mesh, workload, &mut restarts, &mut stop).await {
                             Some(next) => workload = next,
                             None => return,
                         }
@@ -265,24 +271,25 @@ async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool
                 Ok(WorkloadEvent::SidecarRestarted) => {}
                 Err(error) => {
                     tracing::error!(workload = workload.spec().name, %error, "the sidecar cannot be started");
-                    tokio::time::sleep(backoff(restarts)).await;
-                    restarts += 1;
+                    if !wait(&mut restarts, &mut stop).await {
+                        continue;
+                    }
                 }
             }
         }
-        note(&workload, restarts);
+        note(&workload, &restarts);
     }
 }
 
-fn note(workload: &Workload, restarts: u32) {
-    let _ = WorkloadRecord::of(workload, restarts).write(workload.folder());
+fn note(workload: &Workload, restarts: &Restarts) {
+    let _ = WorkloadRecord::of(workload, restarts.total()).write(workload.folder());
 }
 
 /// Starts a workload anew whose namespace is gone. `None` when it was told to stop in between.
 async fn replace(
     mesh: &Mesh,
     workload: Workload,
-    mut restarts: u32,
+    restarts: &mut Restarts,
     stop: &mut watch::Receiver<bool>,
 ) -> Option<Workload> {
     let spec = workload.spec().clone();
@@ -295,7 +302,8 @@ async fn replace(
                 Err(error) => tracing::error!(workload = spec.name, %error, "the workload cannot be started"),
             }
         }
-        restarts += 1;
-        tokio::time::sleep(backoff(restarts)).await;
+        if !wait(restarts, stop).await {
+            return None;
+        }
     }
 }

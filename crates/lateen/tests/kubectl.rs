@@ -15,10 +15,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use mesh::cases::{self, Case};
+use mesh::shop::{JASON, SPLIT, SUBSETS, version_of, versions};
 use mesh::{Mesh, within};
 
 /// Every case in order. Later ones rely on what earlier ones applied.
-const CASES: &[(&str, fn(&mut Mesh) -> Result<()>)] = &[
+const CASES: &[Case] = &[
     ("the shop answers through gateway and sidecars", the_shop_answers),
     (
         "all versions of reviews share the traffic without rules",
@@ -67,67 +69,7 @@ const CASES: &[(&str, fn(&mut Mesh) -> Result<()>)] = &[
 ];
 
 fn main() -> ExitCode {
-    let mut mesh = match Mesh::start() {
-        Ok(mesh) => mesh,
-        Err(error) => {
-            println!("test the demo starts ... FAILED\n  {error:#}\n\n0 passed, 1 failed, 0 skipped");
-            return ExitCode::FAILURE;
-        }
-    };
-    let only = std::env::args().nth(1).filter(|a| !a.starts_with('-'));
-    let (mut passed, mut failed) = (0, 0);
-    for (name, case) in CASES {
-        if only.as_ref().is_some_and(|o| !name.contains(o.as_str())) {
-            continue;
-        }
-        let start = Instant::now();
-        match case(&mut mesh) {
-            Ok(()) => {
-                passed += 1;
-                println!("test {name} ... ok ({:.1} s)", start.elapsed().as_secs_f64());
-            }
-            Err(error) => {
-                failed += 1;
-                println!("test {name} ... FAILED\n  {error:#}");
-            }
-        }
-    }
-    if failed > 0 {
-        mesh.print_logs();
-    }
-    drop(mesh);
-    println!("\n{passed} passed, {failed} failed, 0 skipped");
-    if failed == 0 && passed > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// What a page of the shop shows of the reviews: which version answered.
-fn version_of(page: &str) -> &'static str {
-    if page.contains("<font color=\"red\">") {
-        "v3"
-    } else if page.contains("<font color=\"black\">") {
-        "v2"
-    } else if page.contains("reviews are currently unavailable") {
-        "none"
-    } else {
-        "v1"
-    }
-}
-
-/// How often each version answers in `n` requests.
-fn versions(
-    mesh: &Mesh,
-    user: Option<&str>,
-    n: usize,
-) -> Result<std::collections::BTreeMap<&'static str, usize>> {
-    let mut seen = std::collections::BTreeMap::new();
-    for _ in 0..n {
-        *seen.entry(version_of(&mesh.shop(user)?)).or_default() += 1;
-    }
-    Ok(seen)
+    cases::run(|| Mesh::start(&[]), CASES)
 }
 
 fn the_shop_answers(mesh: &mut Mesh) -> Result<()> {
@@ -170,9 +112,6 @@ fn kubectl_lists(mesh: &mut Mesh) -> Result<()> {
     Ok(())
 }
 
-const SUBSETS: &str = include_str!("../../../samples/bookinfo/destination-rule-all.yaml");
-const JASON: &str = include_str!("../../../samples/bookinfo/virtual-service-reviews-jason-v2.yaml");
-const SPLIT: &str = include_str!("../../../samples/bookinfo/virtual-service-reviews-90-10.yaml");
 const ALL_TO_V3: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService

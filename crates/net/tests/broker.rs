@@ -18,6 +18,9 @@ struct OneListener {
     granted: Option<SocketAddr>,
 }
 
+/// Where the configuration looks for the application, and where it is.
+const MOVED: (&str, &str) = ("127.66.0.1:9080", "127.0.0.1:20001");
+
 impl Policy for OneListener {
     fn listen(&mut self, address: SocketAddr) -> io::Result<Vec<BrokeredListener>> {
         if !address.ip().is_unspecified() {
@@ -36,6 +39,10 @@ impl Policy for OneListener {
 
     fn namespace_channel(&mut self) -> io::Result<Option<OwnedFd>> {
         Ok(self.namespace.take())
+    }
+
+    fn moved(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        vec![(MOVED.0.parse().unwrap(), MOVED.1.parse().unwrap())]
     }
 }
 
@@ -112,6 +119,15 @@ fn without_a_namespace_sockets_are_the_hosts() {
     check_broker(None, |broker| {
         let socket = broker.socket(Family::V4).unwrap();
         assert!(socket::local_address(&socket).unwrap().ip().is_unspecified());
+    });
+}
+
+#[test]
+fn an_application_is_found_where_it_really_listens() {
+    check_broker(None, |broker| {
+        assert_eq!(broker.destination(MOVED.0.parse().unwrap()).to_string(), MOVED.1);
+        let other = "127.66.0.1:9081".parse().unwrap();
+        assert_eq!(broker.destination(other), other);
     });
 }
 

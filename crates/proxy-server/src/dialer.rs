@@ -1,5 +1,6 @@
-//! Sockets that are made in the application's network namespace, by way of the socket broker.
+//! Sockets that reach the application, by way of the socket broker.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use net::broker::{Broker, Family};
@@ -22,5 +23,9 @@ impl Dialer for BrokerDialer {
     fn socket(&self, ipv6: bool) -> SocketFuture<'_> {
         let family = if ipv6 { Family::V6 } else { Family::V4 };
         Box::pin(async move { self.broker.socket(family) })
+    }
+
+    fn destination(&self, address: SocketAddr) -> SocketAddr {
+        self.broker.destination(address)
     }
 }

@@ -32,6 +32,12 @@ pub type SocketFuture<'a> = Pin<Box<dyn Future<Output = io::Result<OwnedFd>> + '
 pub trait Dialer {
     /// A TCP socket of the family, neither bound nor connected.
     fn socket(&self, ipv6: bool) -> SocketFuture<'_>;
+
+    /// Where the host at `address` really listens: an application that shares the host's network may have been given
+    /// another port than the configuration knows.
+    fn destination(&self, address: SocketAddr) -> SocketAddr {
+        address
+    }
 }
 
 /// Why a connection could not be made. `Display` is what `%UPSTREAM_TRANSPORT_FAILURE_REASON%` and the body of the
@@ -124,9 +130,11 @@ async fn connect_tcp(
         .bind
         .as_ref()
         .and_then(|bind| bind.for_destination(address));
+    let mut destination = address;
     let socket = match (source, dialer) {
         (Some(_), Some(dialer)) => {
-            let fd = dialer.socket(address.is_ipv6()).await?;
+            destination = dialer.destination(address);
+            let fd = dialer.socket(destination.is_ipv6()).await?;
             let socket = std::net::TcpStream::from(fd);
             socket.set_nonblocking(true)?;
             TcpSocket::from_std_stream(socket)
@@ -141,7 +149,7 @@ async fn connect_tcp(
     if let Some(keepalive) = &config.tcp_keepalive {
         set_keepalive(&socket, keepalive)?;
     }
-    Ok(socket.connect(address).await?)
+    Ok(socket.connect(destination).await?)
 }
 
 fn bind_to(socket: &TcpSocket, source: SocketAddr, bind: &BindConfig) -> Result<(), ConnectError> {

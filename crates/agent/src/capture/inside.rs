@@ -1,4 +1,5 @@
-//! The process inside the namespace: makes sockets for the sidecar and is the parent of the application.
+//! The process inside the namespace: makes sockets for the sidecar and is the parent of the application. Without a
+//! namespace it is only the parent, so that an application's life has one path.
 //!
 //! One thread, no runtime: user namespaces can only be entered that way, and six of these should cost nothing. It
 //! answers `listen`, `datagram`, `channel`, `run`, `reap` and `signal` on its control channel, and `socket` on others
@@ -24,8 +25,14 @@ use crate::address::NETWORK;
 /// The number under which the control channel is inherited.
 pub const CONTROL: i32 = 3;
 
-/// Runs the process inside. The arguments are those that [`super::Capture::start`] gives: source address, workload
-/// address, hosts file, resolver file, process group, command.
+/// The first argument when a namespace is to be entered.
+pub(super) const NAMESPACE: &str = "namespace";
+
+/// The first argument when the application stays on the host.
+pub(super) const HOST: &str = "host";
+
+/// Runs the process inside. The arguments are those that [`super::Capture::start`] gives: `host`, or `namespace`, source
+/// address, workload address, hosts file, resolver file; then process group and command.
 ///
 /// Must be called before the program starts any thread.
 #[must_use]
@@ -33,16 +40,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let Ok(control) = net::process::inherited(CONTROL) else {
         return ExitCode::from(64);
     };
-    let Some((settings, application)) = parse(arguments) else {
+    let Some((namespace, application)) = parse(arguments) else {
         let _ = descriptors::send(&control, "error 22 the arguments are not the agent's", &[]);
         return ExitCode::from(64);
     };
-    match namespace::enter(&settings) {
-        Ok(()) => {}
-        Err(error) => {
-            let _ = descriptors::send(&control, &refusal(0, &error), &[]);
-            return ExitCode::FAILURE;
-        }
+    if let Some(Err(error)) = namespace.as_ref().map(namespace::enter) {
+        let _ = descriptors::send(&control, &refusal(0, &error), &[]);
+        return ExitCode::FAILURE;
     }
     if descriptors::send(&control, "ok", &[]).is_err() {
         return ExitCode::FAILURE;
@@ -68,15 +72,30 @@ struct Application {
     group: i32,
 }
 
-fn parse(arguments: Vec<OsString>) -> Option<(namespace::Settings, Application)> {
+fn parse(arguments: Vec<OsString>) -> Option<(Option<namespace::Settings>, Application)> {
     let mut arguments = arguments.into_iter();
     let mut text = || arguments.next()?.into_string().ok();
+    let namespace = match text()?.as_str() {
+        NAMESPACE => Some(parse_namespace(&mut text)?),
+        HOST => None,
+        _ => return None,
+    };
+    let group = text()?.parse().ok()?;
+    Some((
+        namespace,
+        Application {
+            command: arguments.collect(),
+            group,
+        },
+    ))
+}
+
+fn parse_namespace(text: &mut impl FnMut() -> Option<String>) -> Option<namespace::Settings> {
     let source: Ipv4Addr = text()?.parse().ok()?;
     let workload = text()?.parse().ok()?;
     let hosts = PathBuf::from(text()?);
     let resolver = PathBuf::from(text()?);
-    let group = text()?.parse().ok()?;
-    let settings = namespace::Settings {
+    Some(namespace::Settings {
         source,
         workload,
         workload_network: NETWORK,
@@ -85,14 +104,7 @@ fn parse(arguments: Vec<OsString>) -> Option<(namespace::Settings, Application)>
             (hosts, PathBuf::from("/etc/hosts")),
             (resolver, PathBuf::from("/etc/resolv.conf")),
         ],
-    };
-    Some((
-        settings,
-        Application {
-            command: arguments.collect(),
-            group,
-        },
-    ))
+    })
 }
 
 struct Inside {

@@ -1,7 +1,8 @@
-//! The application's network namespace, as the agent sees it: a process inside that answers over a channel.
+//! The application's surroundings, as the agent sees them: a process inside that answers over a channel.
 //!
 //! The process inside is this same program, started again with a hidden subcommand ([`inside`]); it is the parent of
-//! the application. It ends when the agent ends, and takes the application with it.
+//! the application. It ends when the agent ends, and takes the application with it. Inside is a network namespace, or,
+//! where that is refused, just the host.
 
 pub mod inside;
 
@@ -21,11 +22,9 @@ use crate::limits::CAPTURE_TIMEOUT;
 /// The sidecar's outbound port inside the namespace (Istio's).
 pub const OUTBOUND_PORT: u16 = 15001;
 
-/// What the namespace needs to know, and the application that will run in it.
+/// What is private to an application that has a network namespace.
 #[derive(Debug)]
-pub struct Settings {
-    /// The program and the arguments before ours that start [`inside::main`].
-    pub program: Vec<OsString>,
+pub struct Namespace {
     /// See [`net::namespace::Settings::source`].
     pub source: Ipv4Addr,
     /// See [`net::namespace::Settings::workload`].
@@ -34,6 +33,15 @@ pub struct Settings {
     pub hosts: PathBuf,
     /// The file that the application sees as `/etc/resolv.conf`.
     pub resolver: PathBuf,
+}
+
+/// The application, and where it will run.
+#[derive(Debug)]
+pub struct Settings {
+    /// The program and the arguments before ours that start [`inside::main`].
+    pub program: Vec<OsString>,
+    /// Its namespace; without one it stays on the host.
+    pub namespace: Option<Namespace>,
     /// The application's command and arguments.
     pub command: Vec<OsString>,
     /// Environment variables beyond the agent's own.
@@ -80,7 +88,7 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// A running namespace. Dropping it ends the application and the namespace.
+/// A running process inside. Dropping it ends the application and, if there is one, the namespace.
 #[derive(Debug)]
 pub struct Capture {
     control: OwnedFd,
@@ -98,17 +106,21 @@ impl Capture {
         let [program, arguments @ ..] = settings.program.as_slice() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "no program to start inside the namespace",
+                "no program to be the application's parent",
             ));
         };
         let mut command = Command::new(program);
         command.args(arguments);
         let tty = matches!(settings.output, Output::Inherited) && rustix::termios::isatty(std::io::stdin());
-        command
-            .arg(settings.source.to_string())
-            .arg(settings.workload.to_string())
-            .arg(settings.hosts)
-            .arg(settings.resolver);
+        match settings.namespace {
+            Some(namespace) => command
+                .arg(inside::NAMESPACE)
+                .arg(namespace.source.to_string())
+                .arg(namespace.workload.to_string())
+                .arg(namespace.hosts)
+                .arg(namespace.resolver),
+            None => command.arg(inside::HOST),
+        };
         let group = if tty {
             rustix::process::getpgrp().as_raw_nonzero().get()
         } else {
@@ -131,10 +143,10 @@ impl Capture {
         Ok(Self { control, process })
     }
 
-    /// Waits until the namespace is set up.
+    /// Waits until the process inside is ready to answer.
     ///
     /// # Errors
-    /// The step that the kernel refused, in one line.
+    /// The step that the kernel refused, in one line; `TimedOut` when it is too slow.
     pub async fn entered(&self) -> io::Result<()> {
         let waited = tokio::time::timeout(CAPTURE_TIMEOUT, net::process::readable(&self.control)).await;
         waited.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -223,7 +235,7 @@ impl Capture {
         let gone = || {
             io::Error::new(
                 io::ErrorKind::BrokenPipe,
-                "the process inside the namespace ended",
+                "the application's parent process ended",
             )
         };
         let message = descriptors::receive(&self.control)?.ok_or_else(gone)?;
@@ -257,6 +269,6 @@ impl Drop for Capture {
 fn protocol_error(text: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("the process inside the namespace answered \"{text}\""),
+        format!("the application's parent process answered \"{text}\""),
     )
 }

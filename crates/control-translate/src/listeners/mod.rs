@@ -17,9 +17,11 @@ pub(crate) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<
         ProxyKind::Gateway => gateway::build(view, diagnostics),
         ProxyKind::Sidecar => {
             let mut listeners = outbound::build(view);
-            // Without interception nothing arrives at the capture ports.
-            if view.profile.interception != Interception::None {
+            let (outbound, inbound) = captured(view.profile.interception);
+            if outbound {
                 listeners.push(virtual_outbound::build(view));
+            }
+            if inbound {
                 listeners.push(inbound::build(view));
             }
             listeners
@@ -27,4 +29,14 @@ pub(crate) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<
     };
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
     listeners
+}
+
+/// Whether anything arrives at the ports of captured outbound and inbound connections. By explicit ports only callers
+/// from the mesh do: they dial the proxy in any case.
+fn captured(interception: Interception) -> (bool, bool) {
+    match interception {
+        Interception::Redirect | Interception::Tproxy => (true, true),
+        Interception::Ports => (false, true),
+        Interception::None => (false, false),
+    }
 }

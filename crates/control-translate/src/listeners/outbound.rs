@@ -2,7 +2,8 @@
 //!
 //! HTTP services share the listener `0.0.0.0_<port>`; TCP services, and those whose protocol is sniffed, have one per
 //! address (`<address>_<port>`), or share the wildcard listener when they have none. They are not bound: `virtualOutbound`
-//! hands connections to them.
+//! hands connections to them. A proxy without interception binds them all on loopback. One with explicit ports binds a
+//! listener per address and port for HTTP, too: applications then send any host, so the listener must tell the service.
 
 use std::collections::BTreeMap;
 
@@ -54,6 +55,10 @@ struct Drafts<'a> {
 
 impl<'a> Drafts<'a> {
     fn add(&mut self, service: &'a ServiceView, port: &'a ServicePort) {
+        if self.view.profile.interception == Interception::Ports {
+            self.add_explicit(service, port);
+            return;
+        }
         if port.protocol.is_http() {
             let draft = self.at(names::WILDCARD, port.port);
             draft.routes.get_or_insert_with(|| port.port.to_string());
@@ -66,6 +71,19 @@ impl<'a> Drafts<'a> {
         for address in addresses {
             if address.contains('/') {
                 self.add_stream(service, port, names::WILDCARD, Some(address));
+            } else {
+                self.add_stream(service, port, address, None);
+            }
+        }
+    }
+
+    /// One listener per address. Services without any have nothing that the application could be told.
+    fn add_explicit(&mut self, service: &'a ServiceView, port: &'a ServicePort) {
+        let addresses = &service.service.addresses;
+        for address in addresses.iter().filter(|address| !address.contains('/')) {
+            if port.protocol.is_http() {
+                let name = own_routes(service, port);
+                self.at(address, port.port).routes.get_or_insert(name);
             } else {
                 self.add_stream(service, port, address, None);
             }
@@ -88,7 +106,7 @@ impl<'a> Drafts<'a> {
     fn at(&mut self, address: &str, port: u32) -> &mut ListenerDraft {
         let bind = match self.view.profile.interception {
             Interception::None => names::LOCALHOST,
-            Interception::Redirect | Interception::Tproxy => address,
+            Interception::Redirect | Interception::Tproxy | Interception::Ports => address,
         };
         self.listeners.entry((bind.to_owned(), port)).or_default()
     }
@@ -109,7 +127,6 @@ impl<'a> Drafts<'a> {
             wildcard,
         }
         .chains();
-        let hostname = &service.service.hostname;
         let draft = self.at(address, port.port);
         if port.protocol.is_sniffed() {
             // On a listener of its own the service is known, whatever host the request names.
@@ -117,7 +134,7 @@ impl<'a> Drafts<'a> {
             let name = if shared {
                 port.port.to_string()
             } else {
-                format!("{hostname}:{}", port.port)
+                own_routes(service, port)
             };
             draft.routes.get_or_insert(name);
         }
@@ -194,10 +211,18 @@ fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) ->
         listener_filters: inspectors.into_iter().flatten().collect(),
         listener_filters_timeout: Some(wkt::duration(detection.unwrap_or_default().0)),
         continue_on_listener_filters_timeout: true,
-        bind_to_port: Some(view.profile.interception == Interception::None),
+        bind_to_port: Some(matches!(
+            view.profile.interception,
+            Interception::None | Interception::Ports
+        )),
         traffic_direction: TrafficDirection::Outbound.into(),
         ..Listener::default()
     }
+}
+
+/// The route configuration of a listener that is one service's alone.
+fn own_routes(service: &ServiceView, port: &ServicePort) -> String {
+    format!("{}:{}", service.service.hostname, port.port)
 }
 
 /// The protocol that decides about HTTP filters: that of the oldest HTTP service on the port.

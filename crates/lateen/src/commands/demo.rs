@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::mesh::{RunningMesh, gateway_address};
-use super::{Stop, detach, log_to, on_this_thread};
-use crate::cli::{DemoArgs, OutputFormat};
+use super::{Stop, capture_by_ports, detach, log_to, on_this_thread};
+use crate::cli::{Capture, DemoArgs, OutputFormat};
 use crate::limits::{FIRST_RESPONSE_POLL, FIRST_RESPONSE_TIMEOUT};
 use crate::load::{self, Counts};
 use crate::output::{self, Steps, seconds};
@@ -54,7 +54,7 @@ async fn demo(home: Home, arguments: DemoArgs) -> anyhow::Result<ExitCode> {
 
 /// Starts services and gateway, and waits for the first page.
 async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -> anyhow::Result<SocketAddr> {
-    let specs = specs()?;
+    let specs = specs(arguments.capture)?;
     let mut all = objects::bookinfo(&specs);
     all.extend(objects::gateway(&RunningMesh::gateway_spec()));
     all.extend(objects::bookinfo_gateway());
@@ -66,13 +66,24 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -
 
     let records = mesh.workloads.start(specs).await?;
     let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
+    let own = if records
+        .iter()
+        .any(|record| record.capture.as_deref() == Some(agent::CaptureMode::Ports.as_str()))
+    {
+        "each with its own process, explicit ports and sidecar"
+    } else {
+        "each with its own process, namespace and sidecar; no root, no iptables"
+    };
     steps.done(
         &format!("{} workloads", names.len()),
-        &format!(
-            "{}\neach with its own process, namespace and sidecar; no root, no iptables",
-            names.join(" ")
-        ),
+        &format!("{}\n{own}", names.join(" ")),
     );
+    if let Some(why) = records
+        .iter()
+        .find_map(|record| record.namespace_refused.as_deref())
+    {
+        steps.note(&capture_by_ports(why));
+    }
 
     let gateway = mesh.start_gateway().await?;
     let shop = gateway_address(&gateway).await?;
@@ -88,7 +99,15 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -
     first_page(shop).await?;
     let total = steps.elapsed();
     steps.done("first page", &format!("200 after {} in total", seconds(total)));
-    let summary = summary(mesh, shop, total, arguments.load);
+    let capture = Value::from_iter(
+        records
+            .iter()
+            .map(|record| (record.name.clone(), json!(record.capture))),
+    );
+    let refused = records.iter().find_map(|record| record.namespace_refused.clone());
+    let mut summary = summary(mesh, shop, total, arguments.load);
+    summary["capture"] = capture;
+    summary["namespace_refused"] = json!(refused);
     mesh.ready(Some(shop), summary.clone())?;
     if arguments.output == OutputFormat::Json {
         output::line(&format!("{summary:#}"));
@@ -99,11 +118,13 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -
 }
 
 /// The six workloads; each runs this program's `bookinfo` command.
-fn specs() -> anyhow::Result<Vec<Spec>> {
+fn specs(capture: Capture) -> anyhow::Result<Vec<Spec>> {
     let program = std::env::current_exe().context("find this program's file")?;
     let specs = objects::BOOKINFO.iter().map(|(service, version)| {
         let mut spec = Spec::sidecar("default", service, version, vec![objects::BOOKINFO_PORT]);
         spec.service_account = format!("bookinfo-{service}");
+        spec.capture = capture.mode();
+        spec.calls = objects::BOOKINFO_SERVICES.map(str::to_owned).to_vec();
         spec.command = vec![program.clone().into()];
         spec.command
             .extend(["bookinfo", service, "--version", version].map(Into::into));
@@ -155,7 +176,7 @@ fn summary(mesh: &RunningMesh, shop: SocketAddr, total: Duration, load: u32) -> 
 }
 
 /// The lines below the steps.
-pub(super) fn print_summary(steps: &Steps, summary: &Value) {
+fn print_summary(steps: &Steps, summary: &Value) {
     let text = |key: &str| summary[key].as_str().unwrap_or_default().to_owned();
     let memory = memory::megabytes(summary["memory_bytes"].as_u64().unwrap_or_default());
     for line in [

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use super::{demo, up};
 use crate::cli::OutputFormat;
 use crate::limits::{CONTROL_PLANE_POLL, DETACH_TIMEOUT};
-use crate::output::{self, Steps};
+use crate::output;
 use crate::state::{Home, MeshRecord};
 
-/// Starts this program again without the flag and waits until its mesh is ready.
+/// Starts this program again, told to stay attached, and waits until its mesh is ready.
 pub(super) fn run(home: &Home, command: &str, format: OutputFormat) -> anyhow::Result<ExitCode> {
     if let Some(mesh) = home.mesh() {
         anyhow::bail!(
@@ -30,14 +29,8 @@ pub(super) fn run(home: &Home, command: &str, format: OutputFormat) -> anyhow::R
     }
     // Steps and summary are what the background process printed.
     let text = std::fs::read_to_string(&log).unwrap_or_default();
-    text.lines().for_each(output::line);
-    if text.is_empty() {
-        let steps = Steps::new(false);
-        if command == "demo" {
-            demo::print_summary(&steps, &mesh.summary)
-        } else {
-            up::print_summary(&steps, &mesh.summary)
-        }
+    for line in text.lines() {
+        output::line(line);
     }
     output::hint("  running in the background; `lateen down` ends it");
     Ok(ExitCode::SUCCESS)
@@ -50,12 +43,10 @@ fn start(log: &std::path::Path) -> anyhow::Result<Child> {
     std::fs::File::create(log).with_context(context)?;
     let output = std::fs::File::options().append(true).open(log);
     let output = output.with_context(context)?;
-    let arguments = std::env::args_os()
-        .skip(1)
-        .filter(|argument| argument != "--detach" && argument != "-d");
     let mut child = Command::new(std::env::current_exe()?);
     child
-        .args(arguments)
+        .args(std::env::args_os().skip(1))
+        .arg("--attached")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output);

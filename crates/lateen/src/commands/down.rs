@@ -1,7 +1,7 @@
 //! `lateen down`: ends the running mesh and what joined it.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -25,14 +25,15 @@ pub(crate) fn run(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .filter(|process| process.signal(Signal::TERM))
         .count();
-    let started = Instant::now();
-    while processes.iter().any(|process| process.is_alive()) {
-        if started.elapsed() > DOWN_TIMEOUT {
-            for process in &processes {
-                process.signal(Signal::KILL);
-            }
+    if !all_end_within(&processes, DOWN_TIMEOUT) {
+        for process in &processes {
+            process.signal(Signal::KILL);
         }
-        std::thread::sleep(CONTROL_PLANE_POLL);
+        anyhow::ensure!(
+            all_end_within(&processes, DOWN_TIMEOUT),
+            "some of the processes {:?} do not end, even killed",
+            processes.iter().map(|process| process.pid).collect::<Vec<_>>()
+        );
     }
     let remains = home.clear_remains();
     if arguments.purge && home.folder().exists() {
@@ -44,4 +45,16 @@ pub(crate) fn run(arguments: &DownArgs) -> anyhow::Result<ExitCode> {
         _ => output::hint("the mesh is down"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until no process runs any more; `false` when that takes too long.
+fn all_end_within(processes: &[Process], limit: Duration) -> bool {
+    let started = Instant::now();
+    while processes.iter().any(|process| process.is_alive()) {
+        if started.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(CONTROL_PLANE_POLL);
+    }
+    true
 }

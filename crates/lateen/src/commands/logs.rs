@@ -18,25 +18,28 @@ pub(crate) fn run(arguments: &LogsArgs) -> anyhow::Result<ExitCode> {
     home.require_mesh()?;
     let mut logs = logs(&home, arguments);
     if logs.is_empty() {
-        let name = arguments.name.as_deref().unwrap_or_default();
-        anyhow::bail!("no workload is called \"{name}\"; `lateen ps` lists them");
+        match &arguments.name {
+            Some(name) => anyhow::bail!("no workload is called \"{name}\"; `lateen ps` lists them"),
+            None => anyhow::bail!(
+                "no workload has a log; `lateen logs {CONTROL_PLANE}` shows the control plane's"
+            ),
+        }
     }
     let width = logs.iter().map(|log| log.name.len()).max().unwrap_or_default();
+    let mut somebody_reads = true;
     for log in &mut logs {
         let lines = log.read();
         let skipped = lines.len().saturating_sub(arguments.tail);
-        log.print(&lines[skipped..], width);
+        somebody_reads = somebody_reads && log.print(&lines[skipped..], width);
     }
-    if !arguments.follow {
-        return Ok(ExitCode::SUCCESS);
-    }
-    loop {
+    while arguments.follow && somebody_reads {
         std::thread::sleep(LOG_POLL);
         for log in &mut logs {
             let lines = log.read();
-            log.print(&lines, width);
+            somebody_reads = somebody_reads && log.print(&lines, width);
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The logs that the arguments select.
@@ -110,10 +113,10 @@ impl Log {
         whole.lines().map(str::to_owned).collect()
     }
 
-    fn print(&self, lines: &[String], width: usize) {
-        for line in lines {
-            output::line(&format!("{:width$} | {line}", self.name));
-        }
+    /// Whether there is still a reader.
+    fn print(&self, lines: &[String], width: usize) -> bool {
+        let mut lines = lines.iter();
+        lines.all(|line| output::line(&format!("{:width$} | {line}", self.name)))
     }
 }
 

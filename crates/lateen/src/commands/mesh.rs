@@ -102,13 +102,11 @@ impl RunningMesh {
 
     /// The ingress gateway's workload.
     pub(super) fn gateway_spec() -> Spec {
-        let mut spec = Spec::gateway(
+        Spec::gateway(
             objects::GATEWAY_NAMESPACE,
             objects::GATEWAY_NAME,
             objects::gateway_labels(),
-        );
-        spec.ports = Vec::new();
-        spec
+        )
     }
 
     /// Starts the gateway; it listens once a Gateway object asks for it.
@@ -151,7 +149,7 @@ impl RunningMesh {
             pids[&workload.name] = json!({
                 "application": workload.application.map(|process| process.pid),
                 "sidecar": workload.sidecar.map(|process| process.pid),
-                "namespace": workload.capture.map(|process| process.pid),
+                "parent": workload.parent.map(|process| process.pid),
             });
         }
         pids

@@ -25,6 +25,11 @@ fn on_this_thread<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow
     LocalSet::new().block_on(&runtime, command)
 }
 
+/// Says in one line why applications are captured by ports, and how to mend it.
+fn capture_by_ports(why: &str) -> String {
+    format!("capture is by ports, since {why}. {}", agent::NAMESPACE_ADVICE)
+}
+
 /// Writes what the supervisor has to say to a file, since the terminal shows the steps.
 fn log_to(path: &Path) -> anyhow::Result<()> {
     let file = std::fs::File::options().create(true).append(true).open(path)?;

@@ -12,11 +12,7 @@ use crate::{http, memory, output};
 pub(crate) fn run(arguments: &PsArgs) -> anyhow::Result<ExitCode> {
     let home = Home::find()?;
     let mesh = home.require_mesh()?;
-    let mut rows = Vec::new();
-    for workload in home.workloads() {
-        let ready = on_this_thread(async { Ok(is_ready(&workload).await) })?;
-        rows.push((workload, ready));
-    }
+    let rows = on_this_thread(with_readiness(home.workloads()))?;
     if arguments.output == OutputFormat::Json {
         output::line(&format!("{:#}", in_json(&mesh, &rows)));
         return Ok(ExitCode::SUCCESS);
@@ -27,6 +23,7 @@ pub(crate) fn run(arguments: &PsArgs) -> anyhow::Result<ExitCode> {
         "SERVICE",
         "VERSION",
         "ADDRESS",
+        "CAPTURE",
         "PID",
         "SIDECAR",
         "READY",
@@ -53,7 +50,7 @@ fn in_json(mesh: &MeshRecord, rows: &[(WorkloadRecord, bool)]) -> Value {
     for (workload, _) in rows {
         processes.push(process(&workload.name, "app", workload.application));
         processes.push(process(&workload.name, "sidecar", workload.sidecar));
-        processes.push(process(&workload.name, "namespace", workload.capture));
+        processes.push(process(&workload.name, "parent", workload.parent));
         if workload.owner != mesh.supervisor {
             processes.push(process(&workload.name, "agent", Some(workload.owner)));
         }
@@ -69,12 +66,33 @@ fn in_json(mesh: &MeshRecord, rows: &[(WorkloadRecord, bool)]) -> Value {
                 "version": workload.version,
                 "address": workload.address,
                 "admin": format!("http://{}", workload.admin),
+                "capture": workload.capture,
+                "namespace_refused": workload.namespace_refused,
+                "application_ports": workload.application_ports,
                 "ready": ready,
                 "restarts": workload.restarts,
             })
         })
         .collect();
     json!({ "kind": mesh.kind, "processes": processes, "workloads": workloads })
+}
+
+/// Asks all at the same time, so that one that does not answer delays the list only once.
+async fn with_readiness(workloads: Vec<WorkloadRecord>) -> anyhow::Result<Vec<(WorkloadRecord, bool)>> {
+    let asked: Vec<_> = workloads
+        .into_iter()
+        .map(|workload| {
+            tokio::task::spawn_local(async move {
+                let ready = is_ready(&workload).await;
+                (workload, ready)
+            })
+        })
+        .collect();
+    let mut rows = Vec::new();
+    for answer in asked {
+        rows.push(answer.await?);
+    }
+    Ok(rows)
 }
 
 /// Ready means that both can do their work: the application runs and the sidecar is configured.
@@ -98,6 +116,7 @@ fn control_plane_row(mesh: &MeshRecord) -> Vec<String> {
         "-",
         "-",
         "127.0.0.1",
+        "-",
         &pid,
         "-",
         yes_no(alive.is_some()),
@@ -116,6 +135,7 @@ fn row(workload: &WorkloadRecord, ready: bool) -> Vec<String> {
         or_dash(&workload.service),
         or_dash(&workload.version),
         workload.address.to_string(),
+        workload.capture.clone().unwrap_or_else(dash),
         pid(workload.application),
         pid(workload.sidecar),
         yes_no(ready).to_owned(),

@@ -8,10 +8,11 @@ use control_sources::write::{self, ObjectRef, WriteError};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Stop, on_this_thread};
+use super::{Stop, capture_by_ports, on_this_thread};
 use crate::cli::RunArgs;
 use crate::objects;
 use crate::output;
+use crate::reservation::Reservation;
 use crate::state::{Home, MeshRecord, WorkloadRecord};
 use crate::supervisor::programs;
 
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
 async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     home.clear_remains();
-    let spec = spec(&home, &arguments)?;
+    let (spec, _reservation) = spec(&home, &arguments)?;
     let client = control_sources::client::from_kubeconfig(&mesh.kubeconfig).await?;
     register(&client, &arguments, &spec).await?;
     drop(client);
@@ -54,10 +55,21 @@ async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Resul
     };
     let record = WorkloadRecord::of(&workload, 0);
     record.write(workload.folder())?;
+    if let Some(why) = &record.namespace_refused {
+        output::hint(&format!("lateen: {}", capture_by_ports(why)));
+    }
     output::hint(&format!(
         "lateen: {} joined {} as {} (sidecar ready, admin http://{})",
         record.name, record.namespace, record.address, record.admin
     ));
+    if record.capture.as_deref() == Some(agent::CaptureMode::Ports.as_str()) {
+        for (port, real) in &record.application_ports {
+            output::hint(&format!(
+                "lateen: what listens on {real} ($PORT_{port}) serves port {port}; services are in \
+                 $NAME_SERVICE_HOST and $NAME_SERVICE_PORT"
+            ));
+        }
+    }
     let exit = supervise(workload, &mut stop, &arguments).await;
     let _ = std::fs::remove_dir_all(folder);
     exit
@@ -88,8 +100,8 @@ async fn supervise(mut workload: Workload, stop: &mut Stop, arguments: &RunArgs)
     Ok(ExitCode::from(exit.map_or(128 + 9, agent::capture::Exit::code)))
 }
 
-/// The workload's spec. A second instance of the same version gets a number.
-fn spec(home: &Home, arguments: &RunArgs) -> anyhow::Result<Spec> {
+/// The workload's spec, and the hold on its name. A second instance of the same version gets a number.
+fn spec(home: &Home, arguments: &RunArgs) -> anyhow::Result<(Spec, Reservation)> {
     let RunArgs {
         service,
         version,
@@ -115,12 +127,23 @@ fn spec(home: &Home, arguments: &RunArgs) -> anyhow::Result<Spec> {
         .collect();
     let numbered = (2..).map(|number| format!("{}-{number}", spec.group));
     let mut names = std::iter::once(spec.name.clone()).chain(numbered);
-    spec.name = names.find(|name| !taken.contains(name)).unwrap_or_default();
+    let reservation = loop {
+        spec.name = names.next().context("there is always another number")?;
+        if taken.contains(&spec.name) {
+            continue;
+        }
+        let path = home.run().join(format!("{}.{namespace}.lock", spec.name));
+        let reserved = Reservation::take(&path).with_context(|| format!("reserve {}", path.display()))?;
+        if let Some(reservation) = reserved {
+            break reservation;
+        }
+    };
     spec.service_account.clone_from(&arguments.service_account);
     spec.labels.extend(arguments.label.iter().cloned());
     spec.command.clone_from(&arguments.command);
     spec.inherit_output = true;
-    Ok(spec)
+    spec.capture = arguments.capture.mode();
+    Ok((spec, reservation))
 }
 
 /// RFC 1123's label, which Kubernetes wants of names.

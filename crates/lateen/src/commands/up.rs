@@ -76,7 +76,7 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &UpArgs) -> 
 }
 
 /// The lines below the steps.
-pub(super) fn print_summary(steps: &Steps, summary: &serde_json::Value) {
+fn print_summary(steps: &Steps, summary: &serde_json::Value) {
     let kubeconfig = summary["kubeconfig"].as_str().unwrap_or_default();
     let memory = memory::megabytes(summary["memory_bytes"].as_u64().unwrap_or_default());
     for line in [

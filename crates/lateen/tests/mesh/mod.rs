@@ -1,6 +1,11 @@
 //! A demo for tests: its own home folder, its own ports, gone when dropped.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+pub(crate) mod cases;
+pub(crate) mod shop;
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,10 +15,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+/// How long a command may take that is to end by itself; a demo on a busy machine takes some seconds.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A running demo.
 pub(crate) struct Mesh {
     home: tempfile::TempDir,
     kubectl: PathBuf,
+    /// What stands before the program: it runs in what these commands make.
+    wrapper: Vec<OsString>,
+    /// Flags of the demo beyond those that tests need.
+    flags: Vec<&'static str>,
     facts: Value,
 }
 
@@ -48,14 +60,21 @@ pub(crate) fn alive(pid: u32) -> bool {
 }
 
 impl Mesh {
-    /// Starts `lateen demo --detach` in a home of its own.
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts `lateen demo --detach` with more flags in a home of its own.
+    pub(crate) fn start(flags: &[&'static str]) -> Result<Self> {
+        Self::start_in(&[], flags)
+    }
+
+    /// The same, where every command of the mesh runs by way of a wrapper.
+    pub(crate) fn start_in(wrapper: &[&str], flags: &[&'static str]) -> Result<Self> {
         let kubectl = std::env::var_os("LATEEN_KUBECTL")
             .context("LATEEN_KUBECTL does not name a kubectl")?
             .into();
         let mut mesh = Self {
             home: tempfile::tempdir()?,
             kubectl,
+            wrapper: wrapper.iter().map(OsString::from).collect(),
+            flags: flags.to_vec(),
             facts: Value::Null,
         };
         mesh.restart()?;
@@ -64,20 +83,34 @@ impl Mesh {
 
     /// Starts the demo in the same home.
     pub(crate) fn restart(&mut self) -> Result<()> {
-        let text = self.lateen(&["demo", "--detach", "--output", "json"])?;
+        let mut command = self.command();
+        command
+            .args(["demo", "--detach", "--output", "json"])
+            .args(&self.flags);
+        let text = finish(&mut command, &[0])?;
         self.facts = serde_json::from_str(&text).with_context(|| format!("demo printed {text}"))?;
         Ok(())
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lateen"));
-        command.env("LATEEN_HOME", self.home.path()).stdin(Stdio::null());
+        let program = OsString::from(env!("CARGO_BIN_EXE_lateen"));
+        let mut words = self.wrapper.iter().chain([&program]);
+        let mut command = Command::new(words.next().expect("there is the program"));
+        command
+            .args(words)
+            .env("LATEEN_HOME", self.home.path())
+            .stdin(Stdio::null());
         command
     }
 
     /// Runs a lateen command and returns what it printed.
     pub(crate) fn lateen(&self, arguments: &[&str]) -> Result<String> {
-        finish(self.command().args(arguments), &[0])
+        self.lateen_codes(arguments, &[0])
+    }
+
+    /// The same, for commands that are to end with another code.
+    pub(crate) fn lateen_codes(&self, arguments: &[&str], codes: &[i32]) -> Result<String> {
+        finish(self.command().args(arguments), codes)
     }
 
     /// Starts `lateen run` with the application's command.
@@ -139,31 +172,35 @@ impl Mesh {
         Ok(command)
     }
 
+    /// What the demo told when it was ready.
+    pub(crate) fn facts(&self) -> &Value {
+        &self.facts
+    }
+
     /// The shop's page as a user sees it; an error for any status but 200.
     pub(crate) fn shop(&self, user: Option<&str>) -> Result<String> {
-        let url = self.facts["shop"].as_str().context("the demo told no shop")?;
-        let authority = url
-            .trim_start_matches("http://")
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        let mut stream = TcpStream::connect(authority)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let user = user
             .map(|u| format!("end-user: {u}\r\ncookie: user={u}; session={u}\r\n"))
             .unwrap_or_default();
-        write!(
-            stream,
-            "GET /productpage HTTP/1.1\r\nhost: {authority}\r\n{user}connection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        ensure!(
-            answer.starts_with("HTTP/1.1 200"),
-            "the shop answered {}",
-            answer.lines().next().unwrap_or("nothing")
-        );
-        Ok(answer)
+        self.shop_path("/productpage", &user)
+    }
+
+    /// Another path of the shop, asked with these header lines.
+    pub(crate) fn shop_path(&self, path: &str, headers: &str) -> Result<String> {
+        get(
+            self.facts["shop"].as_str().context("the demo told no shop")?,
+            path,
+            headers,
+        )
+    }
+
+    /// A page of a sidecar's administration.
+    pub(crate) fn admin(&self, workload: &str, path: &str) -> Result<String> {
+        let list: Value = serde_json::from_str(&self.lateen(&["ps", "--output", "json"])?)?;
+        let rows = list["workloads"].as_array().context("ps lists no workloads")?;
+        let row = rows.iter().find(|row| row["name"] == workload);
+        let url = row.and_then(|row| row["admin"].as_str());
+        get(url.with_context(|| format!("no {workload} in {list}"))?, path, "")
     }
 
     /// The pids of everything that runs, the supervisor included.
@@ -224,6 +261,26 @@ impl Drop for Mesh {
     }
 }
 
+/// Gets a path from the server of a URL; an error for any status but 200.
+fn get(url: &str, path: &str, headers: &str) -> Result<String> {
+    let server = url.trim_start_matches("http://");
+    let authority = server.split('/').next().unwrap_or_default();
+    let mut stream = TcpStream::connect(authority)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {authority}\r\n{headers}connection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "{url} answered {}",
+        answer.lines().next().unwrap_or("nothing")
+    );
+    Ok(answer)
+}
+
 fn collect_pids(value: &Value, into: &mut Vec<u32>) {
     match value {
         Value::Object(map) => {
@@ -239,13 +296,28 @@ fn collect_pids(value: &Value, into: &mut Vec<u32>) {
     }
 }
 
+/// Runs a command to its end, within bounds. Its output goes to files, since nobody reads while it runs.
 fn finish(command: &mut Command, codes: &[i32]) -> Result<String> {
-    let out = command.output()?;
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    if !out.status.code().is_some_and(|c| codes.contains(&c)) {
-        bail!("{} {}{}", out.status, text, String::from_utf8_lossy(&out.stderr));
+    let (mut output, mut errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    command.stdout(output.try_clone()?).stderr(errors.try_clone()?);
+    let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+    let ended = within(COMMAND_TIMEOUT, || Ok(child.try_wait()?.is_some()));
+    if ended.is_err() {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    let text = read_whole(&mut output)?;
+    if ended.is_err() || !status.code().is_some_and(|c| codes.contains(&c)) {
+        bail!("{command:?}: {status} {text}{}", read_whole(&mut errors)?);
     }
     Ok(text)
+}
+
+fn read_whole(file: &mut std::fs::File) -> Result<String> {
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A program that goes on, whose lines are collected.

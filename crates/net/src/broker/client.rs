@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::wire::{Question, decode_answer, decode_listeners};
+use super::wire::{Question, decode_answer, decode_listeners, decode_moved};
 use super::{BrokeredListener, Family};
 use crate::descriptors::{self, Message};
 use crate::limits::SOCKETS_PER_FETCH;
@@ -21,6 +21,8 @@ pub struct Broker {
     agent: Mutex<OwnedFd>,
     /// `None` when the application shares the host's network.
     namespace: Option<Sockets>,
+    /// See [`super::Policy::moved`].
+    moved: Vec<(SocketAddr, SocketAddr)>,
 }
 
 impl Broker {
@@ -37,12 +39,20 @@ impl Broker {
         )?;
         rustix::net::connect(&agent, &SocketAddrUnix::new(path)?)?;
         let mut answer = ask(&agent, Question::Namespace)?;
-        decode_answer(&answer.text)?;
+        let moved = decode_moved(decode_answer(&answer.text)?)?;
         let namespace = answer.descriptors.pop().map(Sockets::new);
         Ok(Self {
             agent: Mutex::new(agent),
             namespace,
+            moved,
         })
+    }
+
+    /// Where the application really listens that the configuration looks for at `address`.
+    #[must_use]
+    pub fn destination(&self, address: SocketAddr) -> SocketAddr {
+        let moved = self.moved.iter().find(|(configured, _)| *configured == address);
+        moved.map_or(address, |(_, real)| *real)
     }
 
     /// Opens the listeners that stand for `address`. Each call opens new sockets (on the same ports as before), so each

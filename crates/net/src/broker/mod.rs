@@ -11,6 +11,9 @@
 //! | `listen` anything else | a listener on the host, moved to a free port when taken |
 //! | `socket` | sockets made inside the namespace, to reach the application |
 //!
+//! Where the application shares the host's network the listeners and sockets are the host's, and the broker says at
+//! which other addresses the application listens.
+//!
 //! The broker knows none of this: it carries the questions to a [`Policy`] (see crate `agent`).
 
 mod client;
@@ -61,4 +64,10 @@ pub trait Policy {
     /// # Errors
     /// The reason why the namespace cannot be reached.
     fn namespace_channel(&mut self) -> io::Result<Option<OwnedFd>>;
+
+    /// Where the application listens, if not where the configuration says: the configuration's address, and the real
+    /// one. Asked once per sidecar.
+    fn moved(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        Vec::new()
+    }
 }

@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Policy;
-use super::wire::{Question, encode_error, encode_listeners};
+use super::wire::{Question, encode_error, encode_listeners, encode_moved};
 use crate::descriptors;
 use crate::limits::{MAX_BROKER_CLIENTS, SOCKETS_PER_FETCH};
 
@@ -133,8 +133,10 @@ fn answer(client: &OwnedFd, line: &str, policy: &mut impl Policy) -> io::Result<
             Err(error) => descriptors::send(client, &encode_error(&error), &[]),
         },
         Some(Question::Namespace) => match policy.namespace_channel() {
-            Ok(Some(channel)) => descriptors::send(client, "ok", &[channel.as_fd()]),
-            Ok(None) => descriptors::send(client, "ok", &[]),
+            Ok(channel) => {
+                let fds: Vec<BorrowedFd<'_>> = channel.iter().map(AsFd::as_fd).collect();
+                descriptors::send(client, &encode_moved(&policy.moved()), &fds)
+            }
             Err(error) => descriptors::send(client, &encode_error(&error), &[]),
         },
         Some(Question::Socket(..)) | None => {

@@ -67,12 +67,7 @@ pub(crate) fn encode_listeners(listeners: impl Iterator<Item = (ListenerKind, So
 
 /// Reads the answer to `listen`.
 pub(crate) fn decode_listeners(words: &str) -> io::Result<Vec<(ListenerKind, SocketAddr)>> {
-    let broken = || {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("the broker answered \"{words}\""),
-        )
-    };
+    let broken = || unreadable(words);
     words
         .split_ascii_whitespace()
         .map(|word| {
@@ -88,6 +83,32 @@ pub(crate) fn decode_listeners(words: &str) -> io::Result<Vec<(ListenerKind, Soc
         .collect()
 }
 
+/// The answer to `namespace`: a word per address of the application that is elsewhere, `CONFIGURED=REAL`.
+pub(crate) fn encode_moved(moved: &[(SocketAddr, SocketAddr)]) -> String {
+    let mut line = "ok".to_owned();
+    for (configured, real) in moved {
+        line.push_str(&format!(" {configured}={real}"));
+    }
+    line
+}
+
+/// Reads the answer to `namespace`.
+pub(crate) fn decode_moved(words: &str) -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
+    let pair = |word: &str| {
+        let (configured, real) = word.split_once('=')?;
+        Some((configured.parse().ok()?, real.parse().ok()?))
+    };
+    let pairs = words.split_ascii_whitespace().map(pair).collect::<Option<_>>();
+    pairs.ok_or_else(|| unreadable(words))
+}
+
+fn unreadable(words: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the broker answered \"{words}\""),
+    )
+}
+
 /// The line for a refusal. The kind travels as the error number where there is one, so that `AddrInUse` stays itself.
 pub(crate) fn encode_error(error: &io::Error) -> String {
     format!("error {} {error}", error.raw_os_error().unwrap_or_default())
@@ -99,10 +120,7 @@ pub(crate) fn decode_answer(line: &str) -> io::Result<&str> {
         return Ok(words.trim_start());
     }
     let Some((number, text)) = line.strip_prefix("error ").and_then(|rest| rest.split_once(' ')) else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("the broker answered \"{line}\""),
-        ));
+        return Err(unreadable(line));
     };
     let kind = match number.parse() {
         Ok(0) | Err(_) => io::ErrorKind::Other,
