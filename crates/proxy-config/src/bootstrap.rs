@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use api_envoy::Message as _;
+use api_envoy::envoy::config::accesslog::v3::{AccessLog, access_log::ConfigType};
 use api_envoy::envoy::config::bootstrap::v3::{
     Admin, Bootstrap, ClusterManager, bootstrap::DynamicResources,
 };
@@ -13,7 +13,9 @@ use api_envoy::envoy::config::core::v3::{
     socket_address::PortSpecifier,
 };
 use api_envoy::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use api_envoy::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use api_envoy::json::{JsonError, Schema};
+use api_envoy::{Message as _, any};
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
@@ -258,7 +260,7 @@ fn admin(proto: &Admin) -> ConfigResult<Option<SocketAddr>> {
         ("allow_paths", !proto.allow_paths.is_empty()),
         ("socket_options", !proto.socket_options.is_empty()),
     ])?;
-    if !proto.access_log.is_empty() {
+    if proto.access_log.iter().any(goes_somewhere) {
         tracing::warn!("admin.access_log: requests of the admin interface are not logged");
     }
     let Some(address) = &proto.address else {
@@ -268,6 +270,14 @@ fn admin(proto: &Admin) -> ConfigResult<Option<SocketAddr>> {
         BindAddress::Ip(address) => Ok(Some(address)),
         BindAddress::Pipe { .. } => Err(ConfigError::unsupported("pipe").within("address")),
     }
+}
+
+/// Whether an access log is written anywhere but to /dev/null, where Istio's bootstrap has that of the admin interface.
+fn goes_somewhere(log: &AccessLog) -> bool {
+    let Some(ConfigType::TypedConfig(typed)) = &log.config_type else {
+        return true;
+    };
+    any::unpack::<FileAccessLog>(typed).map_or(true, |file| file.path != "/dev/null")
 }
 
 /// Names are resolved by the system's resolver; a bootstrap that names other servers is refused.
@@ -487,6 +497,23 @@ static_resources:
         assert_eq!(path("address: { pipe: { path: /tmp/a } }"), "admin.address.pipe");
         assert_eq!(path("allow_paths: [{ exact: /stats }]"), "admin.allow_paths");
         assert!(compile(None, "admin: {}").unwrap().admin.is_none());
+    }
+
+    #[test]
+    fn an_access_log_of_the_admin_interface_that_goes_nowhere_is_no_finding() {
+        let log = |path: &str| {
+            let file = FileAccessLog {
+                path: path.to_owned(),
+                ..Default::default()
+            };
+            AccessLog {
+                config_type: Some(ConfigType::TypedConfig(any::pack(&file))),
+                ..Default::default()
+            }
+        };
+        assert!(!goes_somewhere(&log("/dev/null")));
+        assert!(goes_somewhere(&log("/dev/stdout")));
+        assert!(goes_somewhere(&AccessLog::default()));
     }
 
     #[test]
