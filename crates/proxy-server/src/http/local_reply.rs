@@ -139,4 +139,16 @@ mod tests {
             (200, Some(&b"14"[..]))
         );
     }
+
+    /// Envoy sends the body of a direct response with status 204; whoever reads it takes it for the next response.
+    #[test]
+    fn a_204_has_neither_a_body_nor_its_length() {
+        let reply = LocalReply::new(204, "direct_response").body("hello");
+        let mut head = ResponseHead::new();
+        assert_eq!(
+            reply.fill(&RequestHead::with("GET", "http", "a", "/"), &mut head),
+            b""
+        );
+        assert_eq!((head.status(), head.headers.is_empty()), (204, true));
+    }
 }
