@@ -52,6 +52,11 @@ impl Kind {
     pub fn crd_name(&self) -> String {
         format!("{}.{}", self.plural, self.group)
     }
+
+    /// The kind of this name in this group, in whatever version.
+    pub fn find(group: &str, kind: &str) -> Option<&'static Kind> {
+        KINDS.iter().find(|k| k.group == group && k.kind == kind)
+    }
 }
 
 const fn column(name: &'static str, json_path: &'static str, description: &'static str) -> Column {

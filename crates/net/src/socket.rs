@@ -91,6 +91,14 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: SocketAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
 /// The address that the client dialled before a netfilter rule redirected the connection (`SO_ORIGINAL_DST`).
 ///
 /// # Errors
