@@ -290,7 +290,8 @@ fn placed(object: &Value) -> Result<Value> {
 async fn feed(client: Client, objects: Arc<Objects>, arrived: Arrived) {
     let (mut changes, watches) = watch_all(&client, ROOT_NAMESPACE);
     while let Some(change) = changes.recv().await {
-        let text = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let text =
+            |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (key, version) = match &change {
             Change::Apply { kind, object } => (
                 (*kind, text(object, "namespace"), text(object, "name")),

@@ -54,6 +54,10 @@ pub struct Profile {
     pub interception: Interception,
     /// Whether it has Istio's own filters (`istio.alpn`, `istio.stats`, `istio.metadata_exchange`).
     pub istio_filters: bool,
+    /// Whether it injects faults (`envoy.filters.http.fault`).
+    pub injects_faults: bool,
+    /// Whether it answers cross-origin requests (`envoy.filters.http.cors`).
+    pub answers_cors: bool,
     /// Whether it must not bind ports below 1024 (`UNPRIVILEGED_POD`).
     pub unprivileged: bool,
     /// Whether HTTP/1.0 is accepted (`HTTP10`).
@@ -163,7 +167,9 @@ impl Proxy {
                 cluster: metadata.shared("CLUSTER_ID"),
                 mesh: metadata.shared("MESH_ID"),
                 interception: metadata.interception(),
-                istio_filters: has_istio_filters(node),
+                istio_filters: has_extensions(node, &ISTIO_FILTERS),
+                injects_faults: has_extensions(node, &["envoy.filters.http.fault"]),
+                answers_cors: has_extensions(node, &["envoy.filters.http.cors"]),
                 unprivileged: metadata.flag("UNPRIVILEGED_POD"),
                 http10: metadata.flag("HTTP10"),
                 idle_timeout: metadata.shared("IDLE_TIMEOUT"),
@@ -204,10 +210,11 @@ pub fn canonical_revision(labels: &Labels) -> &str {
         .map_or("latest", String::as_str)
 }
 
-/// A plain Envoy lists its extensions and lacks Istio's; a proxy that lists none is taken for Istio's own.
-fn has_istio_filters(node: &Node) -> bool {
-    let listed: BTreeSet<&str> = node.extensions.iter().map(|e| e.name.as_str()).collect();
-    listed.is_empty() || ISTIO_FILTERS.iter().all(|name| listed.contains(name))
+/// Whether a proxy has these extensions. A plain Envoy lists what it has, and so lacks Istio's own; one that lists none is
+/// taken for Istio's, which has all.
+fn has_extensions(node: &Node, names: &[&str]) -> bool {
+    let listed = |name: &&str| node.extensions.iter().any(|e| e.name == **name);
+    node.extensions.is_empty() || names.iter().all(listed)
 }
 
 fn addresses(first: &str, instance_ips: Option<&str>) -> Vec<Arc<str>> {
@@ -328,7 +335,8 @@ mod tests {
             ..Extension::default()
         };
         node.extensions = vec![extension("envoy.filters.http.router")];
-        assert!(!Proxy::from_node(&node).expect("valid").profile.istio_filters);
+        let profile = Proxy::from_node(&node).expect("valid").profile;
+        assert!(!profile.istio_filters && !profile.injects_faults && !profile.answers_cors);
         node.extensions.extend(ISTIO_FILTERS.map(extension));
         assert!(Proxy::from_node(&node).expect("valid").profile.istio_filters);
     }

@@ -108,12 +108,14 @@ fn istio_alpn(chain: &Chain<'_>) -> Option<HttpFilter> {
     Some(http_filter("istio.alpn", &config))
 }
 
-fn fault(_: &Chain<'_>) -> Option<HttpFilter> {
-    Some(http_filter(FAULT, &HttpFault::default()))
+fn fault(chain: &Chain<'_>) -> Option<HttpFilter> {
+    let able = chain.view.profile.injects_faults;
+    able.then(|| http_filter(FAULT, &HttpFault::default()))
 }
 
-fn cors(_: &Chain<'_>) -> Option<HttpFilter> {
-    Some(http_filter(CORS, &Cors {}))
+fn cors(chain: &Chain<'_>) -> Option<HttpFilter> {
+    let able = chain.view.profile.answers_cors;
+    able.then(|| http_filter(CORS, &Cors {}))
 }
 
 fn istio_stats(chain: &Chain<'_>) -> Option<HttpFilter> {

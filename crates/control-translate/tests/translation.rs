@@ -485,3 +485,36 @@ fn with_explicit_ports_each_service_port_has_a_bound_listener_of_its_own() {
         "the listener tells the service, not the host"
     );
 }
+
+#[test]
+fn what_a_proxy_has_no_filter_for_costs_that_route_the_part_alone() {
+    let mut objects = world();
+    let rule = json!({
+        "metadata": {"name": "reviews", "namespace": "default"},
+        "spec": {"hosts": ["reviews"], "http": [{
+            "fault": {"abort": {"httpStatus": 500, "percentage": {"value": 100}}},
+            "corsPolicy": {"allowOrigins": [{"exact": "https://example.com"}]},
+            "timeout": "3s",
+            "route": [{"destination": {"host": "reviews"}}],
+        }]},
+    });
+    apply(&mut objects, Kind::VirtualService, rule);
+    let snapshot = Snapshot::build(&objects);
+    let translated = |extensions: &[&str]| {
+        let id = "sidecar~10.244.0.1~reviews-v1.default~default.svc.cluster.local";
+        let proxy = Proxy::from_node(&node(id, extensions)).expect("a valid node");
+        let (resources, diagnostics) = translate(&snapshot.proxy_view(&proxy));
+        let host = virtual_host(&resources, "9080", "reviews.default.svc.cluster.local:9080");
+        let filters: Vec<String> = host.routes[0].typed_per_filter_config.keys().cloned().collect();
+        assert!(cluster_of(&host, 0).is_some(), "the route itself stays");
+        let fields: Vec<String> = diagnostics.iter().map(|d| d.field.to_string()).collect();
+        (filters, fields)
+    };
+    let (fault, cors) = ("envoy.filters.http.fault", "envoy.filters.http.cors");
+    let all = (vec![cors.to_owned(), fault.to_owned()], vec![]);
+    assert_eq!(translated(&[fault, cors]), all);
+    assert_eq!(translated(&[]), all, "a proxy that lists nothing has everything");
+    let (filters, fields) = translated(&["envoy.filters.http.router"]);
+    assert_eq!(filters, Vec::<String>::new());
+    assert_eq!(fields, ["spec.http[0].corsPolicy", "spec.http[0].fault"]);
+}

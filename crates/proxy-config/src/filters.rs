@@ -200,7 +200,7 @@ pub fn find(category: Category, name: &str, type_url: &str) -> Option<&'static E
     })
 }
 
-/// What `node.extensions` announces.
+/// What `node.extensions` announces: all that has an effect. A control plane must not count on the rest.
 #[must_use]
 pub fn node_extensions() -> Vec<core::Extension> {
     let announced = |category: Category, e: &Extension| core::Extension {
@@ -211,7 +211,10 @@ pub fn node_extensions() -> Vec<core::Extension> {
     };
     TABLES
         .iter()
-        .flat_map(|(category, table)| table.iter().map(|e| announced(*category, e)))
+        .flat_map(|(category, table)| {
+            let effective = table.iter().filter(|e| e.maturity != Maturity::NoEffect);
+            effective.map(|e| announced(*category, e))
+        })
         .collect()
 }
 

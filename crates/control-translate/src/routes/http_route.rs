@@ -38,6 +38,7 @@ pub(super) fn build(
 ) -> Vec<Route> {
     let mut routes = Vec::new();
     for (index, http) in routing.config.spec.http.iter().enumerate() {
+        diagnostics.extend(beyond_the_proxy(context, routing, index, http));
         let matches: Vec<Option<&HttpMatchRequest>> = if http.r#match.is_empty() {
             vec![None]
         } else {
@@ -71,6 +72,33 @@ pub(super) fn build(
         }
     }
     routes
+}
+
+/// What a route asks for that this proxy has no filter for. It would refuse the whole table of routes, and with it every
+/// later change to any host of the port; so the route goes without.
+fn beyond_the_proxy(
+    context: &Context<'_>,
+    routing: &Routing,
+    index: usize,
+    http: &HttpRoute,
+) -> impl Iterator<Item = Diagnostic> {
+    let profile = &context.view.profile;
+    let fault = http.fault.is_some() && !profile.injects_faults;
+    let cors = http.cors_policy.is_some() && !profile.answers_cors;
+    let lacking = [
+        ("fault", fault, "the proxies do not inject faults"),
+        (
+            "corsPolicy",
+            cors,
+            "the proxies do not answer cross-origin requests",
+        ),
+    ];
+    let found = lacking.into_iter().filter(|(_, lacks, _)| *lacks);
+    found.map(move |(field, _, message)| {
+        Diagnostic::new(Code::SchemaWarning, routing.config.resource(), message)
+            .at(format!("spec.http[{index}].{field}"))
+            .hint("the route works without it; an Envoy in the proxy's place has it")
+    })
 }
 
 /// Why a route is left out.
@@ -111,13 +139,21 @@ fn route(
     };
     route.action = Some(action);
     route.decorator = Some(decorator(&route, &routing.config.meta.name, context.port));
-    if let Some(fault) = &http.fault {
+    if let Some(fault) = http
+        .fault
+        .as_ref()
+        .filter(|_| context.view.profile.injects_faults)
+    {
         let config = any::pack(&fault_injection::build(fault));
         route
             .typed_per_filter_config
             .insert(http_filters::FAULT.to_owned(), config);
     }
-    if let Some(policy) = &http.cors_policy {
+    if let Some(policy) = http
+        .cors_policy
+        .as_ref()
+        .filter(|_| context.view.profile.answers_cors)
+    {
         let config = any::pack(&cors::build(policy));
         route
             .typed_per_filter_config
