@@ -67,6 +67,7 @@ fn protocols(alpn: &[&str]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
 
+/// The library's own words repeat the line that it stumbled over, which may be a part of a key.
 fn pem_error(error: rustls::pki_types::pem::Error) -> Error {
-    Error::Pem(error.to_string())
+    Error::Pem(crate::pem::words(&error).to_owned())
 }
