@@ -9,6 +9,12 @@
 //! - [`ConnectionInfo`]: what a handshake told. [`HandshakeFailure`]: why there was none.
 //! - [`client_cert_element`], [`forwarded_client_cert`]: the header `x-forwarded-client-cert`.
 //! - [`Inspector`]: reads a ClientHello without answering it.
+//!
+//! Where the contexts differ from Envoy's, besides what [`settings`] says to refuse: there is no TLS below 1.2, no RSA
+//! key exchange, no CBC and no P-521; an authority's own certificate is nobody's peer certificate; a leaf that is not
+//! valid now is refused when it is loaded; an SVID has one URI exactly; `require_client_certificate` without anything to
+//! verify by is an error, where Envoy would not even ask; a chain has six intermediates at most; of suites of equal
+//! preference the first counts.
 
 mod alpn;
 mod authority;
@@ -40,6 +46,7 @@ pub use configuration::{client_config, connector, server_acceptor};
 pub use connection::{ConnectionInfo, PeerCertificates, PeerValidation};
 pub use forwarded::{ClientCertDetails, ForwardClientCert, client_cert_element, forwarded_client_cert};
 pub use handshake::HandshakeFailure;
+pub use pem::read_certificates;
 pub use refusal::ContextError;
 pub use rotation::{Awaited, ContextSettings, Current, Rotation};
 pub use server::{ServerContext, ServerStream};

@@ -69,6 +69,15 @@ pub(crate) fn revocation_lists(
     sections(what, pem)
 }
 
+/// Reads every certificate of `pem`, for dumps, pages and clocks: which there are, and how long they are valid.
+///
+/// # Errors
+/// When there is none, or one is damaged.
+pub fn read_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ContextError> {
+    const WHAT: &str = "certificate";
+    read_all(WHAT, &certificates(WHAT, pem)?)
+}
+
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ContextError> {
     sections(what, pem)
 }

@@ -134,13 +134,12 @@ fn check_combination(settings: &CertificateValidationContext) -> Result<(), Cont
     let invalid = |what, reason: &str| Err(ContextError::invalid(what, reason));
     let trusted = settings.trusted_ca.is_some();
     if settings.spiffe.is_some() {
-        if settings.crl.is_some() || settings.max_verify_depth.is_some() {
-            return invalid(
-                "crl",
-                "neither lists nor a depth are looked at with SPIFFE trust domains",
-            );
-        }
-        return Ok(());
+        let ignored = "has no effect with SPIFFE trust domains";
+        return match (&settings.crl, settings.max_verify_depth) {
+            (Some(_), _) => invalid("crl", ignored),
+            (None, Some(_)) => invalid("max_verify_depth", ignored),
+            (None, None) => Ok(()),
+        };
     }
     if !trusted && !settings.match_typed_subject_alt_names.is_empty() {
         return invalid(

@@ -70,6 +70,20 @@ fn a_certificate_is_read_as_envoy_reads_it() {
 }
 
 #[test]
+fn the_certificates_of_a_file_are_read_all_or_none() {
+    let root = Authority::root("root");
+    let chain = root.intermediate("between").leaf(&Says::default()).chain;
+    let read = tls::read_certificates(chain.as_bytes()).unwrap();
+    assert_eq!(
+        read.iter().map(|leaf| leaf.subject.as_str()).collect::<Vec<_>>(),
+        ["CN=leaf", "CN=between"]
+    );
+    assert!(read[1].is_authority && !read[0].is_authority);
+    assert!(tls::read_certificates(&chain.as_bytes()[..chain.len() - 30]).is_err());
+    assert!(tls::read_certificates(b"").is_err());
+}
+
+#[test]
 fn the_header_is_the_one_that_envoy_makes() {
     let element = client_cert_element(Some(recorded(SERVER).leaf()), &recorded(CLIENT), EVERYTHING);
     assert_eq!(element, HEADER);

@@ -57,6 +57,48 @@ async fn new_handshakes_take_the_new_certificate_and_open_connections_go_on() {
     assert_eq!(&heard, b"still here");
 }
 
+#[tokio::test]
+async fn no_handshake_fails_while_certificates_and_roots_rotate() {
+    const ROUNDS: usize = 40;
+    let root = Authority::root("root");
+    let leaf = root.leaf(&Says::default());
+    let settings = mutual_server(&leaf, trusting(&[&root]));
+    let mut rotation = Rotation::new(settings, Awaited::default(), now()).unwrap();
+    let worker = Current::new(rotation.current().cloned());
+    let mut authority = root;
+    for round in 0..ROUNDS {
+        let next = Authority::root("root");
+        let both = trusting(&[&authority, &next]);
+        let (mine, theirs) = (next.leaf(&Says::default()), next.leaf(&Says::default()));
+        let old_client = client_context(&client(Some(&authority.leaf(&Says::default()))));
+        let new_client = client_context(&client(Some(&theirs)));
+        let nothing = ConnectOptions::default();
+        let before = worker.get().unwrap();
+        let rotate = async {
+            worker.replace(rotation.set_validation(&both, now()).unwrap().unwrap());
+            worker.replace(
+                rotation
+                    .set_certificates(vec![mine.material()], now())
+                    .unwrap()
+                    .unwrap(),
+            );
+        };
+        let (outcome, ()) = tokio::join!(meet(&before, &old_client, nothing), rotate);
+        assert!(
+            outcome.0.is_ok() && outcome.1.is_ok(),
+            "round {round}: {outcome:?}"
+        );
+        for client in [&old_client, &new_client] {
+            let outcome = meet(&worker.get().unwrap(), client, nothing).await;
+            assert!(
+                outcome.0.is_ok() && outcome.1.is_ok(),
+                "round {round}: {outcome:?}"
+            );
+        }
+        authority = next;
+    }
+}
+
 /// Material that is broken in one way each, with the beginning of what is said about it.
 fn broken_material(authority: &Authority) -> Vec<(TlsCertificate, &'static str)> {
     let good = authority.leaf(&Says {

@@ -509,6 +509,14 @@ fn settings_that_verify_less_than_they_seem_to_are_refused() {
         ),
         (
             CertificateValidationContext {
+                max_verify_depth: Some(1),
+                spiffe: Some(domains("a")),
+                ..nothing.clone()
+            },
+            "max_verify_depth",
+        ),
+        (
+            CertificateValidationContext {
                 spiffe: Some(domains("")),
                 ..nothing.clone()
             },
