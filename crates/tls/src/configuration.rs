@@ -38,6 +38,7 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(found)
 }
 
+/// The library's own words repeat the line that it stumbled over, which may be a part of a key.
 fn pem_error(error: rustls::pki_types::pem::Error) -> Error {
-    Error::Pem(error.to_string())
+    Error::Pem(crate::pem::words(&error).to_owned())
 }
