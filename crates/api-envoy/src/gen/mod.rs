@@ -929,6 +929,9 @@ pub mod istio {
     }
     pub mod v1 {
         include!("istio.v1.rs");
+        pub mod auth {
+            include!("istio.v1.auth.rs");
+        }
     }
 }
 pub mod opentelemetry {
