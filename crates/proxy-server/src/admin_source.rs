@@ -23,6 +23,7 @@ use crate::admin::source::{
 };
 use crate::args::IpVersion;
 use crate::command::Command;
+use crate::local::Local;
 use crate::server::Server;
 
 /// The admin interface's view of the main thread.
@@ -275,7 +276,7 @@ async fn clusters(server: &Server) -> Vec<ClusterView> {
     let mut answers = Vec::new();
     for worker in &server.workers {
         let (sender, answer) = oneshot::channel();
-        let inspect = move |worker: &crate::worker::Worker| {
+        let inspect = move |worker: &Local| {
             // Nobody waits any more when the admin connection is gone.
             let _ = sender.send(worker.cluster_snapshot());
         };
