@@ -17,12 +17,13 @@ use tokio::sync::mpsc;
 
 use crate::admin_source::View;
 use crate::args::{Args, Mode};
+use crate::balancer::Load;
 use crate::command::Command;
 use crate::dialer::BrokerDialer;
 use crate::random::seed;
 use crate::server::{Parts, Server, static_error};
 use crate::sockets::Sockets;
-use crate::worker::{self, Load, Worker};
+use crate::worker::{self, Worker};
 use crate::{admin, discovery, limits, output};
 
 /// Runs a proxy until it is told to stop.
