@@ -6,11 +6,11 @@ use std::time::Instant;
 use api_envoy::type_url;
 use proxy_config::bootstrap::{AdsConfig, AdsTarget};
 use proxy_core::ConfigResult;
+use proxy_core::random::{Random, seed};
 use xds::Variant;
 use xds::client::{Client, Rejection, Update};
 use xds::grpc::client::{Event, Target};
 
-use crate::random::{Random, seed};
 use crate::server::{Server, source};
 use crate::subscriptions::subscribe;
 

@@ -29,7 +29,6 @@ pub mod listener_filters;
 mod listeners;
 pub mod local;
 mod output;
-pub mod random;
 mod run;
 pub mod server;
 mod server_stats;

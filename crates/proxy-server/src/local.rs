@@ -9,13 +9,11 @@ use std::sync::Arc;
 use proxy_config::RouteSlot;
 use proxy_config::access_log::AccessLogConfig;
 use proxy_core::substitution::ProcessInfo;
-use proxy_core::{AccessLogger, ClusterSlot};
+use proxy_core::{AccessLogger, ClusterSlot, Random};
 use proxy_router::RouteTable;
 use proxy_upstream::snapshot::ClusterSnapshot;
 use proxy_upstream::{Cluster, ClusterManager, Dialer};
 use telemetry::stats::Shard;
-
-use crate::random::Random;
 
 /// A route configuration as one worker holds it: the count that each request moves is this thread's alone.
 #[allow(

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use proxy_core::Random;
 use proxy_upstream::{ClusterManager, Dialer};
 use telemetry::stats::Registry;
 use tokio::sync::mpsc;
@@ -18,7 +19,6 @@ use crate::handler::ConnectionHandler;
 use crate::limits;
 use crate::listeners::Listeners;
 use crate::local::Local;
-use crate::random::Random;
 
 /// A worker.
 #[derive(Debug)]
