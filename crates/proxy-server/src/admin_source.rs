@@ -39,6 +39,10 @@ impl AdminSource for View {
         if let Some(stats) = server.ads_stats.get() {
             stats.flush();
         }
+        server
+            .stats
+            .files
+            .follow(&server.shard, server.log_files.counts());
         server.registry.clone()
     }
 

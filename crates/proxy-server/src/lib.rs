@@ -22,6 +22,7 @@ mod dialer;
 mod discovery;
 pub mod downstream;
 pub mod drain;
+mod file_stats;
 mod handler;
 pub mod http;
 pub mod limits;
