@@ -1,6 +1,5 @@
 //! A proxy as it introduces itself in its first xDS request (`envoy.config.core.v3.Node`, with Istio's metadata).
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 

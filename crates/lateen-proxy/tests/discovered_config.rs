@@ -129,6 +129,77 @@ fn a_refused_resource_is_nacked_by_field_and_the_last_good_one_stays() {
     assert_eq!(proxy.stat("listener_manager.lds.update_rejected"), 1);
 }
 
+/// Waits until a part of the dump has `wanted` in it.
+fn check_dump(proxy: &Proxy, part: &str, wanted: &[&str]) -> String {
+    let path = format!("/config_dump?include_eds&resource={part}");
+    eventually(&format!("{wanted:?} in {part}"), || {
+        let dump = proxy.admin("GET", &path);
+        wanted.iter().all(|word| dump.contains(word)).then_some(dump)
+    })
+}
+
+#[test]
+fn refusals_are_shown_until_an_update_is_taken() {
+    let discovery = Discovery::start();
+    let web = listener("web", &http_filters("app"));
+    let bad = |listener: &str| listener.replacen("name: ", "enable_mptcp: true, name: ", 1);
+    let bad_routes =
+        "{ name: r, virtual_hosts: [{ name: v, domains: [\"*\"] }, { name: w, domains: [\"*\"] }] }";
+    discovery.put(CLUSTER, &eds_cluster("app"));
+    discovery.put(ENDPOINT, &endpoints("app", &[harness::http_upstream("one")]));
+    discovery.put(LISTENER, &rds_listener("rds", "r"));
+    discovery.put(ROUTE, &routes("r", "app"));
+    discovery.put(LISTENER, &bad(&web));
+    let proxy = Proxy::start(&discovery.bootstrap(), &[]);
+    check_answer(&proxy, "rds", "one /");
+    let refusal = [
+        "error_state",
+        "failed_configuration",
+        "last_update_attempt",
+        "details",
+    ];
+    let dump = check_dump(&proxy, "dynamic_listeners&name_regex=web", &refusal);
+    assert!(
+        dump.contains("enable_mptcp") && !dump.contains("active_state"),
+        "{dump}"
+    );
+    discovery.put(LISTENER, &web);
+    eventually("the listener is taken", || {
+        let dump = proxy.admin("GET", "/config_dump?resource=dynamic_listeners&name_regex=web");
+        (dump.contains("active_state") && !dump.contains("error_state")).then_some(())
+    });
+    discovery.put(LISTENER, &bad(&web));
+    discovery.put(CLUSTER, &eds_cluster("app").replace("timeout: 1s", "timeout: 0s"));
+    discovery.put(ROUTE, bad_routes);
+    discovery.put(
+        ENDPOINT,
+        "{ cluster_name: app-eds, endpoints: [{ priority: 1000 }] }",
+    );
+    for part in [
+        "dynamic_listeners&name_regex=web",
+        "dynamic_active_clusters",
+        "dynamic_route_configs",
+        "dynamic_endpoint_configs",
+    ] {
+        check_dump(&proxy, part, &refusal);
+    }
+    check_answer(&proxy, "rds", "one /");
+    check_answer(&proxy, "web", "one /");
+}
+
+#[test]
+fn a_whole_set_without_a_refused_listener_ends_its_refusal() {
+    let discovery = Discovery::start();
+    let web = listener("web", &http_filters("app"));
+    discovery.put(LISTENER, &web.replacen("name: ", "enable_mptcp: true, name: ", 1));
+    let proxy = Proxy::start(&discovery.bootstrap().replace("DELTA_GRPC", "GRPC"), &[]);
+    check_dump(&proxy, "dynamic_listeners", &["error_state"]);
+    discovery.remove(LISTENER, "web");
+    discovery.put(LISTENER, &listener("other", &http_filters("app")));
+    let dump = check_dump(&proxy, "dynamic_listeners", &["other"]);
+    assert!(!dump.contains("error_state"), "{dump}");
+}
+
 #[test]
 fn an_updated_listener_keeps_its_socket_and_its_connections() {
     let discovery = Discovery::start();

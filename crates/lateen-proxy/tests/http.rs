@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use harness::{PATIENCE, Proxy, bootstrap, cluster, http_filters, listener};
+use harness::{PATIENCE, Proxy, bootstrap, cluster, eventually, http_filters, listener};
 
 /// Fields of a connection manager that believes what clients on this machine say about timeouts.
 const FROM_INSIDE: &str = ", use_remote_address: true, internal_address_config: { cidr_ranges: [{ address_prefix: \
@@ -510,4 +510,46 @@ fn what_an_earlier_proxy_expects_is_the_timeout_where_the_router_heeds_it() {
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nx-envoy-expected-rq-timeout-ms: 50\r\n\r\n";
     let response = exchange(&proxy, request);
     assert!(response.starts_with("HTTP/1.1 504 "), "{response}");
+}
+
+#[test]
+fn the_route_s_time_runs_while_a_request_waits_for_a_connection() {
+    let (upstream, _) = scripted(|_, stream| {
+        read_until(stream, "never");
+    });
+    let filters = http_filters("app").replacen(
+        "routes: [",
+        "routes: [{ match: { path: /short }, route: { cluster: app, timeout: 0.1s } },",
+        1,
+    );
+    let one = "type: STATIC, circuit_breakers: { thresholds: [{ max_connections: 1 }] }";
+    let app = cluster("app", upstream).replacen("type: STATIC", one, 1);
+    let proxy = Proxy::start(
+        &bootstrap(&[listener("web", &filters)], &[app]),
+        &["--concurrency", "1"],
+    );
+    proxy.wait_live();
+    let send = |path: &str| {
+        let mut stream = connect(&proxy);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let stat = |leaf: &str| proxy.stat(&format!("cluster.app.{leaf}"));
+    let wait_for = |leaf: &str, value: u64| {
+        eventually(leaf, || (stat(leaf) == value).then_some(()));
+    };
+    let _with_the_only_connection = send("/");
+    wait_for("upstream_rq_active", 1);
+    let response = read_until(&mut send("/short"), "\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 504 "), "{response}");
+    wait_for("upstream_rq_cancelled", 1);
+    assert_eq!(stat("upstream_rq_timeout"), 1);
+    // A client that goes away meanwhile cancels its request too.
+    let leaving = send("/");
+    wait_for("upstream_rq_pending_active", 1);
+    drop(leaving);
+    wait_for("upstream_rq_cancelled", 2);
+    assert_eq!(stat("upstream_rq_pending_active"), 0);
+    assert_eq!(stat("upstream_rq_timeout"), 1);
 }

@@ -224,3 +224,20 @@ fn an_idle_proxy_is_small() {
     // The file part of a debug binary says nothing, so only anonymous memory is held to the target of 15 MiB.
     assert!(kib < 15 * 1024, "{kib} KiB of anonymous memory");
 }
+
+#[test]
+fn lines_that_a_log_file_does_not_take_are_counted() {
+    let log = "stat_prefix: http, access_log: [{ name: file, typed_config: { \"@type\": \
+               type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/full } }]";
+    let filters = http_filters("app").replacen("stat_prefix: http", log, 1);
+    let app = cluster("app", harness::http_upstream("one"));
+    let proxy = Proxy::start(&bootstrap(&[listener("web", &filters)], &[app]), &[]);
+    proxy.wait_live();
+    get(proxy.listener("web"), "GET", "any", "/").expect("an answer");
+    harness::eventually("a write that fails", || {
+        (proxy.stat("filesystem.write_failed") == 1).then_some(())
+    });
+    assert_eq!(proxy.stat("filesystem.write_buffered"), 1);
+    assert_eq!(proxy.stat("filesystem.write_completed"), 0);
+    assert_eq!(proxy.stat("filesystem.write_total_buffered"), 0);
+}

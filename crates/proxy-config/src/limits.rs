@@ -16,6 +16,8 @@ pub const CLIENT_HELLO_MAX_BYTES: usize = 16 * 1024;
 pub const REQUEST_LINE_MAX_BYTES: usize = 64 * 1024;
 /// Most filter chains in one listener.
 pub const MAX_FILTER_CHAINS: usize = 20_000;
+/// Refused listeners of which none was ever taken that `/config_dump` tells of; of more it tells of the latest.
+pub const MAX_REFUSED_LISTENERS: usize = 1000;
 /// Most workers (`--concurrency`).
 pub const MAX_WORKERS: usize = 256;
 /// Most bytes of a bootstrap file.

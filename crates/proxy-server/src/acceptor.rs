@@ -1,4 +1,4 @@
-//! Accepting connections on one worker, and spreading them over the workers.
+//! Accepting connections on one worker, or giving them to another.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,9 +11,9 @@ use tokio::task::AbortHandle;
 
 use crate::command::{HandedOver, ListenSocket};
 use crate::connection;
+use crate::handler::ConnectionHandler;
 use crate::limits;
 use crate::listeners::ListenerSlot;
-use crate::worker::Worker;
 
 enum Acceptor {
     Tcp(TcpListener),
@@ -37,7 +37,11 @@ impl Acceptor {
 }
 
 /// Starts to accept connections from a socket.
-pub(crate) fn start(worker: &Worker, slot: &Rc<ListenerSlot>, socket: ListenSocket) -> Option<AbortHandle> {
+pub(crate) fn start(
+    handler: &ConnectionHandler,
+    slot: &Rc<ListenerSlot>,
+    socket: ListenSocket,
+) -> Option<AbortHandle> {
     let kind = socket.kind;
     let acceptor = match Acceptor::new(socket) {
         Ok(acceptor) => acceptor,
@@ -47,13 +51,13 @@ pub(crate) fn start(worker: &Worker, slot: &Rc<ListenerSlot>, socket: ListenSock
         }
     };
     // The slot holds the task's handle, so the task holds the slot weakly.
-    let (worker, slot) = (worker.clone(), Rc::downgrade(slot));
+    let (handler, slot) = (handler.clone(), Rc::downgrade(slot));
     let task = tokio::task::spawn_local(async move {
         loop {
             let accepted = acceptor.accept().await;
             let Some(slot) = slot.upgrade() else { return };
             match accepted {
-                Ok(stream) => dispatch(&worker, &slot, stream, kind),
+                Ok(stream) => dispatch(&handler, &slot, stream, kind),
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(listener = %slot.current().config.name, %error, "cannot accept");
@@ -74,10 +78,10 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 /// Serves a connection here, or on the worker with fewest.
-fn dispatch(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, kind: ListenerKind) {
+fn dispatch(handler: &ConnectionHandler, slot: &Rc<ListenerSlot>, stream: Stream, kind: ListenerKind) {
     let active = slot.current();
-    let Some(peer) = worker.less_loaded_peer(active.config.exact_balance) else {
-        return connection::spawn(worker, slot, stream, kind);
+    let Some(peer) = handler.balancer.less_loaded_peer(active.config.exact_balance) else {
+        return connection::spawn(handler, slot, stream, kind);
     };
     let is_unix = matches!(stream, Stream::Unix(_));
     let fd: io::Result<OwnedFd> = match stream {
@@ -86,7 +90,7 @@ fn dispatch(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, kind: List
     };
     let Ok(fd) = fd else { return };
     let listener = active.config.name.clone();
-    if let Err(connection) = worker.hand_over(
+    if let Err(connection) = handler.balancer.hand_over(
         peer,
         HandedOver {
             listener,
@@ -95,13 +99,13 @@ fn dispatch(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, kind: List
             is_unix,
         },
     ) {
-        take_over(worker, connection);
+        take_over(handler, connection);
     }
 }
 
 /// Serves a connection that another worker accepted.
-pub(crate) fn take_over(worker: &Worker, connection: HandedOver) {
-    let Some(slot) = worker.listeners().get(&connection.listener) else {
+pub(crate) fn take_over(handler: &ConnectionHandler, connection: HandedOver) {
+    let Some(slot) = handler.listeners.get(&connection.listener) else {
         return;
     };
     let stream = match connection.is_unix {
@@ -109,7 +113,7 @@ pub(crate) fn take_over(worker: &Worker, connection: HandedOver) {
         false => TcpStream::from_std(connection.fd.into()).map(Stream::Tcp),
     };
     match stream {
-        Ok(stream) => connection::spawn(worker, &slot, stream, connection.kind),
+        Ok(stream) => connection::spawn(handler, &slot, stream, connection.kind),
         Err(error) => tracing::warn!(%error, "cannot take over a connection"),
     }
 }

@@ -12,7 +12,7 @@ use api_envoy::envoy::config::listener::v3::{Listener, filter::ConfigType};
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
-use proxy_config::state::{Source, StartPhase};
+use proxy_config::state::{Refused, Source, StartPhase};
 use proxy_upstream::snapshot::ClusterSnapshot;
 use telemetry::stats::Registry;
 use tokio::sync::oneshot;
@@ -23,6 +23,7 @@ use crate::admin::source::{
 };
 use crate::args::IpVersion;
 use crate::command::Command;
+use crate::local::Local;
 use crate::server::Server;
 
 /// The admin interface's view of the main thread.
@@ -38,6 +39,10 @@ impl AdminSource for View {
         if let Some(stats) = server.ads_stats.get() {
             stats.flush();
         }
+        server
+            .stats
+            .files
+            .follow(&server.shard, server.log_files.counts());
         server.registry.clone()
     }
 
@@ -73,44 +78,53 @@ impl AdminSource for View {
         let state = self.0.state.borrow();
         let mut snapshot = ConfigSnapshot::default();
         for (name, entry) in state.clusters() {
+            let error = entry.refused.as_ref().map(refusal);
             let active = entry.active.iter().map(|v| (&v.source, phase(entry.is_static)));
             let warming = entry.warming.iter().map(|v| (&v.source, Phase::Warming));
             snapshot.clusters.extend(
                 active
                     .chain(warming)
-                    .map(|(source, phase)| dump(name, source, phase, None)),
+                    .map(|(source, phase)| dump(name, source, phase, error.clone())),
             );
         }
         for (name, entry) in state.listeners() {
-            let error = entry
-                .error
-                .as_ref()
-                .map(|(source, error)| refusal(source, &error.to_string()));
+            let error = entry.refused.as_ref().map(refusal);
             let active = entry.active.iter().map(|v| (&v.source, phase(entry.is_static)));
             let warming = entry.warming.iter().map(|v| (&v.source, Phase::Warming));
             for (source, phase) in active.chain(warming) {
                 snapshot.listeners.push(dump(name, source, phase, error.clone()));
                 snapshot.routes.extend(inline_routes(source));
             }
+            // The bootstrap's listeners have no place for a refusal: what discovery wanted under the name has its own.
+            if entry.is_static {
+                let refused = entry.refused.iter();
+                snapshot
+                    .listeners
+                    .extend(refused.map(|refused| never_taken(name, refused)));
+            }
         }
         for listener in self.0.draining.borrow().iter() {
             let draining = dump(&listener.name, &listener.source, Phase::Draining, None);
             snapshot.listeners.push(draining);
         }
-        let routes = state
-            .routes()
-            .iter()
-            .filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
+        let refused = state.refused_listeners().iter();
         snapshot
-            .routes
-            .extend(routes.map(|(name, source)| dump(name, source, Phase::Active, None)));
-        let endpoints = state
-            .endpoints()
-            .iter()
-            .filter_map(|(name, entry)| Some((name, entry.source.as_ref()?)));
-        snapshot
-            .endpoints
-            .extend(endpoints.map(|(name, source)| dump(name, source, Phase::Active, None)));
+            .listeners
+            .extend(refused.map(|(name, refused)| never_taken(name, refused)));
+        for (name, entry) in state.routes() {
+            let error = entry.refused.as_ref().map(refusal);
+            let routes = entry.source.iter();
+            snapshot
+                .routes
+                .extend(routes.map(|source| dump(name, source, Phase::Active, error.clone())));
+        }
+        for (name, entry) in state.endpoints() {
+            let error = entry.refused.as_ref().map(refusal);
+            let endpoints = entry.source.iter();
+            snapshot
+                .endpoints
+                .extend(endpoints.map(|source| dump(name, source, Phase::Active, error.clone())));
+        }
         snapshot
     }
 
@@ -190,12 +204,24 @@ fn dump(name: &str, source: &Source, phase: Phase, error: Option<Refusal>) -> Du
     }
 }
 
-fn refusal(source: &Source, details: &str) -> Refusal {
+fn refusal(refused: &Refused) -> Refusal {
     Refusal {
-        resource: Some((*source.resource).clone()),
-        version: source.version.to_string(),
-        details: details.to_owned(),
-        at: source.last_updated,
+        resource: Some((*refused.source.resource).clone()),
+        version: refused.source.version.to_string(),
+        details: refused.error.to_string(),
+        at: refused.source.last_updated,
+    }
+}
+
+/// A listener of which nothing is known but a refusal.
+fn never_taken(name: &str, refused: &Refused) -> DumpEntry {
+    DumpEntry {
+        name: name.to_owned(),
+        phase: Phase::Refused,
+        version: String::new(),
+        resource: None,
+        last_updated: refused.source.last_updated,
+        error: Some(refusal(refused)),
     }
 }
 
@@ -275,7 +301,7 @@ async fn clusters(server: &Server) -> Vec<ClusterView> {
     let mut answers = Vec::new();
     for worker in &server.workers {
         let (sender, answer) = oneshot::channel();
-        let inspect = move |worker: &crate::worker::Worker| {
+        let inspect = move |worker: &Local| {
             // Nobody waits any more when the admin connection is gone.
             let _ = sender.send(worker.cluster_snapshot());
         };

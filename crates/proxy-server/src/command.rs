@@ -10,7 +10,7 @@ use proxy_router::RouteTable;
 use proxy_upstream::ClusterUpdate;
 
 use crate::http::HttpConfig;
-use crate::worker::Worker;
+use crate::local::Local;
 
 /// A listener with its HTTP connection managers.
 pub type Listener = ListenerConfig<Arc<HttpConfig>>;
@@ -46,8 +46,8 @@ pub enum Command {
     },
     /// A connection that another worker accepted.
     Connection(HandedOver),
-    /// Looks at the worker and reports elsewhere.
-    Inspect(Box<dyn FnOnce(&Worker) + Send>),
+    /// Looks at what the worker has and reports elsewhere.
+    Inspect(Box<dyn FnOnce(&Local) + Send>),
     /// Ends the worker.
     Stop,
 }

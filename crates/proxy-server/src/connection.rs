@@ -17,28 +17,35 @@ use proxy_upstream::Stream;
 use telemetry::stats::{Gauge, Shard};
 
 use crate::downstream::Downstream;
+use crate::handler::ConnectionHandler;
 use crate::listener_filters::{self, Pending};
 use crate::listeners::{ActiveListener, Chain, Filter, ListenerSlot};
-use crate::worker::Worker;
+use crate::local::Local;
 
 /// Serves a connection in a task of its own. A panic ends that connection alone.
-pub(crate) fn spawn(worker: &Worker, slot: &Rc<ListenerSlot>, stream: Stream, kind: ListenerKind) {
-    let count = worker.count_connection();
-    let (worker, slot) = (worker.clone(), Rc::clone(slot));
+pub(crate) fn spawn(
+    handler: &ConnectionHandler,
+    slot: &Rc<ListenerSlot>,
+    stream: Stream,
+    kind: ListenerKind,
+) {
+    let count = handler.balancer.count_connection();
+    let (handler, slot) = (handler.clone(), Rc::clone(slot));
     tokio::task::spawn_local(async move {
         let _count = count;
         let active = slot.current();
         drop(slot);
-        let served = AssertUnwindSafe(serve(&worker, Rc::clone(&active), stream, kind)).catch_unwind();
+        let served = AssertUnwindSafe(serve(&handler, Rc::clone(&active), stream, kind)).catch_unwind();
         if served.await.is_err() {
             tracing::error!(listener = %active.config.name, "a connection's task panicked");
-            worker.shard().inc(active.config.stats.connection_panic);
+            handler.local.shard().inc(active.config.stats.connection_panic);
         }
     });
 }
 
-async fn serve(worker: &Worker, active: Rc<ActiveListener>, stream: Stream, kind: ListenerKind) {
-    let Some(info) = connection_info(worker, &active, &stream) else {
+async fn serve(handler: &ConnectionHandler, active: Rc<ActiveListener>, stream: Stream, kind: ListenerKind) {
+    let worker = &handler.local;
+    let Some(info) = connection_info(handler.balancer.connection_id(), &active, &stream) else {
         return;
     };
     let mut pending = Pending {
@@ -48,7 +55,7 @@ async fn serve(worker: &Worker, active: Rc<ActiveListener>, stream: Stream, kind
         kind,
     };
     set_options(&active, &pending.stream);
-    let Some(active) = before_chain(worker, active, &mut pending).await else {
+    let Some(active) = before_chain(handler, active, &mut pending).await else {
         return;
     };
     let stats = &active.config.stats;
@@ -72,12 +79,13 @@ async fn serve(worker: &Worker, active: Rc<ActiveListener>, stream: Stream, kind
 /// Runs listener filters, and those of the listener that the connection is handed to. Nothing comes out when the
 /// connection ended, or took too long.
 async fn before_chain(
-    worker: &Worker,
+    handler: &ConnectionHandler,
     active: Rc<ActiveListener>,
     pending: &mut Pending,
 ) -> Option<Rc<ActiveListener>> {
+    let worker = &handler.local;
     let gauge = GaugeGuard::new(worker.shard(), active.config.stats.downstream_pre_cx_active);
-    if !listener_filters::run(worker, &active, pending).await {
+    if !listener_filters::run(worker, &active.config, pending).await {
         return None;
     }
     drop(gauge);
@@ -86,7 +94,7 @@ async fn before_chain(
         .original_destination
         .filter(|_| active.config.use_original_dst);
     let Some(next) = destination
-        .and_then(|d| worker.listeners().for_destination(d))
+        .and_then(|d| handler.listeners.for_destination(d))
         .map(|slot| slot.current())
     else {
         return Some(active);
@@ -96,19 +104,19 @@ async fn before_chain(
     }
     // Once only: the listener that gets the connection keeps it, whatever its own `use_original_dst` says.
     let _gauge = GaugeGuard::new(worker.shard(), next.config.stats.downstream_pre_cx_active);
-    listener_filters::run(worker, &next, pending)
+    listener_filters::run(worker, &next.config, pending)
         .await
         .then_some(next)
 }
 
-async fn run_chain(worker: &Worker, active: &ActiveListener, chain: &Chain, pending: Pending) {
+async fn run_chain(worker: &Local, active: &ActiveListener, chain: &Chain, pending: Pending) {
     let downstream = Downstream {
         stream: pending.stream,
         read: pending.read,
         connection: Rc::new(pending.info),
         drain: chain.drain.clone(),
         buffer_limit_bytes: active.config.buffer_limit_bytes,
-        worker: worker.local().clone(),
+        worker: worker.clone(),
     };
     // Boxed, so that waiting in listener filters does not cost the memory of every filter's future.
     match &chain.filter {
@@ -122,7 +130,7 @@ fn boxed<'a>(future: impl Future<Output = ()> + 'a) -> std::pin::Pin<Box<dyn Fut
     Box::pin(future)
 }
 
-fn connection_info(worker: &Worker, active: &ActiveListener, stream: &Stream) -> Option<ConnectionInfo> {
+fn connection_info(id: u64, active: &ActiveListener, stream: &Stream) -> Option<ConnectionInfo> {
     let pair = |remote: std::io::Result<SocketAddr>, local: std::io::Result<SocketAddr>| {
         Some((Address::Ip(remote.ok()?), Address::Ip(local.ok()?)))
     };
@@ -134,12 +142,7 @@ fn connection_info(worker: &Worker, active: &ActiveListener, stream: &Stream) ->
             (Address::Pipe("".into()), Address::Pipe(path.as_str().into()))
         }
     };
-    Some(ConnectionInfo::new(
-        worker.connection_id(),
-        remote,
-        local,
-        SystemTime::now(),
-    ))
+    Some(ConnectionInfo::new(id, remote, local, SystemTime::now()))
 }
 
 fn set_options(active: &ActiveListener, stream: &Stream) {
@@ -158,7 +161,7 @@ fn set_options(active: &ActiveListener, stream: &Stream) {
 }
 
 /// Writes the listener's own access log for a connection without a filter chain.
-fn log_unmatched(worker: &Worker, active: &ActiveListener, info: ConnectionInfo) {
+fn log_unmatched(worker: &Local, active: &ActiveListener, info: ConnectionInfo) {
     if active.config.access_logs.is_empty() {
         return;
     }

@@ -6,11 +6,11 @@ use std::time::Instant;
 use api_envoy::type_url;
 use proxy_config::bootstrap::{AdsConfig, AdsTarget};
 use proxy_core::ConfigResult;
+use proxy_core::random::{Random, seed};
 use xds::Variant;
 use xds::client::{Client, Rejection, Update};
 use xds::grpc::client::{Event, Target};
 
-use crate::random::{Random, seed};
 use crate::server::{Server, source};
 use crate::subscriptions::subscribe;
 
@@ -119,6 +119,10 @@ fn apply(server: &Rc<Server>, update: &Update) -> Vec<Rejection> {
     // A listener that is gone may have had the address of one that is new; a cluster goes after what used it.
     let removed_first = update.type_url == type_url::LISTENER;
     if removed_first {
+        // A delta response names what is gone; the other kind has all there is.
+        if server.bootstrap.ads.as_ref().is_some_and(|ads| !ads.delta) {
+            server.state.borrow_mut().forget_refused_listeners();
+        }
         update
             .removed
             .iter()

@@ -1,7 +1,8 @@
 //! The running proxy: a main thread that takes configuration, and workers that carry traffic.
 //!
 //! - [`args`]: Envoy's command line. [`main`] runs it.
-//! - [`worker`]: one thread's world, of which connections see what is [`local`]; [`command`] is what reaches it.
+//! - `worker`: one thread's world; [`command`] is what reaches it. Of it connections see what is [`local`], and whoever
+//!   takes connections the `handler` too: the `listeners`, and the `balancer` over all workers.
 //! - Connections: `acceptor` → `connection` → [`listener_filters`] → a filter chain → [`http`] or `tcp_proxy`, which
 //!   get a [`downstream::Downstream`].
 //! - [`server`]: the main thread; `discovery` feeds it, [`admin`] tells of it.
@@ -13,6 +14,7 @@ pub mod admin;
 mod admin_source;
 mod ads_stats;
 pub mod args;
+mod balancer;
 pub mod command;
 mod connection;
 mod copy;
@@ -20,20 +22,21 @@ mod dialer;
 mod discovery;
 pub mod downstream;
 pub mod drain;
+mod file_stats;
+mod handler;
 pub mod http;
 pub mod limits;
 pub mod listener_filters;
 mod listeners;
 pub mod local;
 mod output;
-pub mod random;
 mod run;
 pub mod server;
 mod server_stats;
 mod sockets;
 mod subscriptions;
 mod tcp_proxy;
-pub mod worker;
+mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -13,16 +13,20 @@ use proxy_core::TrafficDirection;
 use telemetry::stats::{Counter, Gauge};
 use tokio::task::AbortHandle;
 
-use crate::acceptor;
-use crate::command::{DrainPlan, Listener, PutListener};
+use crate::command::{DrainPlan, Listener};
 use crate::drain::Drain;
-use crate::http::{HttpConfig, HttpConnectionManager};
+use crate::http::{HttpConfig, HttpConnectionManager, HttpLocal};
+use crate::local::Local;
 use crate::tcp_proxy::TcpProxy;
-use crate::worker::Worker;
 
 /// All listeners of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Listeners {
+    /// The number of the worker.
+    worker: usize,
+    local: Local,
+    /// What the HTTP connections of the worker share.
+    http: Rc<HttpLocal>,
     by_name: RefCell<HashMap<Arc<str>, Rc<ListenerSlot>>>,
     by_address: RefCell<HashMap<SocketAddr, Rc<ListenerSlot>>>,
 }
@@ -69,15 +73,16 @@ impl Chain {
         config: &Arc<Listener>,
         chain: &FilterChain<Arc<HttpConfig>>,
         index: Option<usize>,
-        worker: &Worker,
+        listeners: &Listeners,
     ) -> Rc<Self> {
+        let Listeners {
+            local, http: shared, ..
+        } = listeners;
         let filter = match &chain.filter {
-            NetworkFilter::Http(http) => Filter::Http(HttpConnectionManager::new(
-                Arc::clone(http),
-                worker.local(),
-                worker.http(),
-            )),
-            NetworkFilter::Tcp(_) => Filter::Tcp(Rc::new(TcpProxy::new(Arc::clone(config), index, worker))),
+            NetworkFilter::Http(http) => {
+                Filter::Http(HttpConnectionManager::new(Arc::clone(http), local, shared))
+            }
+            NetworkFilter::Tcp(_) => Filter::Tcp(Rc::new(TcpProxy::new(Arc::clone(config), index, local))),
             NetworkFilter::Close => Filter::Close,
         };
         let fingerprint = chain.fingerprint;
@@ -93,7 +98,7 @@ impl Chain {
 
 impl ActiveListener {
     /// Takes over the chains of `before` that are the same, so that their connections are not drained.
-    fn new(config: Arc<Listener>, before: Option<&Self>, worker: &Worker) -> Self {
+    fn new(config: Arc<Listener>, before: Option<&Self>, listeners: &Listeners) -> Self {
         let same_listener = before.filter(|b| b.config.is_same_but_for_chains(&config));
         let kept = |chain: &FilterChain<Arc<HttpConfig>>| {
             let before = same_listener?;
@@ -102,7 +107,7 @@ impl ActiveListener {
                 .find(|old| old.fingerprint == chain.fingerprint && !old.drain.is_started())
                 .cloned()
         };
-        let make = |chain, index| kept(chain).unwrap_or_else(|| Chain::new(&config, chain, index, worker));
+        let make = |chain, index| kept(chain).unwrap_or_else(|| Chain::new(&config, chain, index, listeners));
         let chains = config
             .chains
             .iter()
@@ -111,7 +116,7 @@ impl ActiveListener {
             .collect();
         let default_chain = config.default_chain.as_ref().map(|chain| make(chain, None));
         let scope = &config.stats.scope;
-        let worker = |leaf: &str| format!("worker_{}.{leaf}", worker.index());
+        let worker = |leaf: &str| format!("worker_{}.{leaf}", listeners.worker);
         Self {
             worker_cx_total: scope.counter(&worker("downstream_cx_total")),
             worker_cx_active: scope.gauge(&worker("downstream_cx_active")),
@@ -140,6 +145,13 @@ impl ListenerSlot {
         Rc::clone(&self.current.borrow())
     }
 
+    /// Accepts by these tasks from now on, instead of those before.
+    pub(crate) fn accept_from(&self, acceptors: impl Iterator<Item = AbortHandle>) {
+        self.stop();
+        self.stopped.set(false);
+        self.acceptors.borrow_mut().extend(acceptors);
+    }
+
     fn stop(&self) {
         self.stopped.set(true);
         self.acceptors
@@ -150,12 +162,23 @@ impl ListenerSlot {
 }
 
 impl Listeners {
-    /// Puts a listener in force, or replaces it behind its sockets.
-    pub(crate) fn put(&self, worker: &Worker, put: PutListener) {
-        let name = Arc::clone(&put.config.name);
+    /// None yet, on the worker of that number.
+    pub(crate) fn new(worker: usize, local: Local) -> Self {
+        Self {
+            worker,
+            local,
+            http: Rc::default(),
+            by_name: RefCell::default(),
+            by_address: RefCell::default(),
+        }
+    }
+
+    /// Puts a listener in force, or replaces it behind its sockets. `drain`: how connections of the version before end.
+    pub(crate) fn put(&self, config: Arc<Listener>, drain: DrainPlan) -> Rc<ListenerSlot> {
+        let name = Arc::clone(&config.name);
         let known = self.by_name.borrow().get(&name).cloned();
         let before = known.as_ref().map(|slot| slot.current());
-        let active = Rc::new(ActiveListener::new(put.config, before.as_deref(), worker));
+        let active = Rc::new(ActiveListener::new(config, before.as_deref(), self));
         let slot = match known {
             Some(slot) => {
                 slot.current.replace(Rc::clone(&active));
@@ -167,25 +190,18 @@ impl Listeners {
                 stopped: Cell::new(false),
             }),
         };
-        if let Some(sockets) = put.sockets {
-            slot.stop();
-            slot.stopped.set(false);
-            let tasks = sockets
-                .into_iter()
-                .filter_map(|socket| acceptor::start(worker, &slot, socket));
-            slot.acceptors.borrow_mut().extend(tasks);
-        }
         if let Some(before) = &before {
             self.forget_addresses(before, &slot);
         }
         self.index_addresses(&active, &slot);
-        self.by_name.borrow_mut().insert(name, slot);
+        self.by_name.borrow_mut().insert(name, Rc::clone(&slot));
         if let Some(before) = before {
             let gone = before
                 .all_chains()
                 .filter(|old| !active.all_chains().any(|new| Rc::ptr_eq(old, new)));
-            drain_chains(gone, put.drain);
+            drain_chains(gone, drain);
         }
+        slot
     }
 
     /// Removes a listener; its connections drain.

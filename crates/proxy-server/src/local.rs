@@ -9,12 +9,11 @@ use std::sync::Arc;
 use proxy_config::RouteSlot;
 use proxy_config::access_log::AccessLogConfig;
 use proxy_core::substitution::ProcessInfo;
-use proxy_core::{AccessLogger, ClusterSlot};
+use proxy_core::{AccessLogger, ClusterSlot, Random};
 use proxy_router::RouteTable;
+use proxy_upstream::snapshot::ClusterSnapshot;
 use proxy_upstream::{Cluster, ClusterManager, Dialer};
 use telemetry::stats::Shard;
-
-use crate::random::Random;
 
 /// A route configuration as one worker holds it: the count that each request moves is this thread's alone.
 #[allow(
@@ -100,6 +99,12 @@ impl Local {
             routes.resize_with(slot.index() + 1, || None);
         }
         routes[slot.index()] = table.map(Rc::new);
+    }
+
+    /// The clusters of this worker, as `/clusters` shows them.
+    #[must_use]
+    pub fn cluster_snapshot(&self) -> Vec<ClusterSnapshot> {
+        self.inner.clusters.borrow().snapshot()
     }
 
     /// Facts of this process that format operators read.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api_envoy::envoy::config::bootstrap::v3::Bootstrap;
 use net::broker::Broker;
 use proxy_config::bootstrap::{self, BootstrapConfig};
+use proxy_core::random::seed;
 use proxy_observe::LogFiles;
 use proxy_upstream::Dialer;
 use telemetry::logging;
@@ -17,12 +18,12 @@ use tokio::sync::mpsc;
 
 use crate::admin_source::View;
 use crate::args::{Args, Mode};
+use crate::balancer::Load;
 use crate::command::Command;
 use crate::dialer::BrokerDialer;
-use crate::random::seed;
 use crate::server::{Parts, Server, static_error};
 use crate::sockets::Sockets;
-use crate::worker::{self, Load, Worker};
+use crate::worker::{self, Worker};
 use crate::{admin, discovery, limits, output};
 
 /// Runs a proxy until it is told to stop.

@@ -1,7 +1,10 @@
-//! Statistics of the main thread: `server.`, `listener_manager.`, `cluster_manager.` and `control_plane.`.
+//! Statistics of the main thread: `server.`, `listener_manager.`, `cluster_manager.`, `control_plane.` and
+//! `filesystem.`.
 
 use proxy_config::state::{ConfigState, StartPhase};
 use telemetry::stats::{Counter, Gauge, Histogram, Registry, Scope, Shard};
+
+use crate::file_stats::FileStats;
 
 /// Handles of the main thread's statistics.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(crate) struct ServerStats {
     pub(crate) lds: UpdateStats,
     pub(crate) cds: UpdateStats,
     pub(crate) connected_state: Gauge,
+    pub(crate) files: FileStats,
 }
 
 /// Counts of one kind of resource.
@@ -95,6 +99,7 @@ impl ServerStats {
             lds: UpdateStats::new(&lds),
             cds: UpdateStats::new(&cds),
             connected_state: control_plane.gauge("connected_state"),
+            files: FileStats::new(registry),
             _scopes: [server, listeners, clusters, control_plane, lds, cds],
         }
     }

@@ -18,7 +18,6 @@ use crate::command::Listener;
 use crate::copy::{self, Side};
 use crate::downstream::Downstream;
 use crate::local::Local;
-use crate::worker::Worker;
 
 /// A TCP proxy on one worker.
 pub(crate) struct TcpProxy {
@@ -38,7 +37,7 @@ impl std::fmt::Debug for TcpProxy {
 }
 
 impl TcpProxy {
-    pub(crate) fn new(listener: Arc<Listener>, chain: Option<usize>, worker: &Worker) -> Self {
+    pub(crate) fn new(listener: Arc<Listener>, chain: Option<usize>, worker: &Local) -> Self {
         let mut this = Self {
             listener,
             chain,

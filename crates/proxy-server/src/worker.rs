@@ -3,42 +3,27 @@
 //! State is `Rc` and `Cell`; nothing here is shared with another thread but the connection counts, which are read to
 //! find the least loaded worker. Configuration arrives compiled, as commands from the main thread.
 
-use std::cell::Cell;
-use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use proxy_core::Random;
 use proxy_upstream::{ClusterManager, Dialer};
 use telemetry::stats::Registry;
 use tokio::sync::mpsc;
 
-use crate::command::{Command, HandedOver};
-use crate::http::HttpLocal;
+use crate::acceptor;
+use crate::balancer::{Balancer, Load};
+use crate::command::{Command, PutListener};
+use crate::handler::ConnectionHandler;
 use crate::limits;
 use crate::listeners::Listeners;
 use crate::local::Local;
-use crate::random::Random;
 
-/// Active connections per worker.
-pub(crate) type Load = Arc<[AtomicU32]>;
-
-/// A worker. Cheap to clone within its thread, and not `Send`.
-#[derive(Clone, Debug)]
-pub struct Worker {
-    inner: Rc<Inner>,
-}
-
+/// A worker.
 #[derive(Debug)]
-struct Inner {
-    index: usize,
-    local: Local,
-    http: Rc<HttpLocal>,
-    listeners: Listeners,
-    next_connection: Cell<u64>,
-    load: Load,
-    peers: Vec<mpsc::Sender<Command>>,
+pub(crate) struct Worker {
+    handler: ConnectionHandler,
 }
 
 /// What a worker is made of.
@@ -62,77 +47,13 @@ impl Worker {
         if parts.index == 0 {
             clusters.report_membership();
         }
-        let inner = Inner {
-            index: parts.index,
-            local: Local::new(shard, Random::new(parts.seed), clusters, &parts.hostname),
-            http: Rc::default(),
-            listeners: Listeners::default(),
-            next_connection: Cell::new(parts.index as u64),
-            load: parts.load,
-            peers: parts.peers,
+        let local = Local::new(shard, Random::new(parts.seed), clusters, &parts.hostname);
+        let handler = ConnectionHandler {
+            listeners: Rc::new(Listeners::new(parts.index, local.clone())),
+            balancer: Rc::new(Balancer::new(parts.index, parts.load, parts.peers)),
+            local,
         };
-        Self {
-            inner: Rc::new(inner),
-        }
-    }
-
-    /// The number of this worker; the first is 0.
-    #[must_use]
-    pub fn index(&self) -> usize {
-        self.inner.index
-    }
-
-    /// What the connections of this worker may touch.
-    #[must_use]
-    pub fn local(&self) -> &Local {
-        &self.inner.local
-    }
-
-    /// What the HTTP connections of this worker share.
-    pub(crate) fn http(&self) -> &Rc<HttpLocal> {
-        &self.inner.http
-    }
-
-    pub(crate) fn listeners(&self) -> &Listeners {
-        &self.inner.listeners
-    }
-
-    /// A connection id that no other worker gives.
-    pub(crate) fn connection_id(&self) -> u64 {
-        let id = self.inner.next_connection.get();
-        self.inner.next_connection.set(id + self.inner.peers.len() as u64);
-        id
-    }
-
-    /// Counts a connection on this worker until the guard is dropped.
-    pub(crate) fn count_connection(&self) -> ConnectionCount {
-        let load = Arc::clone(&self.inner.load);
-        load[self.inner.index].fetch_add(1, Ordering::Relaxed);
-        ConnectionCount {
-            load,
-            index: self.inner.index,
-        }
-    }
-
-    /// The worker that a new connection is better given to. Unless the balance must be exact, a worker keeps a
-    /// connection while it has at most a quarter more than the least loaded, because handing over costs a wake-up.
-    pub(crate) fn less_loaded_peer(&self, exact: bool) -> Option<usize> {
-        let of = |worker: usize| self.inner.load[worker].load(Ordering::Relaxed);
-        let (mine, least) = (
-            of(self.index()),
-            (0..self.inner.load.len()).min_by_key(|w| of(*w))?,
-        );
-        let tolerance = if exact { 0 } else { of(least) / 4 };
-        (mine > of(least) + tolerance).then_some(least)
-    }
-
-    /// Gives a connection to another worker, or gets it back when that worker's queue is full.
-    pub(crate) fn hand_over(&self, peer: usize, connection: HandedOver) -> Result<(), HandedOver> {
-        let sent = self.inner.peers[peer].try_send(Command::Connection(connection));
-        sent.map_err(|error| match error.into_inner() {
-            Command::Connection(connection) => connection,
-            _ => unreachable!("what was not sent comes back"),
-        })
+        Self { handler }
     }
 
     /// Carries out commands until there are no more senders or a stop comes.
@@ -145,57 +66,35 @@ impl Worker {
                     None | Some(Command::Stop) => return,
                     Some(command) => self.carry_out(command),
                 },
-                _ = tick.tick() => self.clusters().borrow().tick(Instant::now()),
+                _ = tick.tick() => self.handler.local.clusters().borrow().tick(Instant::now()),
             }
         }
     }
 
     fn carry_out(&self, command: Command) {
+        let ConnectionHandler { local, listeners, .. } = &self.handler;
         match command {
-            Command::Cluster(update) => self.clusters().borrow_mut().apply(update),
-            Command::Routes { slot, table } => self.set_routes(slot, table),
-            Command::PutListener(put) => self.inner.listeners.put(self, *put),
-            Command::RemoveListener { name, drain } => self.inner.listeners.remove(&name, drain),
+            Command::Cluster(update) => local.clusters().borrow_mut().apply(update),
+            Command::Routes { slot, table } => local.set_routes(slot, table),
+            Command::PutListener(put) => self.put_listener(*put),
+            Command::RemoveListener { name, drain } => listeners.remove(&name, drain),
             Command::DrainListeners {
                 drain,
                 inbound_only,
                 stop_accepting,
-            } => {
-                self.inner
-                    .listeners
-                    .drain_all(drain, inbound_only, stop_accepting);
-            }
-            Command::Connection(connection) => crate::acceptor::take_over(self, connection),
-            Command::Inspect(inspect) => inspect(self),
+            } => listeners.drain_all(drain, inbound_only, stop_accepting),
+            Command::Connection(connection) => acceptor::take_over(&self.handler, connection),
+            Command::Inspect(inspect) => inspect(local),
             Command::Stop => {}
         }
     }
 
-    /// The clusters of this worker, as `/clusters` shows them.
-    #[must_use]
-    pub fn cluster_snapshot(&self) -> Vec<proxy_upstream::snapshot::ClusterSnapshot> {
-        self.clusters().borrow().snapshot()
-    }
-}
-
-/// A worker can do whatever its connections can.
-impl Deref for Worker {
-    type Target = Local;
-
-    fn deref(&self) -> &Local {
-        &self.inner.local
-    }
-}
-
-/// Counts one connection of a worker.
-#[derive(Debug)]
-pub(crate) struct ConnectionCount {
-    load: Load,
-    index: usize,
-}
-
-impl Drop for ConnectionCount {
-    fn drop(&mut self) {
-        self.load[self.index].fetch_sub(1, Ordering::Relaxed);
+    /// Puts a listener in force, and accepts from its sockets when they are new.
+    fn put_listener(&self, put: PutListener) {
+        let slot = self.handler.listeners.put(put.config, put.drain);
+        if let Some(sockets) = put.sockets {
+            let accept = |socket| acceptor::start(&self.handler, &slot, socket);
+            slot.accept_from(sockets.into_iter().filter_map(accept));
+        }
     }
 }

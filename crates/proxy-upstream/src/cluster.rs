@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::{HashMap, HashMapExt as _};
+use proxy_core::Random;
 use telemetry::stats::{Counter, Shard};
 
 use crate::circuit_breaker::RequestPriority;
@@ -30,7 +31,8 @@ pub struct Cluster {
     set: RefCell<PrioritySet>,
     original_dst: OriginalDst,
     outlier_epoch: Cell<u64>,
-    seed: Cell<u64>,
+    /// Where load balancing policies begin.
+    seeds: Random,
     reports_membership: bool,
     /// Counters of single status codes, made when a code first comes.
     codes: RefCell<Vec<(u16, Counter)>>,
@@ -97,7 +99,7 @@ impl Cluster {
             set: RefCell::default(),
             original_dst: OriginalDst::new(),
             outlier_epoch: Cell::new(0),
-            seed: Cell::new(seed),
+            seeds: Random::new(seed),
             reports_membership,
             codes: RefCell::default(),
         });
@@ -205,17 +207,8 @@ impl Cluster {
         build(&mut Builder {
             lb: &self.config.lb,
             host: &mut host,
-            seed: &mut || self.next_seed(),
+            seed: &mut || self.seeds.next(),
         })
-    }
-
-    /// The next of a sequence of well-mixed numbers (SplitMix64), for where policies begin.
-    fn next_seed(&self) -> u64 {
-        let state = self.seed.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.seed.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
     }
 
     /// Chooses a host.

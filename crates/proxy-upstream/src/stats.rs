@@ -71,15 +71,15 @@ cluster_stats! {
         upstream_rq_active_overflow,
         /// Requests whose connection failed.
         upstream_rq_pending_failure_eject,
-        /// Requests that were cancelled before they had a connection.
+        /// Requests that ended while they waited for a connection: their time was over, or the client had gone.
         upstream_rq_cancelled,
         /// Requests that timed out.
         upstream_rq_timeout,
         /// Tries that timed out.
         upstream_rq_per_try_timeout,
-        /// Requests reset by the host.
+        /// HTTP/2 requests reset by the host. HTTP/1 has no reset, so this stays 0 for it, as in Envoy.
         upstream_rq_rx_reset,
-        /// Requests reset by us.
+        /// HTTP/2 requests reset by us; 0 for HTTP/1 too.
         upstream_rq_tx_reset,
         /// Retries.
         upstream_rq_retry,

@@ -12,21 +12,6 @@ use anyhow::Result;
 use crate::find::collect;
 use crate::process::root;
 
-/// Cycles that exist and are to be untied (docs/plan.md): a crate and the modules in them. The list may only shrink; a
-/// cycle with any other module in it fails.
-const KNOWN: &[(&str, &[&str])] = &[(
-    "proxy-server",
-    &[
-        "acceptor",
-        "command",
-        "connection",
-        "listener_filters",
-        "listeners",
-        "tcp_proxy",
-        "worker",
-    ],
-)];
-
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// Cycles found in any crate.
@@ -39,18 +24,11 @@ pub(crate) fn check() -> Result<Vec<String>> {
             .file_name()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let new = cycles(&graph).into_iter().filter(|cycle| !is_known(&name, cycle));
-        findings.extend(new.map(|c| format!("{name}: {}", c.join(" ↔ "))));
+        let cycles = cycles(&graph).into_iter();
+        findings.extend(cycles.map(|c| format!("{name}: {}", c.join(" ↔ "))));
     }
     findings.sort();
     Ok(findings)
-}
-
-fn is_known(krate: &str, cycle: &[String]) -> bool {
-    let lists = KNOWN.iter().filter(|(name, _)| *name == krate);
-    lists
-        .into_iter()
-        .any(|(_, modules)| cycle.iter().all(|m| modules.contains(&m.as_str())))
 }
 
 fn graph(src: &Path) -> Result<Graph> {

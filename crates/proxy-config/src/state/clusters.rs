@@ -10,7 +10,7 @@ use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
 use proxy_upstream::config::Discovery;
 use proxy_upstream::{Assignment, ClusterConfig};
 
-use super::{Action, ConfigState, Source, Waiting};
+use super::{Action, ConfigState, Refused, Source, Waiting};
 use crate::context::ads_source;
 
 /// One cluster name: what is in force and what is warming.
@@ -24,6 +24,8 @@ pub struct ClusterEntry {
     pub active: Option<ClusterVersion>,
     /// Waiting for endpoints.
     pub warming: Option<ClusterVersion>,
+    /// The last update, if it was refused.
+    pub refused: Option<Refused>,
 }
 
 /// One version of a cluster.
@@ -52,7 +54,8 @@ impl<H> ConfigState<H> {
     /// # Errors
     /// The cluster is refused.
     pub fn add_static_cluster(&mut self, source: Source) -> ConfigResult<()> {
-        self.put_cluster(source, true)
+        let proto = unpack(&source)?;
+        self.put_cluster(&proto, source, true)
     }
 
     /// Takes a cluster from CDS. The same bytes again change nothing.
@@ -60,11 +63,15 @@ impl<H> ConfigState<H> {
     /// # Errors
     /// The cluster is refused.
     pub fn update_cluster(&mut self, source: Source) -> ConfigResult<()> {
-        self.put_cluster(source, false)
+        let proto = unpack(&source)?;
+        let tried = self.put_cluster(&proto, source.clone(), false);
+        if let Some(entry) = self.clusters.get_mut(proto.name.as_str()) {
+            entry.refused = Refused::of(source, &tried);
+        }
+        tried
     }
 
-    fn put_cluster(&mut self, source: Source, is_static: bool) -> ConfigResult<()> {
-        let proto: Cluster = any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
+    fn put_cluster(&mut self, proto: &Cluster, source: Source, is_static: bool) -> ConfigResult<()> {
         let name: Arc<str> = proto.name.as_str().into();
         if let Some(entry) = self.clusters.get(&name) {
             if entry.is_static {
@@ -76,8 +83,8 @@ impl<H> ConfigState<H> {
                 return Ok(());
             }
         }
-        let config = Arc::new(ClusterConfig::compile(&proto, &self.stats)?);
-        let timeout = endpoints_timeout(&proto, &config)?;
+        let config = Arc::new(ClusterConfig::compile(proto, &self.stats)?);
+        let timeout = endpoints_timeout(proto, &config)?;
         let slot = self.names.cluster(&name);
         let entry = self.clusters.entry(Arc::clone(&name));
         let entry = entry.or_insert(ClusterEntry {
@@ -85,6 +92,7 @@ impl<H> ConfigState<H> {
             is_static,
             active: None,
             warming: None,
+            refused: None,
         });
         let dropped = entry.warming.replace(ClusterVersion {
             source,
@@ -242,6 +250,12 @@ impl<H> ConfigState<H> {
             self.activate(&name, Arc::default());
         }
     }
+}
+
+/// # Errors
+/// The bytes are no cluster.
+fn unpack(source: &Source) -> ConfigResult<Cluster> {
+    any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))
 }
 
 /// The `initial_fetch_timeout` of a cluster's endpoints.

@@ -6,8 +6,9 @@ use api_envoy::any;
 use api_envoy::envoy::config::listener::v3::Listener;
 use proxy_core::{ConfigError, ConfigResult};
 
-use super::{Action, ConfigState, Source, StartPhase};
+use super::{Action, ConfigState, Refused, Source, StartPhase};
 use crate::context::CompileContext;
+use crate::limits::MAX_REFUSED_LISTENERS;
 use crate::listener::{HttpCompiler, ListenerConfig};
 
 /// Binds the sockets of a listener when it is accepted, so that a taken port is a refusal. The sockets of an earlier
@@ -23,8 +24,8 @@ pub struct ListenerEntry<H> {
     pub active: Option<ListenerVersion<H>>,
     /// Waiting for route configurations, or for the start.
     pub warming: Option<ListenerVersion<H>>,
-    /// Why the last update was refused, with the refused resource.
-    pub error: Option<(Source, ConfigError)>,
+    /// The last update, if it was refused.
+    pub refused: Option<Refused>,
 }
 
 /// One version of a listener.
@@ -47,7 +48,8 @@ impl<H> ConfigState<H> {
         http: HttpCompiler<'_, H>,
         bind: Bind<'_, H>,
     ) -> ConfigResult<()> {
-        self.put_listener(source, true, http, bind)
+        let proto = unpack(&source)?;
+        self.put_listener(&proto, source, true, http, bind)
     }
 
     /// Takes a listener from LDS. The same bytes again change nothing.
@@ -60,17 +62,38 @@ impl<H> ConfigState<H> {
         http: HttpCompiler<'_, H>,
         bind: Bind<'_, H>,
     ) -> ConfigResult<()> {
-        self.put_listener(source, false, http, bind)
+        let proto = unpack(&source)?;
+        let tried = self.put_listener(&proto, source.clone(), false, http, bind);
+        self.note_tried_listener(&proto.name, Refused::of(source, &tried));
+        tried
+    }
+
+    fn note_tried_listener(&mut self, name: &str, refused: Option<Refused>) {
+        self.refused_listeners.shift_remove(name);
+        if let Some(entry) = self.listeners.get_mut(name) {
+            entry.refused = refused;
+        } else if let Some(refused) = refused {
+            if self.refused_listeners.len() >= MAX_REFUSED_LISTENERS {
+                self.refused_listeners.shift_remove_index(0);
+            }
+            self.refused_listeners.insert(name.into(), refused);
+        }
+    }
+
+    /// Forgets the listeners of which no version was ever taken: a response with all listeners follows, and has them
+    /// again, or they are gone. Nothing else would tell of the end of a listener that is not in force.
+    pub fn forget_refused_listeners(&mut self) {
+        self.refused_listeners.clear();
     }
 
     fn put_listener(
         &mut self,
+        proto: &Listener,
         source: Source,
         is_static: bool,
         http: HttpCompiler<'_, H>,
         bind: Bind<'_, H>,
     ) -> ConfigResult<()> {
-        let proto: Listener = any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
         if let Some(entry) = self.listeners.get(proto.name.as_str()) {
             if entry.is_static {
                 return Err(ConfigError::at("name", "a static listener has this name"));
@@ -80,28 +103,17 @@ impl<H> ConfigState<H> {
                 return Ok(());
             }
         }
-        let compiled = self.compile_listener(&proto, http).and_then(|config| {
-            self.refuse_taken_address(&config)?;
-            bind(&config)?;
-            Ok(config)
-        });
-        let config = match compiled {
-            Ok(config) => Arc::new(config),
-            Err(error) => {
-                if let Some(entry) = self.listeners.get_mut(proto.name.as_str()) {
-                    entry.error = Some((source, error.clone()));
-                }
-                return Err(error);
-            }
-        };
+        let config = self.compile_listener(proto, http)?;
+        self.refuse_taken_address(&config)?;
+        bind(&config)?;
+        let config = Arc::new(config);
         let entry = self.listeners.entry(Arc::clone(&config.name));
         let entry = entry.or_insert(ListenerEntry {
             is_static,
             active: None,
             warming: None,
-            error: None,
+            refused: None,
         });
-        entry.error = None;
         let dropped = entry.warming.replace(ListenerVersion {
             source,
             config: Arc::clone(&config),
@@ -142,6 +154,7 @@ impl<H> ConfigState<H> {
 
     /// LDS no longer has a listener.
     pub fn remove_listener(&mut self, name: &str) {
+        self.refused_listeners.shift_remove(name);
         if self.listeners.get(name).is_none_or(|entry| entry.is_static) {
             return;
         }
@@ -199,4 +212,10 @@ impl<H> ConfigState<H> {
             self.forget_unused_routes();
         }
     }
+}
+
+/// # Errors
+/// The bytes are no listener.
+fn unpack(source: &Source) -> ConfigResult<Listener> {
+    any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use api_envoy::{Any, type_url};
 use indexmap::IndexMap;
-use proxy_core::ClusterSlot;
+use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
 use proxy_observe::LogFiles;
 use proxy_router::RouteTable;
 use proxy_upstream::{Assignment, ClusterConfig};
@@ -135,6 +135,23 @@ pub struct Source {
     pub last_updated: SystemTime,
 }
 
+/// An update that was refused, and not followed by one that was taken.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// As it came.
+    pub source: Source,
+    /// Why it was refused.
+    pub error: ConfigError,
+}
+
+impl Refused {
+    /// What is known of an update once it was tried: nothing when it was taken.
+    fn of(source: Source, tried: &ConfigResult<()>) -> Option<Self> {
+        let error = tried.as_ref().err()?.clone();
+        Some(Self { source, error })
+    }
+}
+
 /// How far the start has come (`envoy.admin.v3.ServerInfo.State`, without draining).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartPhase {
@@ -156,6 +173,8 @@ pub struct ConfigState<H> {
     clusters: IndexMap<Arc<str>, ClusterEntry>,
     endpoints: IndexMap<Arc<str>, EndpointsEntry>,
     listeners: IndexMap<Arc<str>, ListenerEntry<H>>,
+    /// Listeners of which no version was ever taken, the latest refusal last.
+    refused_listeners: IndexMap<Arc<str>, Refused>,
     routes: IndexMap<Arc<str>, RouteEntry>,
     /// Whether a version of a listener that named routes has gone since unused ones were looked for.
     routes_may_be_unused: bool,
@@ -180,6 +199,7 @@ impl<H> ConfigState<H> {
             clusters: IndexMap::new(),
             endpoints: IndexMap::new(),
             listeners: IndexMap::new(),
+            refused_listeners: IndexMap::new(),
             routes: IndexMap::new(),
             routes_may_be_unused: false,
             actions: VecDeque::new(),
@@ -261,6 +281,12 @@ impl<H> ConfigState<H> {
     #[must_use]
     pub fn listeners(&self) -> &IndexMap<Arc<str>, ListenerEntry<H>> {
         &self.listeners
+    }
+
+    /// Refused listeners of which no version was ever taken, by name.
+    #[must_use]
+    pub fn refused_listeners(&self) -> &IndexMap<Arc<str>, Refused> {
+        &self.refused_listeners
     }
 
     /// All discovered route configurations by name.

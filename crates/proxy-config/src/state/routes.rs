@@ -9,7 +9,7 @@ use api_envoy::{any, type_url};
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_router::RouteTable;
 
-use super::{Action, ConfigState, ListenerVersion, Source};
+use super::{Action, ConfigState, ListenerVersion, Refused, Source};
 use crate::context::RouteSlot;
 
 /// The endpoints of one EDS service name.
@@ -17,6 +17,8 @@ use crate::context::RouteSlot;
 pub struct EndpointsEntry {
     /// As they came; nothing until then.
     pub source: Option<Source>,
+    /// The last update, if it was refused.
+    pub refused: Option<Refused>,
     pub(super) proto: Option<Arc<ClusterLoadAssignment>>,
     /// The clusters that get them.
     pub(super) clusters: Vec<Arc<str>>,
@@ -39,6 +41,8 @@ pub struct RouteEntry {
     pub source: Option<Source>,
     /// Compiled; nothing until then.
     pub table: Option<Arc<RouteTable>>,
+    /// The last update, if it was refused.
+    pub refused: Option<Refused>,
     /// Nobody waits for it any more: it did not come in time.
     pub(super) given_up: bool,
 }
@@ -58,6 +62,15 @@ impl<H> ConfigState<H> {
     pub fn update_endpoints(&mut self, source: Source) -> ConfigResult<()> {
         let proto: ClusterLoadAssignment =
             any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
+        let name = proto.cluster_name.clone();
+        let tried = self.put_endpoints(proto, source.clone());
+        if let Some(entry) = self.endpoints.get_mut(name.as_str()) {
+            entry.refused = Refused::of(source, &tried);
+        }
+        tried
+    }
+
+    fn put_endpoints(&mut self, proto: ClusterLoadAssignment, source: Source) -> ConfigResult<()> {
         let Some(entry) = self.endpoints.get(proto.cluster_name.as_str()) else {
             return Ok(());
         };
@@ -96,6 +109,14 @@ impl<H> ConfigState<H> {
     pub fn update_routes(&mut self, source: Source) -> ConfigResult<()> {
         let proto: RouteConfiguration =
             any::unpack(&source.resource).map_err(|e| ConfigError::new(e.to_string()))?;
+        let tried = self.put_routes(&proto, source.clone());
+        if let Some(entry) = self.routes.get_mut(proto.name.as_str()) {
+            entry.refused = Refused::of(source, &tried);
+        }
+        tried
+    }
+
+    fn put_routes(&mut self, proto: &RouteConfiguration, source: Source) -> ConfigResult<()> {
         let Some(entry) = self.routes.get(proto.name.as_str()) else {
             return Ok(());
         };
@@ -107,7 +128,7 @@ impl<H> ConfigState<H> {
             return Ok(());
         }
         let slot = entry.slot;
-        let table = Arc::new(RouteTable::compile(&proto, &mut self.names)?);
+        let table = Arc::new(RouteTable::compile(proto, &mut self.names)?);
         if let Some(entry) = self.routes.get_mut(proto.name.as_str()) {
             entry.source = Some(source);
             entry.table = Some(Arc::clone(&table));
@@ -134,6 +155,7 @@ impl<H> ConfigState<H> {
             slot: awaited.slot,
             source: None,
             table: None,
+            refused: None,
             given_up: false,
         };
         self.routes.insert(Arc::clone(&awaited.name), entry);

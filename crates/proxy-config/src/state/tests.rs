@@ -360,3 +360,91 @@ fn the_start_goes_on_when_discovery_does_not_answer_in_time() {
     bench.state.timed_out(&Waiting::Listeners);
     assert_eq!(bench.state.phase(), StartPhase::Live);
 }
+
+#[test]
+fn a_refused_update_is_told_of_until_one_is_taken() {
+    let mut bench = Bench::live();
+    bench.state.update_cluster(eds_cluster("a", "1s")).unwrap();
+    bench.state.update_endpoints(endpoints("a-eds")).unwrap();
+    bench.put_listener(listener("l", 1001, "r")).unwrap();
+    bench.state.update_routes(routes("r")).unwrap();
+    let bad = |kind, json| source(any(kind, json));
+    let bad_cluster = bad(type_url::CLUSTER, json!({ "name": "a", "connect_timeout": "0s" }));
+    bench.state.update_cluster(bad_cluster).unwrap_err();
+    let host =
+        json!({ "endpoint": { "address": { "socket_address": { "address": "no ip", "port_value": 80 } } } });
+    let bad_endpoints = json!({ "cluster_name": "a-eds", "endpoints": [{ "lb_endpoints": [host] }] });
+    bench
+        .state
+        .update_endpoints(bad(type_url::ENDPOINT, bad_endpoints))
+        .unwrap_err();
+    let twice = json!({ "name": "v", "domains": ["*"] });
+    let bad_routes = json!({ "name": "r", "virtual_hosts": [twice, twice] });
+    bench
+        .state
+        .update_routes(bad(type_url::ROUTE, bad_routes))
+        .unwrap_err();
+    bench
+        .put_listener(bad(type_url::LISTENER, json!({ "name": "l" })))
+        .unwrap_err();
+    let refused = |bench: &Bench| {
+        let state = &bench.state;
+        [
+            state.clusters()["a"].refused.is_some(),
+            state.endpoints()["a-eds"].refused.is_some(),
+            state.routes()["r"].refused.is_some(),
+            state.listeners()["l"].refused.is_some(),
+        ]
+    };
+    assert_eq!(refused(&bench), [true; 4]);
+    // The version that is in force already counts as taken.
+    bench.state.update_cluster(eds_cluster("a", "1s")).unwrap();
+    bench.state.update_endpoints(endpoints("a-eds")).unwrap();
+    bench.state.update_routes(routes("r")).unwrap();
+    bench.put_listener(listener("l", 1001, "r")).unwrap();
+    assert_eq!(refused(&bench), [false; 4]);
+}
+
+#[test]
+fn a_listener_that_was_never_taken_is_told_of_until_it_is_taken_or_gone() {
+    let bad = |name: &str| source(any(type_url::LISTENER, json!({ "name": name })));
+    let mut bench = Bench::live();
+    bench.put_listener(bad("taken later")).unwrap_err();
+    bench.put_listener(bad("removed")).unwrap_err();
+    bench.put_listener(bad("left out")).unwrap_err();
+    let refused = |bench: &Bench| {
+        bench
+            .state
+            .refused_listeners()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refused(&bench),
+        ["taken later", "removed", "left out"].map(Arc::from)
+    );
+    assert!(bench.state.listeners().is_empty());
+    bench.put_listener(listener("taken later", 1001, "r")).unwrap();
+    bench.state.remove_listener("removed");
+    assert_eq!(refused(&bench), ["left out"].map(Arc::from));
+    bench.state.forget_refused_listeners();
+    assert!(refused(&bench).is_empty());
+}
+
+#[test]
+fn only_the_latest_listeners_that_were_never_taken_are_told_of() {
+    let mut bench = Bench::live();
+    for i in 0..=crate::limits::MAX_REFUSED_LISTENERS {
+        let bad = api_envoy::envoy::config::listener::v3::Listener {
+            name: format!("l{i}"),
+            ..Default::default()
+        };
+        bench
+            .put_listener(source(api_envoy::any::pack(&bad)))
+            .unwrap_err();
+    }
+    let refused = bench.state.refused_listeners();
+    assert_eq!(refused.len(), crate::limits::MAX_REFUSED_LISTENERS);
+    assert!(!refused.contains_key("l0") && refused.contains_key("l1"));
+}

@@ -1,5 +1,6 @@
 //! What a real istiod sent, for the tests of every crate that has to accept it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// The scenarios that this proxy serves today: a folder each, with a folder for each proxy of the mesh inside.
@@ -17,7 +18,6 @@ pub(crate) const SCENARIOS: &[&str] = &[
 
 /// The folder of the recordings: in `LATEEN_ORACLE`, else beside the checkout. Where it is absent `test` does not run
 /// and says so; in CI that fails.
-#[allow(clippy::print_stderr, reason = "what did not run must be seen")]
 pub(crate) fn folder(test: &str) -> Option<PathBuf> {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
     let folder = std::env::var_os("LATEEN_ORACLE")
@@ -28,6 +28,7 @@ pub(crate) fn folder(test: &str) -> Option<PathBuf> {
     }
     let message = format!("NOT RUN {test}: {} is absent", folder.display());
     assert!(std::env::var_os("CI").is_none(), "{message}");
-    eprintln!("{message}");
+    // Not by eprintln!, which is hidden for a test that passes.
+    let _ = writeln!(std::io::stderr(), "{message}");
     None
 }

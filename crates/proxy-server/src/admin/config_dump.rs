@@ -4,10 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api_envoy::any::pack;
 use api_envoy::envoy::admin::v3::{
-    BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, EndpointsConfigDump, ListenersConfigDump,
-    RoutesConfigDump, ScopedRoutesConfigDump, SecretsConfigDump, UpdateFailureState,
-    clusters_config_dump as cds, endpoints_config_dump as eds, listeners_config_dump as lds,
-    routes_config_dump as rds,
+    BootstrapConfigDump, ClustersConfigDump, EndpointsConfigDump, ListenersConfigDump, RoutesConfigDump,
+    ScopedRoutesConfigDump, SecretsConfigDump, UpdateFailureState, clusters_config_dump as cds,
+    endpoints_config_dump as eds, listeners_config_dump as lds, routes_config_dump as rds,
 };
 use api_envoy::json::{Schema, Style};
 use api_envoy::{Any, Timestamp};
@@ -93,13 +92,12 @@ fn clusters(entries: Vec<DumpEntry>) -> ClustersConfigDump {
             });
             continue;
         }
-        let client_status = status(&entry).into();
         let dynamic = cds::DynamicCluster {
             version_info: entry.version,
             cluster: entry.resource,
             last_updated,
             error_state: entry.error.map(failure),
-            client_status,
+            ..cds::DynamicCluster::default()
         };
         match entry.phase {
             Phase::Warming => dump.dynamic_warming_clusters.push(dynamic),
@@ -123,28 +121,29 @@ fn listeners(entries: Vec<DumpEntry>) -> ListenersConfigDump {
             });
             continue;
         }
-        let client_status = status(&entry).into();
-        let state = entry.resource.map(|listener| lds::DynamicListenerState {
-            version_info: entry.version,
-            listener: Some(listener),
-            last_updated,
-        });
         // One entry for all versions of a listener.
         let known = dump.dynamic_listeners.iter().position(|l| l.name == entry.name);
         let at = known.unwrap_or_else(|| {
             dump.dynamic_listeners.push(lds::DynamicListener {
                 name: entry.name,
-                error_state: entry.error.map(failure),
-                client_status,
                 ..lds::DynamicListener::default()
             });
             dump.dynamic_listeners.len() - 1
         });
         let dynamic = &mut dump.dynamic_listeners[at];
+        if let Some(refusal) = entry.error {
+            dynamic.error_state = Some(failure(refusal));
+        }
+        let state = entry.resource.map(|listener| lds::DynamicListenerState {
+            version_info: entry.version,
+            listener: Some(listener),
+            last_updated,
+        });
         match entry.phase {
+            Phase::Static | Phase::Active => dynamic.active_state = state,
             Phase::Warming => dynamic.warming_state = state,
             Phase::Draining => dynamic.draining_state = state,
-            _ => dynamic.active_state = state,
+            Phase::Refused => {}
         }
     }
     dump
@@ -161,13 +160,12 @@ fn routes(entries: Vec<DumpEntry>) -> RoutesConfigDump {
             });
             continue;
         }
-        let client_status = status(&entry).into();
         dump.dynamic_route_configs.push(rds::DynamicRouteConfig {
             version_info: entry.version,
             route_config: entry.resource,
             last_updated,
             error_state: entry.error.map(failure),
-            client_status,
+            ..rds::DynamicRouteConfig::default()
         });
     }
     dump
@@ -185,13 +183,12 @@ fn endpoints(entries: Vec<DumpEntry>) -> EndpointsConfigDump {
             dump.static_endpoint_configs.push(config);
             continue;
         }
-        let client_status = status(&entry).into();
         dump.dynamic_endpoint_configs.push(eds::DynamicEndpointConfig {
             version_info: entry.version,
             endpoint_config: entry.resource,
             last_updated,
             error_state: entry.error.map(failure),
-            client_status,
+            ..eds::DynamicEndpointConfig::default()
         });
     }
     dump
@@ -199,21 +196,16 @@ fn endpoints(entries: Vec<DumpEntry>) -> EndpointsConfigDump {
 
 /// The version of the newest dynamic resource, as Envoy shows one for the whole type.
 fn version(entries: &[DumpEntry]) -> String {
-    let dynamic = entries.iter().filter(|e| e.phase != Phase::Static);
+    let dynamic = entries
+        .iter()
+        .filter(|e| ![Phase::Static, Phase::Refused].contains(&e.phase));
     dynamic
         .max_by_key(|e| e.last_updated)
         .map(|e| e.version.clone())
         .unwrap_or_default()
 }
 
-fn status(entry: &DumpEntry) -> ClientResourceStatus {
-    if entry.error.is_some() {
-        ClientResourceStatus::Nacked
-    } else {
-        ClientResourceStatus::Acked
-    }
-}
-
+/// Envoy fills this in for listeners, without the version; for other resources its API has the place, and Envoy is silent.
 fn failure(refusal: Refusal) -> UpdateFailureState {
     UpdateFailureState {
         failed_configuration: refusal.resource,
@@ -361,6 +353,35 @@ mod tests {
         let dump = clusters(vec![entry]);
         let dynamic = &dump.dynamic_active_clusters[0];
         assert_eq!(dynamic.error_state.as_ref().unwrap().details, "x: no");
-        assert_eq!(dynamic.client_status, i32::from(ClientResourceStatus::Nacked));
+    }
+
+    #[test]
+    fn a_listener_that_was_never_taken_is_shown_with_its_refusal_alone() {
+        let refused = DumpEntry {
+            name: "a".to_owned(),
+            phase: Phase::Refused,
+            version: String::new(),
+            resource: None,
+            last_updated: UNIX_EPOCH,
+            error: Some(Refusal {
+                resource: Some(Any::default()),
+                version: "8".to_owned(),
+                details: "x: no".to_owned(),
+                at: UNIX_EPOCH,
+            }),
+        };
+        let dump = listeners(vec![refused]);
+        assert_eq!(
+            dump.version_info, "",
+            "what was refused is not the version in force"
+        );
+        let [dynamic] = &*dump.dynamic_listeners else {
+            panic!("{dump:?}")
+        };
+        assert_eq!(dynamic.name, "a");
+        assert!(dynamic.active_state.is_none() && dynamic.warming_state.is_none());
+        let error = dynamic.error_state.as_ref().unwrap();
+        assert!(error.failed_configuration.is_some() && error.last_update_attempt.is_some());
+        assert_eq!((&*error.details, &*error.version_info), ("x: no", "8"));
     }
 }

@@ -48,6 +48,8 @@ pub enum Phase {
     Warming,
     /// Taken away, its connections finishing.
     Draining,
+    /// From the control plane, and never taken.
+    Refused,
 }
 
 /// One resource of a configuration dump.
@@ -59,11 +61,11 @@ pub struct DumpEntry {
     pub phase: Phase,
     /// The version of the response that brought it.
     pub version: String,
-    /// The resource, absent when only a refusal is known.
+    /// The resource, absent when it was never taken.
     pub resource: Option<Any>,
-    /// When it was taken.
+    /// When it was taken, or refused.
     pub last_updated: SystemTime,
-    /// The last update that was refused.
+    /// The last update, if it was refused.
     pub error: Option<Refusal>,
 }
 

@@ -129,6 +129,9 @@ impl<S: Transport> Connection<S> {
             return Ok((connection, now));
         }
         exchange.has_waited = true;
+        if exchange.upload.is_complete() {
+            routed.request_is_complete(now);
+        }
         // Boxed: connecting is rare, and its future would make every request's future larger.
         let worker = (&self.worker, &*self.manager.local);
         let mut connecting = Box::pin(checkout(worker, &routed.cluster, host, routed.priority));
@@ -137,20 +140,19 @@ impl<S: Transport> Connection<S> {
                 return Poll::Ready(Ok(result));
             }
             if let Err(fault) = watch_client(&mut self.down, pool, context) {
-                return Poll::Ready(Err(TryEnd::Client(fault)));
+                return Poll::Ready(Err(Interruption::Client(fault)));
             }
             let deadline = routed.deadlines.next();
-            self.timer.poll(deadline, context).map(|()| {
-                let expiry = routed.deadlines.expired(Instant::now());
-                Err(expired(expiry, false, routed.timeouts.alt_response))
-            })
+            self.timer
+                .poll(deadline, context)
+                .map(|()| Err(Interruption::Expired(routed.deadlines.expired(Instant::now()))))
         })
         .await;
         drop(connecting);
-        match result? {
-            Ok(connection) => Ok((connection, Instant::now())),
-            Err(CheckoutError::Overflow) => Err(overflow(exchange)),
-            Err(CheckoutError::Connect(error)) => {
+        match result {
+            Ok(Ok(connection)) => Ok((connection, Instant::now())),
+            Ok(Err(CheckoutError::Overflow)) => Err(overflow(exchange)),
+            Ok(Err(CheckoutError::Connect(error))) => {
                 host.record_failure();
                 self.note(routed, host, HostOutcome::ConnectFailed);
                 routed
@@ -158,6 +160,13 @@ impl<S: Transport> Connection<S> {
                     .shard()
                     .inc(routed.cluster.config().stats.upstream_rq_pending_failure_eject);
                 Err(connect_failure(exchange, &error))
+            }
+            Err(Interruption::Client(fault)) => Err(TryEnd::Client(fault)),
+            Err(Interruption::Expired(expiry)) => {
+                self.count_expiry(expiry);
+                count_upstream_timeout(routed, expiry);
+                let is_complete = exchange.upload.is_complete();
+                Err(expired(expiry, is_complete, routed.timeouts.alt_response))
             }
         }
     }
@@ -186,13 +195,10 @@ impl<S: Transport> Connection<S> {
         }
         exchange.info.timing.first_upstream_tx_byte = Some(sent_at.saturating_duration_since(exchange.began));
         routed.deadlines.last_activity = sent_at;
-        let limit = |timeout: Duration| Some(timeout).filter(|timeout| !timeout.is_zero());
         let (global, per_try) = (limit(routed.timeouts.global), limit(routed.timeouts.per_try));
         if exchange.upload.is_complete() {
-            // The request is all there: its time runs from now.
             exchange.upload.sent_at = Some(sent_at);
-            routed.deadlines.request = None;
-            routed.deadlines.route = routed.deadlines.route.or(global.map(|limit| sent_at + limit));
+            routed.request_is_complete(sent_at);
             routed.deadlines.per_try = per_try.map(|limit| sent_at + limit);
         }
         let mut reception = Reception {
@@ -238,14 +244,8 @@ impl<S: Transport> Connection<S> {
                 if matches!(expiry, Expiry::Route | Expiry::PerTry | Expiry::PerTryIdle) {
                     request.host().record_timeout();
                     self.note(routed, request.host(), HostOutcome::Timeout);
-                    let stats = &routed.cluster.config().stats;
-                    let per_try = expiry != Expiry::Route;
-                    routed.cluster.shard().inc(if per_try {
-                        stats.upstream_rq_per_try_timeout
-                    } else {
-                        stats.upstream_rq_timeout
-                    });
                 }
+                count_upstream_timeout(routed, expiry);
                 let is_complete = exchange.upload.is_complete();
                 expired(expiry, is_complete, routed.timeouts.alt_response)
             }
@@ -316,6 +316,40 @@ impl<S: Transport> Connection<S> {
                 .record_outcome(host, outcome, now, &mut || self.worker.random());
         }
     }
+}
+
+/// What ends the wait for a connection before its time.
+enum Interruption {
+    Client(ClientFault),
+    Expired(Expiry),
+}
+
+impl Routed<'_> {
+    /// The request is all there: its own time is over, and that of the answer runs, whether there is a connection yet
+    /// or not.
+    fn request_is_complete(&mut self, now: Instant) {
+        let deadlines = &mut self.deadlines;
+        deadlines.request = None;
+        deadlines.route = deadlines
+            .route
+            .or(limit(self.timeouts.global).map(|limit| now + limit));
+    }
+}
+
+/// A timeout that is not zero, which means none.
+fn limit(timeout: Duration) -> Option<Duration> {
+    Some(timeout).filter(|timeout| !timeout.is_zero())
+}
+
+/// Counts a try or a request that took too long, on its cluster.
+fn count_upstream_timeout(routed: &Routed<'_>, expiry: Expiry) {
+    let stats = &routed.cluster.config().stats;
+    let counter = match expiry {
+        Expiry::Route => stats.upstream_rq_timeout,
+        Expiry::PerTry | Expiry::PerTryIdle => stats.upstream_rq_per_try_timeout,
+        Expiry::MaxStream | Expiry::Request | Expiry::Idle => return,
+    };
+    routed.cluster.shard().inc(counter);
 }
 
 /// Tells the host of another try how much of the request's time is left, where it was told of it before.

@@ -63,8 +63,21 @@ pub(crate) fn take_idle(
     )
 }
 
-/// A connection to the host: an idle one, a new one, or the first that becomes free.
+/// A connection to the host: an idle one, a new one, or the first that becomes free. Who stops to wait for it drops the
+/// future, and is counted.
 pub(crate) async fn checkout(
+    (worker, local): (&Local, &HttpLocal),
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+    priority: RequestPriority,
+) -> Result<Box<UpstreamConnection>, CheckoutError> {
+    let mut waiting = Waiting { cluster, over: false };
+    let result = connection_for((worker, local), cluster, host, priority).await;
+    waiting.over = true;
+    result
+}
+
+async fn connection_for(
     (worker, local): (&Local, &HttpLocal),
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
@@ -83,6 +96,21 @@ pub(crate) async fn checkout(
                 .shard()
                 .inc(cluster.config().stats.upstream_cx_http1_total);
             Ok(Box::new(UpstreamConnection::new(stream, permit, local)))
+        }
+    }
+}
+
+/// A request that waits for a connection. It is cancelled when it goes before the wait is over.
+struct Waiting<'a> {
+    cluster: &'a Cluster,
+    over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            let stats = &self.cluster.config().stats;
+            self.cluster.shard().inc(stats.upstream_rq_cancelled);
         }
     }
 }

@@ -12,9 +12,9 @@ use proxy_config::listener_filter::ListenerFilterKind;
 use proxy_core::{Address, ConnectionInfo, TransportProtocol};
 use proxy_upstream::Stream;
 
+use crate::command::Listener;
 use crate::limits;
-use crate::listeners::ActiveListener;
-use crate::worker::Worker;
+use crate::local::Local;
 
 /// A connection before its filter chain.
 #[derive(Debug)]
@@ -27,12 +27,11 @@ pub(crate) struct Pending {
 }
 
 /// Runs the filters of a listener in their order; whether the connection goes on.
-pub(crate) async fn run(worker: &Worker, active: &ActiveListener, pending: &mut Pending) -> bool {
-    let config = &active.config;
+pub(crate) async fn run(worker: &Local, config: &Listener, pending: &mut Pending) -> bool {
     if config.listener_filters.is_empty() {
         return true;
     }
-    let filters = run_all(active, pending);
+    let filters = run_all(config, pending);
     let Some(timeout) = config.listener_filters_timeout else {
         return filters.await.is_ok();
     };
@@ -47,8 +46,8 @@ pub(crate) async fn run(worker: &Worker, active: &ActiveListener, pending: &mut 
 
 /// # Errors
 /// The connection ended.
-async fn run_all(active: &ActiveListener, pending: &mut Pending) -> io::Result<()> {
-    for filter in &active.config.listener_filters {
+async fn run_all(config: &Listener, pending: &mut Pending) -> io::Result<()> {
+    for filter in &config.listener_filters {
         if filter.is_disabled(pending.info.local_address.port()) {
             continue;
         }

@@ -139,15 +139,10 @@ impl World {
     }
 }
 
-/// SplitMix64 from a fixed seed.
+/// Random numbers, the same each time.
 pub(crate) fn random() -> impl FnMut() -> u64 {
-    let mut state = 42_u64;
-    move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
+    let random = proxy_core::Random::new(42);
+    move || random.next()
 }
 
 /// The port of a host's address.

@@ -1,4 +1,4 @@
-//! The random numbers of one worker: SplitMix64. Fast and good enough for load balancing; not for secrets.
+//! Random numbers of one thread: SplitMix64. Fast and good enough for load balancing; not for secrets.
 
 use std::cell::Cell;
 
@@ -33,4 +33,21 @@ impl Random {
 pub fn seed() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
     RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_a_seed_are_those_of_splitmix64() {
+        // The first three of the reference implementation from 1234567.
+        let random = Random::new(1_234_567);
+        let expected = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+        ];
+        assert_eq!([random.next(), random.next(), random.next()], expected);
+    }
 }
