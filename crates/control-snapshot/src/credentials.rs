@@ -103,11 +103,10 @@ impl Credential {
                 data.insert(name.clone(), bytes);
             }
         }
-        let entries = entries.into_iter().flatten().map(|(name, _)| name.clone());
-        Ok(Some(Self {
-            entries: entries.collect(),
-            data,
-        }))
+        let names = entries.into_iter().flatten().map(|(name, _)| name.clone());
+        let mut entries: Vec<_> = names.collect();
+        entries.sort();
+        Ok(Some(Self { entries, data }))
     }
 
     /// The certificate to show, with its key.
