@@ -142,8 +142,11 @@ impl ReviewedToken {
     }
 }
 
-/// Asks each authenticator in turn; the first caller that is found counts. The errors are those of the bad proofs.
-pub(crate) async fn authenticate(
+/// Asks each authenticator in turn; the first caller that is found counts.
+///
+/// # Errors
+/// The bad proofs, when there is no good one.
+pub async fn authenticate(
     authenticators: &[Arc<dyn Authenticator>],
     credentials: Credentials<'_>,
 ) -> Result<Caller, Refusals> {
@@ -159,7 +162,8 @@ pub(crate) async fn authenticate(
 }
 
 /// Every bad proof with its reason, for the log.
-pub(crate) struct Refusals(Vec<(&'static str, NotAuthenticated)>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusals(Vec<(&'static str, NotAuthenticated)>);
 
 impl fmt::Display for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,8 +27,8 @@ mod sign;
 mod x509;
 
 pub use authenticate::{
-    Authenticator, Credentials, NotAuthenticated, PeerCertificates, PeerCredentials, PeerIdentity,
-    ReviewedToken, UnixPeer, bearer_token,
+    Authenticator, Credentials, NotAuthenticated, PeerCertificates, PeerCredentials, PeerIdentity, Refusals,
+    ReviewedToken, UnixPeer, authenticate, bearer_token,
 };
 pub use authorise::{
     AccountsError, BoundPod, Caller, Denied, Inventory, OidcRules, Pod, Request, Rules, authorise,

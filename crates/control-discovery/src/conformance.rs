@@ -6,6 +6,7 @@
 mod actions;
 mod compare;
 mod files;
+mod sds;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -74,6 +75,9 @@ pub fn run_scripts(directory: &Path) -> Result<Vec<CaseResult>, ReplayError> {
                 false => Replay::<StateOfTheWorld>::open(directory, &script)?.run(prefix, &script),
             });
         }
+    }
+    if directory.join(sds::FILE).exists() {
+        results.push(sds::run(directory)?);
     }
     Ok(results)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use identity::ServiceAccount;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use xds::Variant;
@@ -19,6 +20,8 @@ pub struct Connection {
     pub proxy_id: Arc<str>,
     /// Where it connects from.
     pub peer: Option<SocketAddr>,
+    /// Whose account it has proven to have; nothing on the plaintext port.
+    pub account: Option<ServiceAccount>,
     /// Since when.
     pub connected_at: OffsetDateTime,
     /// Which variant of ADS it speaks.

@@ -10,3 +10,22 @@ pub const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
 pub const CONCURRENT_PUSHES: usize = 100;
 /// Publications whose changed kinds are remembered for streams that lag behind.
 pub const PUBLICATION_HISTORY: usize = 64;
+/// Tokens that the API server is asked about at the same time.
+pub const CONCURRENT_TOKEN_REVIEWS: usize = 32;
+/// Longest bearer token, in bytes; Kubernetes' have about one thousand.
+pub const MAX_TOKEN_BYTES: usize = 16 << 10;
+/// TLS handshakes of the secure port at the same time; more wait in the system's queue.
+pub const CONCURRENT_HANDSHAKES: usize = 256;
+/// How long one of them may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of the secure port that may wait for the server after their handshakes.
+pub const SECURE_ACCEPT_QUEUE: usize = 64;
+/// Wait after a connection that could not be accepted, as when there are no more descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long the control plane's own certificate is valid. It is renewed at half of that.
+pub const SERVING_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Wait before the control plane's certificate is tried again.
+pub const SERVING_RETRY: Duration = Duration::from_secs(5);
+/// Wait before an authority that could not be read, made or renewed is tried again, and the shortest between two looks
+/// at the age of its root.
+pub const AUTHORITY_RETRY: Duration = Duration::from_secs(1);

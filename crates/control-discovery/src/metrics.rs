@@ -211,6 +211,7 @@ fn reason(kind: Kind) -> &'static str {
         Kind::EndpointSlice | Kind::Pod | Kind::WorkloadEntry => "endpoint",
         Kind::Namespace => "namespace",
         Kind::ConfigMap | Kind::Node => "global",
+        Kind::Secret => "secret",
         Kind::VirtualService
         | Kind::DestinationRule
         | Kind::Gateway

@@ -1,22 +1,26 @@
 //! Sessions over gRPC.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::type_url;
 use control_snapshot::Proxy;
 use control_sources::registration::{Announcement, Registrar, StreamEvent};
 use diagnostics::Diagnostic;
+use identity::{ServiceAccount, SpiffeId};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use tonic::Status;
 use xds::grpc::server::{Connection as Wire, DeltaConnection, SotwConnection, Streams};
 use xds::server::Said;
 
 use crate::connections::{Connection, Connections};
 use crate::generate::Cache;
+use crate::identities::{Identities, SecurePeer};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::session::{Delta, Protocol, Session, StateOfTheWorld};
@@ -27,6 +31,7 @@ struct Inner {
     cache: Cache,
     connections: Connections,
     registrar: Option<Registrar>,
+    identities: OnceLock<Identities>,
     pushes: Semaphore,
     identifier: String,
     streams: AtomicU64,
@@ -55,11 +60,23 @@ impl Discovery {
             cache: Cache::default(),
             connections: Connections::default(),
             registrar,
+            identities: OnceLock::new(),
             pushes: Semaphore::new(limits::CONCURRENT_PUSHES),
             identifier: identifier.to_owned(),
             streams: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
         }))
+    }
+
+    /// Takes up who proves the identities of clients that come over TLS. Once; later calls change nothing.
+    pub fn set_identities(&self, identities: Identities) {
+        let _ = self.0.identities.set(identities);
+    }
+
+    /// Who proves the identities of clients that come over TLS, if anybody does.
+    #[must_use]
+    pub fn identities(&self) -> Option<&Identities> {
+        self.0.identities.get()
     }
 
     /// The world it serves.
@@ -89,7 +106,7 @@ impl Discovery {
     /// What is wrong with the configuration: of the world, and of what connected proxies get.
     #[must_use]
     pub fn diagnostics(&self) -> BTreeSet<Diagnostic> {
-        let mut all = BTreeSet::new();
+        let mut all: BTreeSet<_> = self.0.world.notes().into_iter().collect();
         if let Some(publication) = self.0.world.current() {
             all.extend(publication.snapshot.diagnostics().iter().cloned());
         }
@@ -108,12 +125,32 @@ impl Discovery {
         listener: tokio::net::TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let stopping = self.0.stopping.clone();
-        let stop = async move {
-            shutdown.await;
-            stopping.send_replace(true);
-        };
-        xds::grpc::server::serve(listener, self.clone(), stop).await
+        xds::grpc::server::serve(listener, self.clone(), self.stopped_by(shutdown)).await
+    }
+
+    /// Serves ADS, and certificates, over TLS as [`Discovery::serve`] does in plaintext. Without
+    /// [`Discovery::set_identities`] there is nothing to serve with, and this returns.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn serve_secure(
+        &self,
+        listener: tokio::net::TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        match self.0.identities.get() {
+            Some(identities) => {
+                let stop = self.stopped_by(shutdown);
+                identities.serve(self.clone(), listener, stop).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the open streams, on whatever port, once `shutdown` resolves.
+    async fn stopped_by(&self, shutdown: impl Future<Output = ()>) {
+        shutdown.await;
+        self.0.stopping.send_replace(true);
     }
 
     async fn report(&self, event: StreamEvent) {
@@ -122,16 +159,45 @@ impl Discovery {
         }
     }
 
+    /// Who has opened a stream; nobody on the plaintext port, where nothing is proven.
+    async fn identify<P: Protocol>(
+        &self,
+        wire: &Wire<P::Request, P::Response>,
+    ) -> Result<Option<Vec<SpiffeId>>, Status> {
+        if wire.extensions.get::<SecurePeer>().is_none() {
+            return Ok(None);
+        }
+        let identities = self.0.identities.get();
+        let identities = identities.ok_or_else(|| Status::unavailable("nobody is authenticated yet"))?;
+        let proven = identities.identify(&wire.metadata, &wire.extensions).await?;
+        Ok(Some(proven))
+    }
+
+    /// The proxy of a stream's first request, and its account where that is proven.
+    fn admit(
+        &self,
+        node: &Node,
+        proven: Option<&[SpiffeId]>,
+    ) -> Result<(Proxy, Option<ServiceAccount>), Status> {
+        let proxy = Proxy::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let account = match (proven, self.0.identities.get()) {
+            (None, _) => None,
+            (Some(proven), Some(identities)) => Some(identities.check(proven, &proxy)?),
+            (Some(_), None) => return Err(Status::unavailable("nobody is authenticated yet")),
+        };
+        Ok((proxy, account))
+    }
+
     async fn stream<P: Protocol>(&self, mut wire: Wire<P::Request, P::Response>) {
+        let proven = match self.identify::<P>(&wire).await {
+            Ok(proven) => proven,
+            Err(status) => return wire.refuse(status).await,
+        };
         let Some(first) = wire.receive().await else { return };
         let node = P::node(&first).cloned().unwrap_or_default();
-        let proxy = match Proxy::from_node(&node) {
-            Ok(proxy) => proxy,
-            Err(error) => {
-                return wire
-                    .refuse(tonic::Status::invalid_argument(error.to_string()))
-                    .await;
-            }
+        let (proxy, account) = match self.admit(&node, proven.as_deref()) {
+            Ok(admitted) => admitted,
+            Err(status) => return wire.refuse(status).await,
         };
         let mut publications = self.0.world.subscribe();
         let mut stopping = self.0.stopping.subscribe();
@@ -150,6 +216,7 @@ impl Discovery {
             stream,
             proxy_id: Arc::clone(&proxy.id),
             peer: wire.peer,
+            account,
             connected_at: OffsetDateTime::now_utc(),
             variant: P::VARIANT,
             session: Mutex::new(session),
@@ -208,12 +275,18 @@ impl Discovery {
             .await;
             return true;
         }
+        if type_url == type_url::SECRET
+            && let (Some(account), Some(identities)) = (&connection.account, self.0.identities.get())
+        {
+            let proxy = connection.session.lock().proxy().clone();
+            let access = identities.secret_access(account, &proxy).await;
+            connection.session.lock().set_secret_access(access);
+        }
         let reply = connection.session.lock().receive::<P>(request, &self.0.cache);
         let reply = match reply {
             Ok(reply) => reply,
             Err(refusal) => {
-                wire.refuse(tonic::Status::invalid_argument(refusal.to_string()))
-                    .await;
+                wire.refuse(Status::invalid_argument(refusal.to_string())).await;
                 return false;
             }
         };

@@ -22,6 +22,7 @@ use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
 pub use protocol::{Delta, Protocol, StateOfTheWorld};
 
 use crate::generate::{self, Cache, Translated};
+use crate::secrets::{self, SecretAccess};
 use crate::world::Publication;
 
 /// A stream of one proxy.
@@ -34,6 +35,7 @@ pub struct Session {
     translated: Option<Arc<Translated>>,
     /// The version of the last publication that changed this proxy's view.
     config_version: Arc<str>,
+    secret_access: SecretAccess,
 }
 
 /// What came of a request.
@@ -57,6 +59,7 @@ impl Session {
             publication,
             translated: None,
             config_version,
+            secret_access: SecretAccess::default(),
         }
     }
 
@@ -64,6 +67,11 @@ impl Session {
     #[must_use]
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
+    }
+
+    /// Says which Secrets the proxy may have: none, before this is called.
+    pub fn set_secret_access(&mut self, access: SecretAccess) {
+        self.secret_access = access;
     }
 
     /// The node, once a request has come.
@@ -113,7 +121,8 @@ impl Session {
         let received = P::receive(&mut self.stream, request)?;
         let mut responses = Vec::new();
         if let Some(scope) = received.answer {
-            if self.translated.is_none() {
+            // Secrets are not translated from the proxy's view of the world.
+            if self.translated.is_none() && received.type_url != type_url::SECRET {
                 self.config_version = Arc::clone(&self.publication.version);
                 let view = self.publication.snapshot.proxy_view(&self.proxy);
                 self.translated = Some(cache.translate(view));
@@ -135,12 +144,15 @@ impl Session {
 
     /// Brings the proxy to a later publication.
     pub fn push<P: Protocol>(&mut self, publication: Arc<Publication>, cache: &Cache) -> Vec<P::Response> {
-        let Some(translated) = &self.translated else {
-            self.publication = publication;
-            return Vec::new();
-        };
         let kinds = publication.kinds_since(self.publication.sequence);
         let version = Arc::clone(&publication.version);
+        let Some(translated) = &self.translated else {
+            self.publication = publication;
+            return self
+                .push_secrets::<P>(kinds.as_ref(), &version)
+                .into_iter()
+                .collect();
+        };
         let view = publication.snapshot.proxy_view(&self.proxy);
         let changed = view != *translated.view;
         let earlier = std::mem::replace(&mut self.publication, publication);
@@ -152,7 +164,7 @@ impl Session {
             let clusters = self.cluster_changes(P::VARIANT, &mut warming);
             responses.extend(self.respond::<P>(type_url::CLUSTER, &version, clusters));
         }
-        let all_endpoints = changed && kinds.is_none_or(|kinds| resends_all_endpoints(&kinds));
+        let all_endpoints = changed && kinds.as_ref().is_none_or(resends_all_endpoints);
         let endpoints = self.endpoint_changes(all_endpoints, &warming, &earlier.snapshot);
         responses.extend(self.respond::<P>(type_url::ENDPOINT, &version, endpoints));
         if changed {
@@ -163,7 +175,51 @@ impl Session {
             let names = self.name_table_change();
             responses.extend(self.respond::<P>(type_url::NAME_TABLE, &version, names));
         }
+        responses.extend(self.push_secrets::<P>(kinds.as_ref(), &version));
         responses
+    }
+
+    /// The Secrets that differ from what the proxy holds, or are no more.
+    fn push_secrets<P: Protocol>(
+        &mut self,
+        kinds: Option<&BTreeSet<Kind>>,
+        version: &str,
+    ) -> Option<P::Response> {
+        if kinds.is_some_and(|kinds| !kinds.contains(&Kind::Secret)) {
+            return None;
+        }
+        let watch = self.stream.watch(type_url::SECRET)?;
+        let mut content = self.secrets(watch, &Scope::All);
+        content.resources.retain(|secret| watch.differs(secret));
+        let held: BTreeSet<&Arc<str>> = watch.held().collect();
+        content.removed.retain(|name| held.contains(name));
+        self.respond::<P>(type_url::SECRET, version, content)
+    }
+
+    /// Secrets by name. Those that the proxy does not get are removed, so that it does not wait for them.
+    fn secrets(&self, watch: &Watch, scope: &Scope) -> Content {
+        let mut content = Content::default();
+        if self.secret_access == SecretAccess::Unproven {
+            tracing::warn!(
+                proxy = &*self.proxy.id,
+                "Secrets are sent over the secure port only, to proven proxies"
+            );
+            return content;
+        }
+        let names = match scope {
+            Scope::All => watch.names(),
+            Scope::Names(names) => names,
+        };
+        for name in names {
+            match secrets::resource(&self.publication.snapshot, &self.secret_access, name) {
+                Ok(secret) => content.resources.push(secret),
+                Err(reason) => {
+                    tracing::warn!(proxy = &*self.proxy.id, name, %reason, "a Secret is not sent");
+                    content.removed.push(name.as_str().into());
+                }
+            }
+        }
+        content
     }
 
     /// Nothing to say is not said, except that a client that asks for listeners or clusters is told there are none.
@@ -181,6 +237,10 @@ impl Session {
     }
 
     fn content(&self, type_url: &str, scope: &Scope) -> Content {
+        if type_url == type_url::SECRET {
+            let watch = self.stream.watch(type_url);
+            return watch.map(|watch| self.secrets(watch, scope)).unwrap_or_default();
+        }
         let (Some(watch), Some(translated)) = (self.stream.watch(type_url), &self.translated) else {
             return Content::default();
         };
@@ -278,7 +338,12 @@ fn named(watch: &Watch, scope: &Scope, make: impl Fn(&str) -> Outgoing) -> Conte
 /// Whether istiod would send all endpoints again, changed or not: when something may touch endpoints, and something
 /// beside it makes the push more than a push of single services.
 fn resends_all_endpoints(kinds: &BTreeSet<Kind>) -> bool {
-    const WITHOUT_ENDPOINTS: [Kind; 3] = [Kind::VirtualService, Kind::Gateway, Kind::WorkloadGroup];
+    const WITHOUT_ENDPOINTS: [Kind; 4] = [
+        Kind::VirtualService,
+        Kind::Gateway,
+        Kind::WorkloadGroup,
+        Kind::Secret,
+    ];
     const BY_SERVICE: [Kind; 6] = [
         Kind::Service,
         Kind::ServiceEntry,

@@ -68,6 +68,8 @@ struct Draft {
 pub struct World {
     state: Mutex<State>,
     changed: Notify,
+    /// What is wrong beside the objects themselves, by what it is about.
+    notes: Mutex<BTreeMap<String, Diagnostic>>,
     published: watch::Sender<Option<Arc<Publication>>>,
     metrics: Metrics,
     version_prefix: String,
@@ -98,6 +100,7 @@ impl World {
         Arc::new(Self {
             state: Mutex::new(state),
             changed: Notify::new(),
+            notes: Mutex::default(),
             published: watch::Sender::new(None),
             metrics: Metrics::default(),
             version_prefix: started.to_owned(),
@@ -149,6 +152,30 @@ impl World {
             state.touch(kind);
         }
         self.changed.notify_one();
+    }
+
+    /// Says what is wrong about something that no object of the world tells, or that nothing is any more. It is
+    /// published as a change is, so that whoever shows diagnostics looks again. Returns whether that is news.
+    pub fn note(&self, about: &str, diagnostic: Option<Diagnostic>) -> bool {
+        let changed = {
+            let mut notes = self.notes.lock();
+            let before = match diagnostic.clone() {
+                Some(diagnostic) => notes.insert(about.to_owned(), diagnostic),
+                None => notes.remove(about),
+            };
+            before != diagnostic
+        };
+        if changed {
+            self.state.lock().debounce.changed(Instant::now());
+            self.changed.notify_one();
+        }
+        changed
+    }
+
+    /// What [`World::note`] was told.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Diagnostic> {
+        self.notes.lock().values().cloned().collect()
     }
 
     /// Reads the current objects.

@@ -15,6 +15,8 @@ pub enum Kind {
     Pod,
     /// `v1/ConfigMap`, of which only MeshConfig is read.
     ConfigMap,
+    /// `v1/Secret`, of which only credentials of gateways are read.
+    Secret,
     /// `networking.istio.io/VirtualService`.
     VirtualService,
     /// `networking.istio.io/DestinationRule`.
@@ -56,6 +58,7 @@ impl Kind {
         (Self::EndpointSlice, "discovery.k8s.io", "EndpointSlice"),
         (Self::Pod, "", "Pod"),
         (Self::ConfigMap, "", "ConfigMap"),
+        (Self::Secret, "", "Secret"),
         (Self::VirtualService, "networking.istio.io", "VirtualService"),
         (Self::DestinationRule, "networking.istio.io", "DestinationRule"),
         (Self::Gateway, "networking.istio.io", "Gateway"),

@@ -38,6 +38,8 @@ kubernetes! {
         labels: Labels,
         /// Its annotations.
         annotations: Labels,
+        /// What tells it from a later object of the same name.
+        uid: String,
         /// When it was created, RFC 3339; earlier objects win over later ones.
         creation_timestamp: String,
         /// Whose child it is.

@@ -8,6 +8,7 @@
 //! Broken objects and dangling references become [`diagnostics::Diagnostic`]s; nothing here fails.
 
 mod config;
+mod credentials;
 mod delegates;
 mod destination_rules;
 mod gateways;
@@ -32,6 +33,7 @@ mod virtual_services;
 mod without_effect;
 
 pub use config::{Config, ConfigMeta};
+pub use credentials::{Credential, CredentialError, KeyPair, TrustedAuthorities};
 pub use destination_rules::{DestinationRules, Rule};
 pub use gateways::{GatewayPort, GatewayServer};
 pub use inbound::InboundPort;

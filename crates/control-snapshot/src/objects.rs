@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, ConfigMeta};
+use crate::credentials::Credential;
 use crate::kind::Kind;
 use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service};
 use crate::mesh::Mesh;
@@ -54,6 +55,9 @@ impl Default for Settings {
 /// The ConfigMap that holds MeshConfig, and the key in it.
 const MESH_CONFIG_MAP: (&str, &str) = ("istio", "mesh");
 
+/// The Secrets of the mesh's own authority, in the root namespace. They are nobody else's credentials.
+const AUTHORITY_SECRETS: [&str; 2] = ["istio-ca-secret", "cacerts"];
+
 /// The workload's agent reports its health, so no report means not healthy (Istio's WorkloadEntry health checks).
 const HEALTH_CHECKED: &str = "proxy.istio.io/health-checks-enabled";
 
@@ -67,6 +71,8 @@ pub struct Objects {
     pub(crate) services: Table<Service>,
     pub(crate) endpoint_slices: Table<EndpointSlice>,
     pub(crate) pods: Table<Pod>,
+    /// Credentials for gateways. Nothing that shows the others shows these.
+    pub(crate) secrets: Table<Credential>,
     pub(crate) virtual_services: Table<Config<VirtualService>>,
     pub(crate) destination_rules: Table<Config<DestinationRule>>,
     pub(crate) gateways: Table<Config<Gateway>>,
@@ -181,6 +187,24 @@ impl Objects {
             .chain(specs(&self.sidecars))
     }
 
+    /// The pod of this name.
+    #[must_use]
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.pods.get(&key).map(|pod| &**pod)
+    }
+
+    /// Every pod.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().map(|pod| &**pod)
+    }
+
+    /// MeshConfig.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
     /// Reads a WorkloadEntry's condition `Healthy`, which decides unless nobody checks.
     fn note_health(&mut self, meta: &ObjectMeta, key: &Key, object: &Value) {
         let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
@@ -203,6 +227,7 @@ impl Objects {
             Kind::Service => insert(&mut self.services, key, object),
             Kind::EndpointSlice => insert(&mut self.endpoint_slices, key, object),
             Kind::Pod => insert(&mut self.pods, key, object),
+            Kind::Secret => self.read_secret(key, &object),
             Kind::ConfigMap => self.read_config_map(&key, object),
             Kind::VirtualService => insert_spec(&mut self.virtual_services, kind, meta, object),
             Kind::DestinationRule => insert_spec(&mut self.destination_rules, kind, meta, object),
@@ -241,6 +266,20 @@ impl Objects {
         })
     }
 
+    /// Keeps what a gateway may show, and forgets a Secret that has become something else.
+    fn read_secret(&mut self, key: Key, object: &Value) -> Result<(), Reason> {
+        let own = *key.0 == *self.settings.root_namespace && AUTHORITY_SECRETS.contains(&key.1.as_str());
+        let credential = Credential::read(object).map_err(|field| Reason {
+            field: format!("data[{field}]"),
+            message: "not base64".to_owned(),
+        })?;
+        match credential.filter(|_| !own) {
+            Some(credential) => drop(self.secrets.insert(key, Arc::new(credential))),
+            None => drop(self.secrets.remove(&key)),
+        }
+        Ok(())
+    }
+
     fn is_mesh_config(&self, key: &Key) -> bool {
         *key.0 == *self.settings.root_namespace && key.1 == MESH_CONFIG_MAP.0
     }
@@ -252,6 +291,7 @@ impl Objects {
             Kind::Service => drop(self.services.remove(key)),
             Kind::EndpointSlice => drop(self.endpoint_slices.remove(key)),
             Kind::Pod => drop(self.pods.remove(key)),
+            Kind::Secret => drop(self.secrets.remove(key)),
             // A broken MeshConfig keeps the last good one: losing it would change the whole mesh.
             Kind::ConfigMap => {}
             Kind::VirtualService => drop(self.virtual_services.remove(key)),

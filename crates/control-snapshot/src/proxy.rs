@@ -82,6 +82,8 @@ pub struct Proxy {
     pub node_name: Arc<str>,
     /// The network it is in.
     pub network: Arc<str>,
+    /// The service account it says it has (`SERVICE_ACCOUNT`); empty when it does not say.
+    pub service_account: Arc<str>,
     /// The WorkloadGroup it wants to join (`AUTO_REGISTER_GROUP`).
     pub auto_register_group: Arc<str>,
     /// The WorkloadEntry that somebody has made for it (`WORKLOAD_ENTRY`).
@@ -156,6 +158,7 @@ impl Proxy {
             locality: locality.unwrap_or_default(),
             node_name: metadata.shared("NODE_NAME"),
             network: metadata.shared("NETWORK"),
+            service_account: metadata.shared("SERVICE_ACCOUNT"),
             auto_register_group: metadata.shared("AUTO_REGISTER_GROUP"),
             workload_entry: metadata.shared("WORKLOAD_ENTRY"),
             profile: Profile {
@@ -180,6 +183,13 @@ impl Proxy {
                     .into(),
             },
         })
+    }
+
+    /// The namespace in its node id. Istio's agent takes it and `NAMESPACE` from the same place; others may not.
+    #[must_use]
+    pub fn id_namespace(&self) -> &str {
+        let name = self.id.split('~').nth(2).unwrap_or_default();
+        name.rsplit_once('.').map_or("", |(_, namespace)| namespace)
     }
 
     /// Whether this address is one of the proxy's own.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api_istio::networking::ClientTlsMode;
 use diagnostics::Diagnostic;
 
+use crate::credentials::Credential;
 use crate::destination_rules::DestinationRules;
 use crate::gateways;
 use crate::inbound;
@@ -90,6 +91,13 @@ impl Snapshot {
     #[must_use]
     pub fn virtual_services(&self) -> &VirtualServices {
         &self.virtual_services
+    }
+
+    /// What the Secret of this name holds for gateways.
+    #[must_use]
+    pub fn credential(&self, namespace: &str, name: &str) -> Option<&Credential> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.objects.secrets.get(&key).map(|credential| &**credential)
     }
 
     /// What this proxy sees.

@@ -5,6 +5,7 @@
 //! - [`write`](mod@write) creates, patches and deletes objects.
 //! - [`pod_view`] and [`findings`] show workloads and mistakes to people, as Pods and Events.
 //! - [`registration`] turns proxies that announce a WorkloadGroup into WorkloadEntries, and tracks their health.
+//! - [`secrets`], [`reviews`] and [`root_certificates`] are what the mesh's authority needs of it.
 //!
 //! No other crate of the control plane knows the `kube` crate.
 
@@ -13,6 +14,9 @@ pub mod findings;
 pub mod limits;
 pub mod pod_view;
 pub mod registration;
+pub mod reviews;
+pub mod root_certificates;
+pub mod secrets;
 pub mod watch;
 pub mod write;
 

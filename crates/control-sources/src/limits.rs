@@ -28,3 +28,7 @@ pub const NAME_BYTES: usize = 253;
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(60);
 /// Wait before a registration that failed is tried again.
 pub const PENDING_RETRY: Duration = Duration::from_secs(1);
+/// How long the API server may take over a review of a token or of somebody's rights.
+pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait before roots that could not be written into a namespace are written again.
+pub const ROOTS_RETRY: Duration = Duration::from_secs(5);

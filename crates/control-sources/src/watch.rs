@@ -58,18 +58,64 @@ pub(crate) fn resource(kind: Kind, attempt: usize) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), version, kind.name()))
 }
 
+/// Which objects of a kind are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Those of this namespace; of all when it is empty.
+    pub namespace: String,
+    /// Those that this field selector selects; all when it is empty.
+    pub fields: String,
+}
+
+impl Scope {
+    /// One object of a namespace, whether it is there or not.
+    #[must_use]
+    pub fn one(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            fields: format!("metadata.name={name}"),
+        }
+    }
+
+    /// What the mesh reads of a kind.
+    fn of(kind: Kind, root_namespace: &str) -> Self {
+        match kind {
+            // Of all ConfigMaps only this one is read; the others are none of our business.
+            Kind::ConfigMap => Self::one(root_namespace, "istio"),
+            // Tokens and what Helm keeps are many, large, and no credentials of gateways.
+            Kind::Secret => Self {
+                namespace: String::new(),
+                fields: "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token".to_owned(),
+            },
+            _ => Self::default(),
+        }
+    }
+}
+
 /// Watches every kind until the receiver is dropped. `root_namespace` is where MeshConfig lives.
 ///
 /// The tasks end when the returned set is dropped.
 #[must_use]
 pub fn watch_all(client: &Client, root_namespace: &str) -> (mpsc::Receiver<Change>, JoinSet<()>) {
+    let all = Kind::ALL
+        .iter()
+        .map(|(kind, ..)| (*kind, Scope::of(*kind, root_namespace)));
+    watch_some(client, all)
+}
+
+/// Watches some objects of some kinds until the receiver is dropped, or the returned set of tasks.
+#[must_use]
+pub fn watch_some(
+    client: &Client,
+    wanted: impl IntoIterator<Item = (Kind, Scope)>,
+) -> (mpsc::Receiver<Change>, JoinSet<()>) {
     let (sender, receiver) = mpsc::channel(limits::CHANGE_QUEUE);
     let mut tasks = JoinSet::new();
-    for (kind, ..) in Kind::ALL {
+    for (kind, scope) in wanted {
         let watch = Watch {
             client: client.clone(),
-            kind: *kind,
-            root_namespace: root_namespace.to_owned(),
+            kind,
+            scope,
             known: BTreeMap::new(),
             synced: false,
             changes: sender.clone(),
@@ -93,7 +139,7 @@ enum Round {
 struct Watch {
     client: Client,
     kind: Kind,
-    root_namespace: String,
+    scope: Scope,
     /// Namespace and name to resource version.
     known: BTreeMap<(String, String), Option<String>>,
     synced: bool,
@@ -128,21 +174,14 @@ impl Watch {
     /// Watches until something fails that waiting might mend.
     async fn round(&mut self, attempt: usize, pause: &mut Duration) -> Result<Round, Gone> {
         let api_resource = resource(self.kind, attempt);
-        let config = watcher::Config::default().page_size(limits::LIST_PAGE);
-        let (api, config) = match self.kind {
-            // Of all ConfigMaps only this one is read; the others are none of our business.
-            Kind::ConfigMap => (
-                Api::<DynamicObject>::namespaced_with(
-                    self.client.0.clone(),
-                    &self.root_namespace,
-                    &api_resource,
-                ),
-                config.fields("metadata.name=istio"),
-            ),
-            _ => (
-                Api::<DynamicObject>::all_with(self.client.0.clone(), &api_resource),
-                config,
-            ),
+        let mut config = watcher::Config::default().page_size(limits::LIST_PAGE);
+        if !self.scope.fields.is_empty() {
+            config = config.fields(&self.scope.fields);
+        }
+        let client = self.client.0.clone();
+        let api: Api<DynamicObject> = match self.scope.namespace.as_str() {
+            "" => Api::all_with(client, &api_resource),
+            namespace => Api::namespaced_with(client, namespace, &api_resource),
         };
         let events = watcher(api, config);
         pin_mut!(events);
@@ -165,6 +204,13 @@ impl Watch {
                     self.delete(key).await?;
                 }
                 Err(error) if is_absent(&error) => return Ok(Round::Absent),
+                // A mesh without credentials for gateways is a mesh all the same.
+                Err(error) if self.kind == Kind::Secret && is_status(&error, 403) => {
+                    if !self.synced {
+                        tracing::warn!(error = %chain(&error), "Secrets cannot be read; gateways get none");
+                    }
+                    return Ok(Round::Absent);
+                }
                 // The watcher resumes by itself where it stopped, after a pause of ours.
                 Err(error) => {
                     tracing::debug!(kind = self.kind.name(), error = %chain(&error), "watch interrupted");
@@ -243,10 +289,14 @@ fn identity(object: &DynamicObject) -> ((String, String), Option<String>) {
 }
 
 fn is_absent(error: &watcher::Error) -> bool {
+    is_status(error, 404)
+}
+
+fn is_status(error: &watcher::Error, code: u16) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status.code == 404,
+        | watcher::Error::WatchError(status) => status.code == code,
         _ => false,
     }
 }

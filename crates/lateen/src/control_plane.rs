@@ -2,6 +2,7 @@
 
 mod embedded;
 mod findings;
+mod identities;
 mod workloads;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use control_discovery::debug::{Pages, router};
-use control_discovery::{Discovery, World};
+use control_discovery::{Discovery, Identities, World};
 use control_snapshot::Settings;
 use control_sources::Client;
 use control_sources::registration::{self, Registrar};
@@ -42,6 +43,19 @@ pub(crate) struct Args {
     /// ADS for proxies, plaintext; 0 takes any free port.
     #[arg(long, value_name = "PORT", default_value_t = 15010)]
     xds_port: u16,
+    /// The address that plaintext ADS listens on, whatever --bind says: nobody is asked there who they are.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    plaintext_bind: IpAddr,
+    /// Do not serve ADS in plaintext (istiod's --grpcAddr "").
+    #[arg(long, conflicts_with_all = ["xds_port", "plaintext_bind"])]
+    no_plaintext_xds: bool,
+    /// Certificates for workloads, and ADS for those that have proven who they are, over TLS; 0 takes any free port.
+    #[arg(long, value_name = "PORT", default_value_t = 15012)]
+    secure_port: u16,
+    /// Service accounts of node proxies, which may ask for the identities of pods of their node
+    /// (CA_TRUSTED_NODE_ACCOUNTS).
+    #[arg(long, value_name = "NAMESPACE/NAME,...", default_value = "")]
+    trusted_node_accounts: String,
     /// Debug pages and metrics; 0 takes any free port.
     #[arg(long, value_name = "PORT", default_value_t = 15014)]
     http_port: u16,
@@ -84,23 +98,44 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(args: Args) -> anyhow::Result<()> {
-    let started = Instant::now();
-    // Ports first: a taken one must be reported before anything is written.
-    let xds = listen(&args, args.xds_port, "ADS").await?;
-    let http = listen(&args, args.http_port, "debug pages").await?;
-    let (client, embedded) = match &args.kubeconfig {
-        Some(path) => (control_sources::client::from_kubeconfig(path).await?, None),
-        None => {
-            let state = match &args.state_dir {
-                Some(folder) => folder.clone(),
-                None => Home::find()?.control_plane(),
-            };
-            let address = SocketAddr::new(args.bind, args.api_port);
-            let server = embedded::start(state, address, &args.root_namespace).await?;
-            (server.client.clone(), Some(server))
-        }
+/// The bound ports. Bound first: a taken one must be reported before anything is written.
+struct Listeners {
+    /// Plaintext ADS, unless it is switched off.
+    xds: Option<TcpListener>,
+    secure: TcpListener,
+    http: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(args: &Args) -> anyhow::Result<Self> {
+        let xds = match args.no_plaintext_xds {
+            true => None,
+            false => Some(listen(args, args.plaintext_bind, args.xds_port, "ADS").await?),
+        };
+        Ok(Self {
+            xds,
+            secure: listen(args, args.bind, args.secure_port, "certificates and ADS over TLS").await?,
+            http: listen(args, args.bind, args.http_port, "debug pages").await?,
+        })
+    }
+}
+
+/// A client of the API server, which is in this process unless there is a kubeconfig of another.
+async fn api_server(args: &Args) -> anyhow::Result<(Client, Option<embedded::Embedded>)> {
+    if let Some(path) = &args.kubeconfig {
+        return Ok((control_sources::client::from_kubeconfig(path).await?, None));
+    }
+    let state = match &args.state_dir {
+        Some(folder) => folder.clone(),
+        None => Home::find()?.control_plane(),
     };
+    let address = SocketAddr::new(args.bind, args.api_port);
+    let server = embedded::start(state, address, &args.root_namespace).await?;
+    Ok((server.client.clone(), Some(server)))
+}
+
+/// The discovery server, and who proves to it who its clients are.
+fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
     let settings = Settings {
         root_namespace: args.root_namespace.as_str().into(),
         cluster: args.cluster_id.as_str().into(),
@@ -115,11 +150,23 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         grace: Duration::from_secs(args.registration_grace),
         ..registration::Settings::default()
     };
+    let identities = identities::settings(&args.root_namespace, args.bind, &args.trusted_node_accounts)?;
+    let identities = Identities::new(client.clone(), Arc::clone(&world), identities);
     let (registrar, _) = Registrar::start(client.clone(), registration);
     let discovery = Discovery::new(world, &identifier(), Some(registrar));
+    discovery.set_identities(identities);
+    Ok(discovery)
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let Listeners { xds, secure, http } = Listeners::bind(&args).await?;
+    let (client, embedded) = api_server(&args).await?;
+    let discovery = discovery(&args, &client)?;
     start_tasks(&args, &client, &discovery, embedded.as_ref());
     tracing::info!(
-        xds = %xds.local_addr()?,
+        xds = xds.as_ref().map(TcpListener::local_addr).transpose()?.map(tracing::field::display),
+        secure = %secure.local_addr()?,
         http = %http.local_addr()?,
         api = embedded.as_ref().map(|server| server.handle.url()),
         "control plane started in {:?}",
@@ -140,8 +187,15 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         stop.send_replace(true);
         outcome
     };
-    let (xds, http, signal) = tokio::join!(
-        discovery.serve(xds, stopped(stop.subscribe())),
+    let plaintext = async {
+        match xds {
+            Some(listener) => discovery.serve(listener, stopped(stop.subscribe())).await,
+            None => Ok(()),
+        }
+    };
+    let (xds, secure, http, signal) = tokio::join!(
+        plaintext,
+        discovery.serve_secure(secure, stopped(stop.subscribe())),
         http.into_future(),
         signal
     );
@@ -149,6 +203,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         server.handle.shutdown().await;
     }
     xds.context("serve ADS")?;
+    secure.context("serve certificates and ADS over TLS")?;
     http.context("serve the debug pages")?;
     signal
 }
@@ -171,7 +226,7 @@ fn start_tasks(args: &Args, client: &Client, discovery: &Discovery, embedded: Op
     });
 }
 
-async fn listen(args: &Args, port: u16, what: &str) -> anyhow::Result<TcpListener> {
+async fn listen(args: &Args, bind: IpAddr, port: u16, what: &str) -> anyhow::Result<TcpListener> {
     let tries = if args.move_ports && port != 0 {
         PORT_TRIES
     } else {
@@ -179,7 +234,7 @@ async fn listen(args: &Args, port: u16, what: &str) -> anyhow::Result<TcpListene
     };
     let mut last = None;
     for candidate in (0..tries).filter_map(|step| port.checked_add(step)) {
-        match TcpListener::bind((args.bind, candidate)).await {
+        match TcpListener::bind((bind, candidate)).await {
             Ok(listener) => {
                 if candidate != port && port != 0 {
                     tracing::info!(wanted = port, used = candidate, "port for {what} was taken");
@@ -191,7 +246,7 @@ async fn listen(args: &Args, port: u16, what: &str) -> anyhow::Result<TcpListene
     }
     let error = last.map_or_else(|| anyhow::anyhow!("no port to try"), anyhow::Error::from);
     let hint = "--move-ports takes the next free one";
-    Err(error.context(format!("listen on {}:{port} for {what} ({hint})", args.bind)))
+    Err(error.context(format!("listen on {bind}:{port} for {what} ({hint})")))
 }
 
 /// What responses say about the server, in Istio's shape.

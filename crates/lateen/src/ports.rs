@@ -11,6 +11,8 @@ use crate::limits::MAX_PORT_TRIES;
 pub(crate) struct Ports {
     /// ADS, plaintext; 15010 in Istio.
     pub(crate) xds: u16,
+    /// Certificates and ADS over TLS; 15012 in Istio.
+    pub(crate) secure: u16,
     /// Debug and metrics; 15014 in Istio.
     pub(crate) debug: u16,
     /// The Kubernetes API.
@@ -37,6 +39,7 @@ impl Ports {
         };
         let ports = Self {
             xds: pick(15010)?,
+            secure: pick(15012)?,
             debug: pick(15014)?,
             api: pick(16443)?,
         };

@@ -61,6 +61,7 @@ impl ControlPlane {
             .arg(home.control_plane());
         for (flag, port) in [
             ("--xds-port", ports.xds),
+            ("--secure-port", ports.secure),
             ("--http-port", ports.debug),
             ("--api-port", ports.api),
         ] {

@@ -102,7 +102,10 @@ async fn metrics(State(pages): State<Pages>) -> Response {
         uptime: pages.started.elapsed(),
         version: pages.version,
     };
-    let text = pages.discovery.metrics().print(&gauges);
+    let mut text = pages.discovery.metrics().print(&gauges);
+    if let Some(identities) = pages.discovery.identities() {
+        text.push_str(&identities.print_metrics());
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

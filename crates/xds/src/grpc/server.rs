@@ -10,10 +10,12 @@ use api_envoy::envoy::service::discovery::v3::aggregated_discovery_service_serve
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Status, Streaming};
+use tonic::{Extensions, Status, Streaming};
 
 use crate::limits;
 
@@ -27,6 +29,10 @@ pub type SotwConnection = Connection<ads::DiscoveryRequest, ads::DiscoveryRespon
 pub struct Connection<Request, Response> {
     /// The client's address, when the transport has one.
     pub peer: Option<SocketAddr>,
+    /// The headers of the call, in which a client may have put a token.
+    pub metadata: MetadataMap,
+    /// What the transport says about the connection: the proof of who the client is, where it asks for one.
+    pub extensions: Extensions,
     requests: Streaming<Request>,
     responses: mpsc::Sender<Result<Response, Status>>,
 }
@@ -98,22 +104,34 @@ fn accept<Request, Response: Send + 'static>(
 ) -> (Connection<Request, Response>, ResponseStream<Response>) {
     let (sender, receiver) = mpsc::channel(limits::SERVER_RESPONSE_QUEUE);
     let peer = request.remote_addr();
+    let (metadata, extensions, requests) = request.into_parts();
     let connection = Connection {
         peer,
-        requests: request.into_inner(),
+        metadata,
+        extensions,
+        requests,
         responses: sender,
     };
     (connection, Box::pin(ReceiverStream::new(receiver)))
 }
 
-fn router(streams: impl Streams) -> Router {
+/// The ADS service, for a server that has other services beside it.
+pub fn routes(streams: impl Streams) -> Routes {
     let service = AggregatedDiscoveryServiceServer::new(Service(streams))
         .max_decoding_message_size(limits::MAX_REQUEST_BYTES);
+    Routes::new(service)
+}
+
+/// A server with the limits of ADS, to which services are added.
+pub fn builder() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(limits::MAX_CONCURRENT_STREAMS)
-        .add_service(service)
+}
+
+fn router(streams: impl Streams) -> Router {
+    builder().add_routes(routes(streams))
 }
 
 /// Serves ADS in plaintext on a bound listener until `shutdown` resolves and the open streams have ended.

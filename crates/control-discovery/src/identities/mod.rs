@@ -1,0 +1,343 @@
+//! The mesh's identities, put together: the authority as it is kept in Secrets, the secure port where workloads get
+//! certificates and configuration, and who may have what there.
+//!
+//! - [`keeper`]: reads, makes, reloads and renews the authority.
+//! - [`serving`]: the control plane's own certificate.
+//! - [`connections`]: TLS connections, and what they prove.
+//! - [`proof`]: the proofs that need more than the connection, and whose configuration somebody may have.
+//!
+//! Nothing of it is there before the world is complete: MeshConfig names the trust domain.
+
+mod connections;
+mod keeper;
+mod proof;
+mod serving;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use api_envoy::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
+use arc_swap::ArcSwap;
+use control_ca::{
+    Authenticator, Authority, Caller, CertificateService, Credentials, Inventory, Lifetimes, Metrics,
+    PeerCertificates, Request, RootRotation, Rules, authorise,
+};
+use control_snapshot::{Mesh, Proxy, ProxyKind};
+use control_sources::reviews::{Access, ReviewError};
+use control_sources::{Client, reviews, root_certificates};
+use diagnostics::{Code, Diagnostic, ResourceRef};
+use identity::{ServiceAccount, SpiffeId, SubjectName, TrustDomain, TrustDomainError, TrustDomains};
+use tls::ServerContext;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Status};
+use xds::grpc::server::Streams;
+
+use crate::secrets::SecretAccess;
+use crate::world::World;
+
+pub use connections::SecurePeer;
+
+/// Now.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// How identities are given out.
+#[derive(Clone)]
+pub struct Settings {
+    /// The namespace where the authority's Secrets are.
+    pub root_namespace: String,
+    /// What the control plane's own certificate says it is.
+    pub names: Vec<SubjectName>,
+    /// Accounts of node proxies, which may ask for the identities of pods of their node.
+    pub trusted_node_accounts: BTreeSet<ServiceAccount>,
+    /// When a self-signed root is renewed.
+    pub rotation: RootRotation,
+    /// Which part (0 to 1) of the interval passes before the root's age is looked at first, at random, so that replicas
+    /// do not look together.
+    pub jitter: f64,
+    /// How long certificates are valid.
+    pub lifetimes: Lifetimes,
+    /// Now.
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("identities::Settings")
+            .field("root_namespace", &self.root_namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    client: Client,
+    world: Arc<World>,
+    settings: Settings,
+    /// The authority in force; nothing before there is one.
+    authority: OnceLock<Arc<ArcSwap<Authority>>>,
+    /// Tells of each new authority.
+    renewed: watch::Sender<Option<Arc<Authority>>>,
+    rules: OnceLock<Arc<ArcSwap<Rules>>>,
+    authenticators: Vec<Arc<dyn Authenticator>>,
+    inventory: Arc<dyn Inventory>,
+    metrics: Arc<Metrics>,
+}
+
+/// Everything about identities. Cheap to clone.
+#[derive(Clone)]
+pub struct Identities(Arc<Inner>);
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identities")
+    }
+}
+
+impl Identities {
+    /// Nothing is read or written before [`Identities::serve`].
+    #[must_use]
+    pub fn new(client: Client, world: Arc<World>, settings: Settings) -> Self {
+        Self(Arc::new(Inner {
+            authenticators: vec![
+                Arc::new(PeerCertificates),
+                Arc::new(proof::TokenReviews::new(client.clone())),
+            ],
+            inventory: Arc::new(proof::Pods(Arc::clone(&world))),
+            client,
+            world,
+            settings,
+            authority: OnceLock::new(),
+            renewed: watch::Sender::new(None),
+            rules: OnceLock::new(),
+            metrics: Arc::default(),
+        }))
+    }
+
+    /// The authority in force, once there is one.
+    #[must_use]
+    pub fn authority(&self) -> Option<Arc<Authority>> {
+        self.0.authority.get().map(|authority| authority.load_full())
+    }
+
+    /// `citadel_server_*` in Prometheus' text format; empty before there is an authority.
+    #[must_use]
+    pub fn print_metrics(&self) -> String {
+        let now = (self.0.settings.clock)();
+        self.authority()
+            .map(|authority| self.0.metrics.print(&authority, now))
+            .unwrap_or_default()
+    }
+
+    /// Keeps the authority, and serves certificates and these ADS streams over TLS until `shutdown` resolves.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn serve(
+        &self,
+        streams: impl Streams,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        let mut tasks = JoinSet::new();
+        let (certificate, mut certificates) = watch::channel(None);
+        let (roots, written_roots) = watch::channel(String::new());
+        tasks.spawn(self.clone().keep());
+        tasks.spawn(root_certificates::keep(self.0.client.clone(), written_roots));
+        tasks.spawn(publish_roots(self.0.renewed.subscribe(), roots));
+        tasks.spawn(serving::keep(
+            self.0.renewed.subscribe(),
+            self.0.settings.names.clone(),
+            Arc::clone(&self.0.settings.clock),
+            certificate,
+        ));
+        let mut shutdown = std::pin::pin!(shutdown);
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            ready = ready(&mut certificates) => if !ready { return Ok(()) },
+        }
+        let Some(service) = self.certificate_service() else {
+            return Ok(());
+        };
+        let routes = xds::grpc::server::routes(streams).add_service(service);
+        let incoming = connections::incoming(listener, certificates, self.0.renewed.subscribe());
+        xds::grpc::server::builder()
+            .layer(tonic::service::InterceptorLayer::new(connections::tell_of_peer))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, shutdown)
+            .await
+    }
+
+    /// Follows the world and the Secrets, for ever.
+    async fn keep(self) {
+        let mut publications = self.0.world.subscribe();
+        let mut keeper = None;
+        loop {
+            let publication = publications.borrow_and_update().clone();
+            if let Some(publication) = publication
+                && let Some(rules) = self.rules(publication.snapshot.mesh())
+                && keeper.is_none()
+            {
+                let domain = rules.trust_domains.own().clone();
+                // Dropped with this task.
+                let mut task = JoinSet::new();
+                task.spawn(keeper::Keeper::new(self.clone(), domain).run());
+                keeper = Some(task);
+            }
+            if publications.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes over who may have what from MeshConfig. What cannot be read is a diagnostic, and what was stays.
+    fn rules(&self, mesh: &Mesh) -> Option<Arc<Rules>> {
+        let resource = ResourceRef::new("ConfigMap", self.0.settings.root_namespace.as_str(), "istio");
+        let domains = match trust_domains(mesh) {
+            Ok(domains) => domains,
+            Err((field, error)) => {
+                let diagnostic = Diagnostic::new(Code::SchemaValidationError, resource, error.to_string())
+                    .at(format!("data.mesh.{field}"))
+                    .hint("the trust domains that were in force stay in force");
+                self.0.world.note("trust domain", Some(diagnostic));
+                return self.0.rules.get().map(|rules| rules.load_full());
+            }
+        };
+        self.0.world.note("trust domain", None);
+        let rules = Arc::new(Rules {
+            trust_domains: domains,
+            trusted_node_accounts: self.0.settings.trusted_node_accounts.clone(),
+            oidc: None,
+        });
+        let current = self
+            .0
+            .rules
+            .get_or_init(|| Arc::new(ArcSwap::from(Arc::clone(&rules))));
+        current.store(Arc::clone(&rules));
+        Some(rules)
+    }
+
+    /// Puts an authority in force.
+    fn publish(&self, authority: Arc<Authority>) {
+        let swap = self
+            .0
+            .authority
+            .get_or_init(|| Arc::new(ArcSwap::from(Arc::clone(&authority))));
+        swap.store(Arc::clone(&authority));
+        self.0.renewed.send_replace(Some(authority));
+    }
+
+    /// Nothing before there is an authority.
+    fn certificate_service(&self) -> Option<IstioCertificateServiceServer<CertificateService>> {
+        Some(CertificateService::server(control_ca::Settings {
+            authority: Arc::clone(self.0.authority.get()?),
+            rules: Arc::clone(self.0.rules.get()?),
+            inventory: Arc::clone(&self.0.inventory),
+            authenticators: self.0.authenticators.clone(),
+            lifetimes: self.0.settings.lifetimes,
+            metrics: Arc::clone(&self.0.metrics),
+            clock: Arc::clone(&self.0.settings.clock),
+        }))
+    }
+
+    /// Who has opened a stream of the secure port.
+    ///
+    /// # Errors
+    /// Whoever has not proven it, or belongs to another mesh, is not served.
+    pub(crate) async fn identify(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Vec<SpiffeId>, Status> {
+        let refused = || Status::unauthenticated("authentication failure");
+        let credentials = Credentials { metadata, extensions };
+        let caller: Caller = control_ca::authenticate(&self.0.authenticators, credentials)
+            .await
+            .map_err(|refusals| {
+                tracing::warn!(reason = %refusals, "an ADS client is not authenticated");
+                refused()
+            })?;
+        let rules = self.0.rules.get().ok_or_else(refused)?.load_full();
+        authorise(&caller, &Request::default(), &rules, self.0.inventory.as_ref()).map_err(|denied| {
+            tracing::warn!(?caller, reason = %chain(&denied), "an ADS client has no identity of this mesh");
+            refused()
+        })
+    }
+
+    /// Whether a proxy may have the configuration that it asks for.
+    ///
+    /// # Errors
+    /// None of its identities is the one that its node names.
+    pub(crate) fn check(&self, identities: &[SpiffeId], proxy: &Proxy) -> Result<ServiceAccount, Status> {
+        proof::matching(identities, proxy).map_err(|reason| {
+            tracing::warn!(proxy = &*proxy.id, %reason, "an ADS client asks for another's configuration");
+            Status::permission_denied(format!("authorization failed: {reason}"))
+        })
+    }
+
+    /// Which Secrets a proxy of this account may have: those of its namespace, if the account may list them there.
+    pub(crate) async fn secret_access(&self, account: &ServiceAccount, proxy: &Proxy) -> SecretAccess {
+        let user = format!("system:serviceaccount:{}:{}", account.namespace, account.name);
+        let asked = Access {
+            user: &user,
+            verb: "list",
+            resource: "secrets",
+            namespace: &account.namespace,
+        };
+        let allowed = match reviews::access(&self.0.client, asked).await {
+            Ok(allowed) => allowed,
+            // The embedded API server has no rules about who may do what. There, gateways may have what is beside them.
+            Err(ReviewError::NotServed) => proxy.profile.kind == ProxyKind::Gateway,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), account = %user, "nobody says whether this account may have Secrets");
+                false
+            }
+        };
+        match allowed {
+            true => SecretAccess::Namespace(account.namespace.as_str().into()),
+            false => SecretAccess::Denied(format!("{user} may not list secrets in its namespace").into()),
+        }
+    }
+}
+
+/// Waits for the first certificate; false when none will come. The guard of the watched value does not leave here.
+async fn ready(certificates: &mut watch::Receiver<Option<Arc<ServerContext>>>) -> bool {
+    certificates.wait_for(Option::is_some).await.is_ok()
+}
+
+type DomainError = (String, TrustDomainError);
+
+fn trust_domains(mesh: &Mesh) -> Result<TrustDomains, DomainError> {
+    let own = TrustDomain::from_mesh_setting(&mesh.trust_domain)
+        .map_err(|error| ("trustDomain".to_owned(), error))?;
+    let aliases = mesh.trust_domain_aliases.iter().enumerate().map(|(at, alias)| {
+        TrustDomain::from_mesh_setting(alias).map_err(|error| (format!("trustDomainAliases[{at}]"), error))
+    });
+    Ok(TrustDomains::new(own, aliases.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// The roots of each new authority, in PEM.
+async fn publish_roots(
+    mut authorities: watch::Receiver<Option<Arc<Authority>>>,
+    roots: watch::Sender<String>,
+) {
+    while authorities.changed().await.is_ok() {
+        let current = authorities.borrow_and_update().clone();
+        if let Some(authority) = current {
+            roots.send_replace(authority.roots_pem());
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

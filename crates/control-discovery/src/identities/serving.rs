@@ -1,0 +1,91 @@
+//! The certificate that the control plane itself shows on the secure port, signed by its own authority.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use control_ca::{Authority, SignError};
+use identity::{Certificate, CertificateError, KeyError, KeyKind, PrivateKey, SubjectName};
+use tls::settings::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, Secret, TlsCertificate,
+};
+use tls::{ContextError, ServerContext};
+use tokio::sync::watch;
+
+use super::Clock;
+use crate::limits;
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+enum ServingError {
+    #[error("the key")]
+    Key(#[from] KeyError),
+    #[error("the signature")]
+    Sign(#[from] SignError),
+    #[error("the certificate")]
+    Certificate(#[from] CertificateError),
+    #[error("the TLS context")]
+    Context(#[from] ContextError),
+}
+
+/// Keeps a certificate in `served`, for ever: a new one for each new authority, and at half its life.
+pub(super) async fn keep(
+    mut authorities: watch::Receiver<Option<Arc<Authority>>>,
+    names: Vec<SubjectName>,
+    clock: Clock,
+    served: watch::Sender<Option<Arc<ServerContext>>>,
+) {
+    loop {
+        let authority = authorities.borrow_and_update().clone();
+        let wait = match authority {
+            None => limits::SERVING_RETRY,
+            Some(authority) => match certify(&authority, &names, clock()) {
+                Ok((context, renew_in)) => {
+                    served.send_replace(Some(Arc::new(context)));
+                    tracing::info!(
+                        "the control plane's certificate is valid for another {:?}",
+                        renew_in * 2
+                    );
+                    renew_in
+                }
+                Err(error) => {
+                    tracing::error!(%error, source = ?std::error::Error::source(&error), "the control plane has no new certificate");
+                    limits::SERVING_RETRY
+                }
+            },
+        };
+        tokio::select! {
+            changed = authorities.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// A context with a new certificate, and when to make the next one. Clients may show a certificate; one that does not
+/// lead to the authority's roots ends the handshake.
+fn certify(
+    authority: &Authority,
+    names: &[SubjectName],
+    now: SystemTime,
+) -> Result<(ServerContext, Duration), ServingError> {
+    let key = PrivateKey::generate(KeyKind::default())?;
+    let issued = authority.certify(key.public_key(), names, limits::SERVING_LIFETIME, now)?;
+    let above = authority.intermediates().iter().map(Certificate::pem);
+    let chain: String = std::iter::once(issued.leaf()?.pem()).chain(above).collect();
+    let settings = DownstreamTlsContext {
+        common: CommonTlsContext {
+            tls_certificates: vec![TlsCertificate {
+                certificate_chain: chain.into_bytes(),
+                private_key: Secret::new(key.to_pem()?.as_bytes()),
+            }],
+            alpn_protocols: vec!["h2".to_owned()],
+            validation_context: Some(CertificateValidationContext {
+                trusted_ca: Some(authority.roots_pem().into_bytes()),
+                ..CertificateValidationContext::default()
+            }),
+            ..CommonTlsContext::default()
+        },
+        ..DownstreamTlsContext::default()
+    };
+    let life = issued.not_after().duration_since(now).unwrap_or_default();
+    Ok((ServerContext::new(&settings, now)?, life / 2))
+}

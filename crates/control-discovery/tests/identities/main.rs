@@ -1,0 +1,7 @@
+//! The certificate authority in its Secrets, the secure port, and Secrets for gateways, over the embedded API server and
+//! real sockets of loopback.
+
+mod authority;
+mod mesh;
+mod port;
+mod secrets;

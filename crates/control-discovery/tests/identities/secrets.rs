@@ -1,0 +1,197 @@
+//! Secrets for gateways.
+
+use api_envoy::any::unpack;
+use api_envoy::envoy::config::core::v3::data_source::Specifier;
+use api_envoy::envoy::extensions::transport_sockets::tls::v3 as tls;
+use api_envoy::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use api_envoy::type_url;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use control_snapshot::Kind;
+use control_sources::apply;
+use control_sources::write::{self, ObjectRef};
+use identity::SubjectName;
+use std::time::SystemTime;
+
+use crate::mesh::{AdsStream, Mesh, Shown, eventually, foreign_authority, node, secret};
+
+/// A certificate for a host of the outside world.
+fn host() -> Shown {
+    Shown::signed(
+        &foreign_authority(),
+        &[SubjectName::Dns("shop.example".to_owned())],
+        SystemTime::now(),
+    )
+}
+
+async fn gateway(mesh: &Mesh) -> AdsStream {
+    let token = mesh.token("istio-system", "gateway", "istio-ca").await;
+    mesh.stream(None, Some(&token)).await.expect("a connection")
+}
+
+/// Stores a Secret, and waits until the world has it.
+async fn store(mesh: &Mesh, name: &str, entries: &[(&str, &str)]) {
+    let object = secret("istio-system", name, "Opaque", entries);
+    apply(&mesh.client, &[object]).await.expect("stored");
+}
+
+async fn known(mesh: &Mesh, namespace: &str, name: &str) {
+    eventually("the Secret in the world", || async {
+        let publication = mesh.discovery.world().current()?;
+        publication.snapshot.credential(namespace, name).map(drop)
+    })
+    .await;
+}
+
+/// The key in the first resource of an answer.
+fn key_of(answer: &DeltaDiscoveryResponse) -> String {
+    let resource = answer
+        .resources
+        .first()
+        .and_then(|r| r.resource.as_ref())
+        .expect("a resource");
+    let secret = unpack::<tls::Secret>(resource).expect("a Secret");
+    let Some(tls::secret::Type::TlsCertificate(certificate)) = secret.r#type else {
+        panic!("{} is no certificate", secret.name)
+    };
+    match certificate.private_key.and_then(|key| key.specifier) {
+        Some(Specifier::InlineBytes(bytes)) => String::from_utf8(bytes.to_vec()).expect("PEM"),
+        _ => panic!("no key"),
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_follows_its_secrets_and_no_page_shows_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    let (first, second) = (host(), host());
+    store(
+        &mesh,
+        "shop-cert",
+        &[("tls.crt", &first.chain), ("tls.key", &first.key)],
+    )
+    .await;
+    known(&mesh, "istio-system", "shop-cert").await;
+    let mut stream = gateway(&mesh).await;
+    let me = node("router", "istio-system", "gateway");
+    let wanted = ["kubernetes://shop-cert", "kubernetes://late"];
+    stream.ask(me, type_url::SECRET, &wanted).await;
+    let answer = stream.next().await.expect("secrets");
+    assert_eq!(key_of(&answer), first.key);
+    assert_eq!(answer.removed_resources, ["kubernetes://late"]);
+
+    for path in [
+        "/debug/adsz",
+        "/debug/syncz",
+        "/debug/configz",
+        "/debug/registryz",
+        "/debug/push_status",
+        "/debug/mesh",
+        "/debug/diagnostics",
+        "/debug/endpointz",
+        "/debug/config_dump?proxyID=pod-1.istio-system",
+        "/debug/edsz?proxyID=pod-1.istio-system",
+        "/debug/ndsz?proxyID=pod-1.istio-system",
+        "/metrics",
+    ] {
+        let page = mesh.page(path).await;
+        let line = first.key.lines().nth(1).expect("a line of the key");
+        assert!(!page.contains(line), "{path} shows a key");
+        assert!(
+            !page.contains(&STANDARD.encode(&first.key)[..64]),
+            "{path} shows a key in base64"
+        );
+        assert!(!page.contains("PRIVATE KEY"), "{path} shows a key");
+    }
+
+    store(
+        &mesh,
+        "shop-cert",
+        &[("tls.crt", &second.chain), ("tls.key", &second.key)],
+    )
+    .await;
+    let answer = stream.next().await.expect("the new key");
+    assert_eq!(key_of(&answer), second.key);
+    assert_eq!(answer.resources.len(), 1);
+    // A key of another certificate would take the place of one that works.
+    store(
+        &mesh,
+        "shop-cert",
+        &[("tls.crt", &second.chain), ("tls.key", &first.key)],
+    )
+    .await;
+    let answer = stream.next().await.expect("a removal");
+    assert_eq!(answer.removed_resources, ["kubernetes://shop-cert"]);
+    store(&mesh, "late", &[("cert", &first.chain), ("key", &first.key)]).await;
+    assert_eq!(key_of(&stream.next().await.expect("the late one")), first.key);
+    write::delete(
+        &mesh.client,
+        &ObjectRef::new(Kind::Secret, "istio-system", "late"),
+    )
+    .await
+    .expect("deleted");
+    let answer = stream.next().await.expect("a removal");
+    assert_eq!(answer.removed_resources, ["kubernetes://late"]);
+    mesh.stop().0.shutdown().await;
+}
+
+#[tokio::test]
+async fn nobody_gets_secrets_of_others() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    let host = host();
+    let entries = [("cert", host.chain.as_str()), ("key", host.key.as_str())];
+    let objects = ["istio-system", "shop"].map(|namespace| secret(namespace, "theirs", "Opaque", &entries));
+    apply(&mesh.client, &objects).await.expect("stored");
+    known(&mesh, "istio-system", "theirs").await;
+    known(&mesh, "shop", "theirs").await;
+
+    // The mesh's own authority, another namespace's, and what is no Secret at all.
+    let mut stream = gateway(&mesh).await;
+    let names = [
+        "file:/etc/passwd",
+        "kubernetes://cacerts",
+        "kubernetes://istio-ca-secret",
+        "kubernetes://istio-system/theirs/x",
+        "kubernetes://shop/theirs",
+    ];
+    stream
+        .ask(
+            node("router", "istio-system", "gateway"),
+            type_url::SECRET,
+            &names,
+        )
+        .await;
+    let answer = stream.next().await.expect("an answer");
+    let mut removed = answer.removed_resources;
+    removed.sort();
+    assert_eq!(
+        (answer.resources.len(), removed.as_slice()),
+        (0, &names.map(str::to_owned)[..])
+    );
+
+    // A sidecar, with a good proof.
+    let token = mesh.token("shop", "reviews", "istio-ca").await;
+    let mut stream = mesh.stream(None, Some(&token)).await.expect("a connection");
+    stream
+        .ask(
+            node("sidecar", "shop", "reviews"),
+            type_url::SECRET,
+            &["kubernetes://theirs"],
+        )
+        .await;
+    let answer = stream.next().await.expect("an answer");
+    assert_eq!((answer.resources.len(), answer.removed_resources.len()), (0, 1));
+
+    // A gateway that has proven nothing.
+    let mut stream = mesh.plaintext_stream().await;
+    stream
+        .ask(
+            node("router", "istio-system", "gateway"),
+            type_url::SECRET,
+            &["kubernetes://theirs"],
+        )
+        .await;
+    assert!(stream.is_silent().await);
+    mesh.stop().0.shutdown().await;
+}
