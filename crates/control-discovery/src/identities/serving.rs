@@ -41,10 +41,8 @@ pub(super) async fn keep(
             Some(authority) => match certify(&authority, &names, clock()) {
                 Ok((context, renew_in)) => {
                     served.send_replace(Some(Arc::new(context)));
-                    tracing::info!(
-                        "the control plane's certificate is valid for another {:?}",
-                        renew_in * 2
-                    );
+                    let hours = renew_in.as_secs() * 2 / 3600;
+                    tracing::info!(hours, "the control plane has a new certificate");
                     renew_in
                 }
                 Err(error) => {
