@@ -48,6 +48,7 @@ pub struct Certificate {
     pub authority_key_id: Option<Vec<u8>>,
     /// SHA-256 over the DER of the SubjectPublicKeyInfo.
     pub public_key_sha256: [u8; 32],
+    names: Vec<String>,
     der: CertificateDer<'static>,
 }
 
@@ -69,6 +70,7 @@ impl Certificate {
             dns_names: Vec::new(),
             addresses: Vec::new(),
             emails: Vec::new(),
+            names: Vec::new(),
             not_before: system_time(&parsed.validity().not_before)?,
             not_after: system_time(&parsed.validity().not_after)?,
             sha256: sha256(der),
@@ -95,11 +97,9 @@ impl Certificate {
         url_encoded_pem(&self.der)
     }
 
-    /// Every subject alternative name as text, in the order in which Envoy lists them in a failure: URIs, DNS names,
-    /// e-mail addresses, addresses.
+    /// Every subject alternative name as text, in the certificate's order, in which Envoy lists them in a failure.
     pub fn names(&self) -> impl Iterator<Item = String> + '_ {
-        let texts = self.uris.iter().chain(&self.dns_names).chain(&self.emails);
-        texts.cloned().chain(self.addresses.iter().map(IpAddr::to_string))
+        self.names.iter().cloned()
     }
 
     /// Whether `now` lies in the validity.
@@ -124,14 +124,21 @@ impl Certificate {
             .subject_alternative_name()
             .map_err(|error| error.to_string())?;
         for name in names.iter().flat_map(|extension| &extension.value.general_names) {
-            match name {
-                GeneralName::URI(uri) => self.uris.push((*uri).to_owned()),
-                GeneralName::DNSName(name) => self.dns_names.push((*name).to_owned()),
-                GeneralName::RFC822Name(email) => self.emails.push((*email).to_owned()),
-                GeneralName::IPAddress(bytes) => self.addresses.extend(address(bytes)),
+            let (kind, text) = match name {
+                GeneralName::URI(uri) => (&mut self.uris, *uri),
+                GeneralName::DNSName(name) => (&mut self.dns_names, *name),
+                GeneralName::RFC822Name(email) => (&mut self.emails, *email),
+                GeneralName::IPAddress(bytes) => {
+                    let address = address(bytes);
+                    self.addresses.extend(address);
+                    self.names.extend(address.map(|address| address.to_string()));
+                    continue;
+                }
                 // The other kinds identify nobody in a mesh, and unreadable ones can match nothing.
-                _ => {}
-            }
+                _ => continue,
+            };
+            kind.push(text.to_owned());
+            self.names.push(text.to_owned());
         }
         Ok(())
     }

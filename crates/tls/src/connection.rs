@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::CommonState;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CommonState, HandshakeKind};
 
 use crate::certificate::{self, Certificate};
 use crate::handshake::HandshakeFailure;
@@ -79,6 +79,8 @@ pub struct ConnectionInfo {
     pub validation: PeerValidation,
     /// Our own certificate.
     pub local: Option<Arc<Certificate>>,
+    /// Whether an earlier session was resumed instead of a whole handshake.
+    pub resumed: bool,
 }
 
 impl ConnectionInfo {
@@ -124,6 +126,7 @@ pub(crate) fn describe(state: &CommonState, known: Known<'_>) -> Result<Connecti
         validation: validation(chain, &known),
         peer,
         local: known.local,
+        resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
     })
 }
 

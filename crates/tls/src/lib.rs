@@ -6,6 +6,7 @@
 //!
 //! - [`server_acceptor`], [`CertificateAuthority`]: for our own API servers on loopback.
 //! - [`settings`] → [`ServerContext`], [`ClientContext`]: for the data plane; [`Rotation`] renews them as secrets come.
+//! - [`Stream`]: the bytes after a handshake, on either side.
 //! - [`ConnectionInfo`]: what a handshake told. [`HandshakeFailure`]: why there was none.
 //! - [`client_cert_element`], [`forwarded_client_cert`]: the header `x-forwarded-client-cert`.
 //! - [`Inspector`]: reads a ClientHello without answering it.
@@ -34,6 +35,7 @@ mod rotation;
 mod server;
 pub mod settings;
 mod signing;
+mod stream;
 mod verification;
 
 pub use authority::{CertificateAuthority, Issued};
@@ -50,6 +52,7 @@ pub use pem::read_certificates;
 pub use refusal::ContextError;
 pub use rotation::{Awaited, ContextSettings, Current, Rotation};
 pub use server::{ServerContext, ServerStream};
+pub use stream::Stream;
 pub use verification::VerificationFailure;
 
 /// What the certificates and configurations of this crate may fail with.
