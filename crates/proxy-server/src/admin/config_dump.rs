@@ -13,6 +13,7 @@ use api_envoy::{Any, Timestamp};
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
+use super::redaction::redact;
 use super::reply::{Query, Reply, pretty};
 use super::source::{AdminSource, DumpEntry, Phase, Refusal};
 
@@ -38,6 +39,7 @@ pub fn config_dump(source: &dyn AdminSource, query: &Query) -> Reply {
         Ok(configs) => configs,
         Err(error) => return Reply::error(500, format!("{error}\n")),
     };
+    configs.iter_mut().for_each(redact);
     if let Some(resource) = query.get("resource").filter(|r| !r.is_empty()) {
         match field_of(&configs, resource) {
             Some(entries) => configs = entries,

@@ -97,7 +97,7 @@ pub fn memory() -> Reply {
     message(&memory)
 }
 
-/// `/certs`: none while no transport socket is TLS.
+/// `/certs`: certificates of transport sockets are not listed yet.
 #[must_use]
 pub fn certs() -> Reply {
     let reply = message(&Certificates::default());

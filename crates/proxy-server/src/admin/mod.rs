@@ -16,5 +16,7 @@ pub mod server;
 pub mod source;
 pub mod stats;
 
+mod redaction;
+
 pub use server::serve;
 pub use source::AdminSource;
