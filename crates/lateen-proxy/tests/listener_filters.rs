@@ -98,9 +98,10 @@ fn tls_is_passed_through_by_its_server_name() {
 }
 
 #[test]
-fn a_chain_that_needs_tls_closes_its_connections_and_counts_them() {
+fn a_chain_that_needs_secrets_closes_its_connections_and_counts_them() {
     let tls = "transport_socket: { name: envoy.transport_sockets.tls, typed_config: { \"@type\": \
-               type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext } }";
+               type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, \
+               common_tls_context: { tls_certificate_sds_secret_configs: [{ name: default }] } } }";
     let needs_tls = format!(
         "{{ filter_chain_match: {{ transport_protocol: tls }}, {tls}, filters: {} }}",
         tcp_filters("app")

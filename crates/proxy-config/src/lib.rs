@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod address;
 pub mod bootstrap;
 pub mod context;
+pub mod downstream_tls;
 pub mod filter_chain;
 pub mod filters;
 pub mod limits;

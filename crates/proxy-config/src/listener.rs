@@ -14,10 +14,12 @@ use api_envoy::wkt::std_duration;
 use api_envoy::{Message, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
+use telemetry::stats::Scope;
 
 use crate::access_log::AccessLogConfig;
 use crate::address::{BindAddress, bind_address};
 use crate::context::{AwaitedRoute, CompileContext};
+use crate::downstream_tls::{self, DownstreamTls};
 use crate::filter_chain::{ChainMatch, FilterChainMatcher};
 use crate::filters::{self, Category};
 use crate::limits;
@@ -105,12 +107,14 @@ pub struct FilterChain<H> {
 }
 
 /// A downstream transport socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Transport {
     /// Plain bytes.
     RawBuffer,
-    /// TLS: not served yet. A connection that needs it is closed and counted.
-    Tls,
+    /// TLS.
+    Tls(Arc<DownstreamTls>),
+    /// TLS with secrets that this proxy cannot fetch. A connection that needs it is closed and counted.
+    Unavailable,
 }
 
 /// The filter that ends a chain.
@@ -141,17 +145,24 @@ impl<H> ListenerConfig<H> {
             _ => TrafficDirection::Unspecified,
         });
         let addresses = addresses(proto)?;
-        let (matcher, chains) = chains(proto, context, http)?;
-        let default_chain = proto.default_filter_chain.as_ref();
-        let default_chain = default_chain.map(|chain| filter_chain(chain, context, http));
-        let default_chain = default_chain.transpose().within("default_filter_chain")?;
-        refuse_tls_alone(&chains, default_chain.as_ref())?;
-        let use_original_dst = proto.use_original_dst.unwrap_or(false);
         let stat_name = if proto.stat_prefix.is_empty() {
             addresses[0].stat_name()
         } else {
             proto.stat_prefix.clone()
         };
+        let scope = context.stats().listener_scope(&stat_name);
+        let mut compiler = ChainCompiler {
+            context,
+            http,
+            scope: &scope,
+            unavailable: Vec::new(),
+        };
+        let (matcher, chains) = chains(proto, &mut compiler)?;
+        let default_chain = proto.default_filter_chain.as_ref();
+        let default_chain = default_chain.map(|chain| compiler.filter_chain(chain));
+        let default_chain = default_chain.transpose().within("default_filter_chain")?;
+        refuse_if_all_unavailable(proto, compiler.unavailable)?;
+        let use_original_dst = proto.use_original_dst.unwrap_or(false);
         Ok(Self {
             name: listener_name(proto, &addresses).into(),
             bind_to_port: bind_to_port(proto),
@@ -171,7 +182,7 @@ impl<H> ListenerConfig<H> {
             exact_balance: exact_balance(proto)?,
             access_logs: context.access_logs("access_log", &proto.access_log)?,
             awaited_routes: context.take_awaited(),
-            stats: ListenerStats::new(context.stats().listener_scope(&stat_name)),
+            stats: ListenerStats::new(scope),
             own_fingerprint: own_fingerprint(proto),
             addresses,
         })
@@ -329,10 +340,19 @@ fn listener_filters(proto: &v3::Listener, use_original_dst: bool) -> ConfigResul
     Ok(filters)
 }
 
+/// What filter chains are compiled with.
+struct ChainCompiler<'a, 'c, H> {
+    context: &'a mut CompileContext<'c>,
+    http: HttpCompiler<'a, H>,
+    /// The listener's statistics.
+    scope: &'a Scope,
+    /// For each chain so far, why its transport socket is not available.
+    unavailable: Vec<Option<ConfigError>>,
+}
+
 fn chains<H>(
     proto: &v3::Listener,
-    context: &mut CompileContext<'_>,
-    http: HttpCompiler<'_, H>,
+    compiler: &mut ChainCompiler<'_, '_, H>,
 ) -> ConfigResult<(FilterChainMatcher, Vec<FilterChain<H>>)> {
     let count = proto.filter_chains.len();
     if count > limits::MAX_FILTER_CHAINS {
@@ -357,62 +377,58 @@ fn chains<H>(
                 .within("filter_chain_match")
                 .within_index("filter_chains", i)?,
         );
-        chains.push(filter_chain(chain, context, http).within_index("filter_chains", i)?);
+        chains.push(compiler.filter_chain(chain).within_index("filter_chains", i)?);
     }
     Ok((FilterChainMatcher::new(matches)?, chains))
 }
 
-#[allow(deprecated, reason = "the deprecated field is refused")]
-fn filter_chain<H>(
-    proto: &v3::FilterChain,
-    context: &mut CompileContext<'_>,
-    http: HttpCompiler<'_, H>,
-) -> ConfigResult<FilterChain<H>> {
-    if proto.use_proxy_proto == Some(true) {
-        return Err(ConfigError::unsupported("use_proxy_proto"));
+impl<H> ChainCompiler<'_, '_, H> {
+    #[allow(deprecated, reason = "the deprecated field is refused")]
+    fn filter_chain(&mut self, proto: &v3::FilterChain) -> ConfigResult<FilterChain<H>> {
+        if proto.use_proxy_proto == Some(true) {
+            return Err(ConfigError::unsupported("use_proxy_proto"));
+        }
+        let filter = network_filters(&proto.filters, self.context, self.http)?;
+        let speaks_http = matches!(filter, NetworkFilter::Http(_));
+        Ok(FilterChain {
+            name: proto.name.as_str().into(),
+            transport: self.transport(proto, speaks_http).within("transport_socket")?,
+            filter,
+            fingerprint: fingerprint(proto),
+        })
     }
-    Ok(FilterChain {
-        name: proto.name.as_str().into(),
-        transport: transport(proto).within("transport_socket")?,
-        filter: network_filters(&proto.filters, context, http)?,
-        fingerprint: fingerprint(proto),
-    })
-}
 
-fn transport(proto: &v3::FilterChain) -> ConfigResult<Transport> {
-    use api_envoy::envoy::config::core::v3::transport_socket::ConfigType;
-    let Some(socket) = &proto.transport_socket else {
-        return Ok(Transport::RawBuffer);
-    };
-    let type_url = match &socket.config_type {
-        Some(ConfigType::TypedConfig(any)) => any.type_url.as_str(),
-        None => "",
-    };
-    match filters::find(Category::TransportSocket, &socket.name, type_url) {
-        Some(found) if found.name == "envoy.transport_sockets.raw_buffer" => Ok(Transport::RawBuffer),
-        Some(_) => Ok(Transport::Tls),
-        None => Err(ConfigError::at(
-            "typed_config",
-            format!("no transport socket {} ({type_url})", socket.name),
-        )),
+    fn transport(&mut self, proto: &v3::FilterChain, speaks_http: bool) -> ConfigResult<Transport> {
+        let timeout = proto.transport_socket_connect_timeout.as_ref().map(std_duration);
+        let compiled = match &proto.transport_socket {
+            None => downstream_tls::Compiled::RawBuffer,
+            Some(socket) => downstream_tls::compile(socket, timeout, speaks_http, self.scope)?,
+        };
+        let (transport, unavailable) = match compiled {
+            downstream_tls::Compiled::RawBuffer => (Transport::RawBuffer, None),
+            downstream_tls::Compiled::Tls(tls) => (Transport::Tls(tls), None),
+            downstream_tls::Compiled::Unavailable(error) => {
+                (Transport::Unavailable, Some(error.within("transport_socket")))
+            }
+        };
+        self.unavailable.push(unavailable);
+        Ok(transport)
     }
 }
 
-/// A listener of which nothing could be served is refused; one with plain chains beside TLS is not.
-fn refuse_tls_alone<H>(
-    chains: &[FilterChain<H>],
-    default_chain: Option<&FilterChain<H>>,
+/// A listener of which nothing could be served is refused; one with other chains is not.
+fn refuse_if_all_unavailable(
+    proto: &v3::Listener,
+    unavailable: Vec<Option<ConfigError>>,
 ) -> ConfigResult<()> {
-    let mut all = chains.iter().chain(default_chain);
-    if all.all(|chain| chain.transport == Transport::Tls) {
-        let reason = "not supported by this proxy, and every filter chain needs it";
-        let error = ConfigError::at("transport_socket", reason);
-        return Err(match chains.is_empty() {
-            true => error.within("default_filter_chain"),
-            false => error.index(0).within("filter_chains"),
-        });
+    let Some(all) = unavailable.into_iter().collect::<Option<Vec<_>>>() else {
+        return Ok(());
+    };
+    match all.into_iter().next() {
+        None => Ok(()),
+        Some(error) if proto.filter_chains.is_empty() => Err(error.within("default_filter_chain")),
+        Some(error) => Err(error.index(0).within("filter_chains")),
     }
-    Ok(())
 }
 
 fn network_filters<H>(

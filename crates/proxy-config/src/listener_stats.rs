@@ -21,7 +21,9 @@ pub struct ListenerStats {
     pub downstream_pre_cx_timeout: Counter,
     /// Connections without a filter chain.
     pub no_filter_chain_match: Counter,
-    /// Connections closed because their filter chain needs TLS, which is not served yet (not in Envoy).
+    /// Connections whose TLS handshake took too long.
+    pub downstream_cx_transport_socket_connect_timeout: Counter,
+    /// Connections closed because their filter chain needs secrets that are not fetched yet (not in Envoy).
     pub transport_socket_not_supported: Counter,
     /// Connections closed because their task panicked (not in Envoy).
     pub connection_panic: Counter,
@@ -39,6 +41,8 @@ impl ListenerStats {
             downstream_pre_cx_active: scope.gauge("downstream_pre_cx_active"),
             downstream_pre_cx_timeout: scope.counter("downstream_pre_cx_timeout"),
             no_filter_chain_match: scope.counter("no_filter_chain_match"),
+            downstream_cx_transport_socket_connect_timeout: scope
+                .counter("downstream_cx_transport_socket_connect_timeout"),
             transport_socket_not_supported: scope.counter("transport_socket_not_supported"),
             connection_panic: scope.counter("connection_panic"),
             scope,

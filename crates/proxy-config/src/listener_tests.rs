@@ -21,9 +21,12 @@ fn tcp_filter() -> Value {
         "stat_prefix": "tcp", "cluster": "app" } })
 }
 
+/// TLS with a certificate that comes as a secret.
 fn tls_socket() -> Value {
+    let secret = json!({ "name": "default", "sds_config": { "ads": {} } });
     json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" } })
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": { "tls_certificate_sds_secret_configs": [secret] } } })
 }
 
 fn listener(changes: Value) -> Value {
@@ -108,7 +111,7 @@ fn an_unknown_network_filter_is_refused_where_it_stands() {
 }
 
 #[test]
-fn tls_beside_plain_chains_is_accepted_and_tls_alone_is_not() {
+fn chains_that_need_secrets_are_accepted_beside_others_and_alone_they_are_not() {
     let tls = json!({
         "filter_chain_match": { "transport_protocol": "tls" },
         "transport_socket": tls_socket(),
@@ -118,10 +121,10 @@ fn tls_beside_plain_chains_is_accepted_and_tls_alone_is_not() {
         json!({ "filter_chains": [tls, { "filters": [tcp_filter()] }] }),
     ))
     .unwrap();
-    assert_eq!(both.chains[0].transport, Transport::Tls);
+    assert!(matches!(both.chains[0].transport, Transport::Unavailable));
     check_refused(
         json!({ "filter_chains": [tls] }),
-        "filter_chains[0].transport_socket",
+        "filter_chains[0].transport_socket.typed_config.common_tls_context.tls_certificate_sds_secret_configs[0]",
     );
 }
 

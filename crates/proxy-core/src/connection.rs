@@ -4,6 +4,7 @@
 //! transport and application protocols that filter chain matching reads
 //! (`envoy.config.listener.v3.FilterChainMatch`).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -126,6 +127,10 @@ pub struct ConnectionInfo {
     pub filter_chain_name: Rc<str>,
     /// When it was accepted.
     pub accepted_at: SystemTime,
+    /// What the TLS handshake told, where this proxy ends the connection's TLS.
+    pub tls: Option<Rc<tls::ConnectionInfo>>,
+    /// Why the TLS handshake failed (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`); empty when it did not.
+    pub transport_failure_reason: Cow<'static, str>,
 }
 
 impl ConnectionInfo {
@@ -146,6 +151,8 @@ impl ConnectionInfo {
             direction: TrafficDirection::Unspecified,
             filter_chain_name: Rc::from(""),
             accepted_at,
+            tls: None,
+            transport_failure_reason: Cow::Borrowed(""),
         }
     }
 }

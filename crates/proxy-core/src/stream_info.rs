@@ -42,6 +42,8 @@ pub struct UpstreamInfo {
     pub local_address: Option<Address>,
     /// The id of the upstream connection (`%UPSTREAM_CONNECTION_ID%`).
     pub connection_id: Option<u64>,
+    /// What the TLS handshake with the upstream told (`%UPSTREAM_TLS_VERSION%` and the like).
+    pub tls: Option<Rc<tls::ConnectionInfo>>,
     /// The protocol spoken upstream (`%UPSTREAM_PROTOCOL%`).
     pub protocol: Option<Version>,
     /// Why no connection could be made (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`); empty when there was no failure.
@@ -55,6 +57,7 @@ impl Default for UpstreamInfo {
             host_name: None,
             local_address: None,
             connection_id: None,
+            tls: None,
             protocol: None,
             transport_failure_reason: Cow::Borrowed(""),
         }

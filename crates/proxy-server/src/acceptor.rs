@@ -87,6 +87,8 @@ fn dispatch(handler: &ConnectionHandler, slot: &Rc<ListenerSlot>, stream: Stream
     let fd: io::Result<OwnedFd> = match stream {
         Stream::Tcp(stream) => stream.into_std().map(Into::into),
         Stream::Unix(stream) => stream.into_std().map(Into::into),
+        // A connection just accepted has no TLS yet.
+        Stream::Tls(_) => return,
     };
     let Ok(fd) = fd else { return };
     let listener = active.config.name.clone();

@@ -5,12 +5,14 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::BytesMut;
 use futures::FutureExt as _;
 use net::broker::ListenerKind;
 use net::socket::Keepalive;
+use proxy_config::downstream_tls::DownstreamTls;
 use proxy_config::listener::Transport;
 use proxy_core::{Address, ConnectionInfo, ResponseFlag, StreamInfo};
 use proxy_upstream::Stream;
@@ -65,15 +67,75 @@ async fn serve(handler: &ConnectionHandler, active: Rc<ActiveListener>, stream: 
         worker.shard().inc(stats.no_filter_chain_match);
         return log_unmatched(worker, &active, pending.info);
     };
-    if chain.transport == Transport::Tls {
-        worker.shard().inc(stats.transport_socket_not_supported);
-        tracing::debug!(listener = %active.config.name, chain = %chain.name, "the filter chain needs TLS");
-        return;
-    }
     pending.info.filter_chain_name = Rc::clone(&chain.name);
+    let tls = match &chain.transport {
+        Transport::RawBuffer => None,
+        Transport::Tls(tls) => Some(Arc::clone(tls)),
+        Transport::Unavailable => {
+            worker.shard().inc(stats.transport_socket_not_supported);
+            tracing::debug!(listener = %active.config.name, chain = %chain.name, "the filter chain needs secrets");
+            return;
+        }
+    };
     let life = Life::begin(worker.shard(), &active);
-    run_chain(worker, &active, &chain, pending).await;
+    let pending = match tls {
+        None => Some(pending),
+        // Boxed, so that a connection without TLS does not cost the memory of a handshake.
+        Some(tls) => Box::pin(secured(worker, &active, &chain, &tls, pending)).await,
+    };
+    if let Some(pending) = pending {
+        run_chain(worker, &active, &chain, pending).await;
+    }
     drop(life);
+}
+
+/// Does the TLS handshake. Nothing comes out when it failed or took too long.
+async fn secured(
+    worker: &Local,
+    active: &ActiveListener,
+    chain: &Chain,
+    tls: &DownstreamTls,
+    pending: Pending,
+) -> Option<Pending> {
+    let Pending {
+        stream,
+        read,
+        mut info,
+        kind,
+    } = pending;
+    let handshake = stream.accept_tls(&tls.context, &read);
+    let (reason, details) = match tokio::time::timeout(tls.timeout, handshake).await {
+        Ok(Ok(stream)) => {
+            if let Some(told) = stream.tls() {
+                tls.stats.count_success(worker.shard(), told);
+                let asked = || told.server_name.as_deref().map(Rc::from);
+                info.requested_server_name = info.requested_server_name.or_else(asked);
+                info.tls = Some(Rc::clone(told));
+            }
+            return Some(Pending {
+                stream,
+                read: BytesMut::new(),
+                info,
+                kind,
+            });
+        }
+        Ok(Err(failure)) => {
+            tls.stats.count_failure(worker.shard(), &failure);
+            tracing::debug!(listener = %active.config.name, chain = %chain.name, %failure, "TLS handshake failed");
+            (failure.envoy_reason(), None)
+        }
+        Err(_) => {
+            let stats = &active.config.stats;
+            worker
+                .shard()
+                .inc(stats.downstream_cx_transport_socket_connect_timeout);
+            let details = "transport socket timeout was reached";
+            (String::new(), Some(details))
+        }
+    };
+    info.transport_failure_reason = reason.into();
+    log_unsecured(worker, active, chain, info, details);
+    None
 }
 
 /// Runs listener filters, and those of the listener that the connection is handed to. Nothing comes out when the
@@ -136,7 +198,7 @@ fn connection_info(id: u64, active: &ActiveListener, stream: &Stream) -> Option<
     };
     let (remote, local) = match stream {
         Stream::Tcp(stream) => pair(stream.peer_addr(), stream.local_addr())?,
-        Stream::Unix(_) => {
+        Stream::Unix(_) | Stream::Tls(_) => {
             let path = active.config.addresses.iter().find(|a| a.socket_addr().is_none());
             let path = path.map(ToString::to_string).unwrap_or_default();
             (Address::Pipe("".into()), Address::Pipe(path.as_str().into()))
@@ -170,6 +232,25 @@ fn log_unmatched(worker: &Local, active: &ActiveListener, info: ConnectionInfo) 
     info.response_code_details = Some("filter_chain_not_found".into());
     info.finish(Instant::now());
     crate::access_log::log(&worker.access_loggers(&active.config.access_logs), &info);
+}
+
+/// Records a connection whose handshake failed, where connections are recorded: at the listener, and by a TCP proxy.
+fn log_unsecured(
+    worker: &Local,
+    active: &ActiveListener,
+    chain: &Chain,
+    info: ConnectionInfo,
+    details: Option<&'static str>,
+) {
+    let mut info = StreamInfo::new(Rc::new(info), SystemTime::now(), Instant::now());
+    info.connection_termination_details = details.map(Into::into);
+    info.finish(Instant::now());
+    if !active.config.access_logs.is_empty() {
+        crate::access_log::log(&worker.access_loggers(&active.config.access_logs), &info);
+    }
+    if let Filter::Tcp(proxy) = &chain.filter {
+        proxy.log(&info);
+    }
 }
 
 /// The statistics of one connection's life, from its filter chain to its end.

@@ -2,7 +2,7 @@
 //!
 //! An idle connection holds no buffer: bytes are read into a buffer of the thread when they have arrived, and what
 //! cannot be written at once is kept. Two TCP connections that have moved [`limits::SPLICE_AFTER_BYTES`] go on in the kernel
-//! with splice(2).
+//! with splice(2). Streams that are more than a socket, as those over TLS, are copied by [`polled`].
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,6 +13,8 @@ use socket2::SockRef;
 use tokio::sync::Notify;
 
 use crate::limits;
+
+mod polled;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -33,11 +35,15 @@ pub(crate) type Progress<'a> = &'a dyn Fn(Side, usize);
 /// # Errors
 /// The first error of either connection.
 pub(crate) async fn both_ways(
-    downstream: &Stream,
-    upstream: &Stream,
+    downstream: &mut Stream,
+    upstream: &mut Stream,
     read: &[u8],
     progress: Progress<'_>,
 ) -> io::Result<()> {
+    if matches!(downstream, Stream::Tls(_)) || matches!(upstream, Stream::Tls(_)) {
+        return polled::both_ways(downstream, upstream, read, progress).await;
+    }
+    let (downstream, upstream) = (&*downstream, &*upstream);
     write_all(upstream, read).await?;
     if !read.is_empty() {
         progress(Side::Downstream, read.len());
@@ -165,6 +171,7 @@ fn try_read(stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
     match stream {
         Stream::Tcp(stream) => stream.try_read(buffer),
         Stream::Unix(stream) => stream.try_read(buffer),
+        Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -172,6 +179,7 @@ fn try_write(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
     match stream {
         Stream::Tcp(stream) => stream.try_write(bytes),
         Stream::Unix(stream) => stream.try_write(bytes),
+        Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -179,6 +187,7 @@ async fn readable(stream: &Stream) -> io::Result<()> {
     match stream {
         Stream::Tcp(stream) => stream.readable().await,
         Stream::Unix(stream) => stream.readable().await,
+        Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -186,6 +195,7 @@ async fn writable(stream: &Stream) -> io::Result<()> {
     match stream {
         Stream::Tcp(stream) => stream.writable().await,
         Stream::Unix(stream) => stream.writable().await,
+        Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -194,6 +204,7 @@ fn shutdown_write(stream: &Stream) {
     let _ = match stream {
         Stream::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
         Stream::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+        Stream::Tls(_) => Ok(()),
     };
 }
 
@@ -215,10 +226,10 @@ mod tests {
     /// Sends `request` through a copy to an echo with a final word; checks order, half-close and counts.
     async fn check_copy(
         mut server: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-        upstream: Stream,
+        mut upstream: Stream,
         bytes: usize,
     ) {
-        let (mut client, downstream) = tcp_pair().await;
+        let (mut client, mut downstream) = tcp_pair().await;
         let request: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
         let counted = Cell::new((0, 0));
         let progress = |side, bytes| {
@@ -229,7 +240,7 @@ mod tests {
             });
         };
         let early = b"early";
-        let proxy = both_ways(&downstream, &upstream, early, &progress);
+        let proxy = both_ways(&mut downstream, &mut upstream, early, &progress);
         let client_side = async {
             client.write_all(&request).await.unwrap();
             client.shutdown().await.unwrap();

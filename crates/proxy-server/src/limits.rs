@@ -20,5 +20,7 @@ pub const MAX_ADMIN_CONNECTIONS: usize = 64;
 pub const INSPECTOR_READ_BYTES: usize = 4 * 1024;
 /// The buffer that all TCP connections of a worker share, bytes.
 pub const COPY_BUFFER_BYTES: usize = 64 * 1024;
+/// How often one direction of a connection over TLS is read before others have their turn.
+pub const COPIES_PER_TURN: usize = 16;
 /// Bytes that a pair of TCP connections moves before it is worth four descriptors and two pipes for splice(2).
 pub const SPLICE_AFTER_BYTES: u64 = 128 * 1024;

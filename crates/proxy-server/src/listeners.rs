@@ -88,7 +88,7 @@ impl Chain {
         let fingerprint = chain.fingerprint;
         Rc::new(Self {
             name: (&*chain.name).into(),
-            transport: chain.transport,
+            transport: chain.transport.clone(),
             filter,
             drain: Drain::default(),
             fingerprint,

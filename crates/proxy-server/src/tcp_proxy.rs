@@ -47,6 +47,11 @@ impl TcpProxy {
         this
     }
 
+    /// Records a connection that has ended.
+    pub(crate) fn log(&self, info: &StreamInfo<'_>) {
+        crate::access_log::log(&self.loggers, info);
+    }
+
     fn config(&self) -> &Config {
         let chain = match self.chain {
             Some(index) => &self.listener.chains[index],
@@ -74,7 +79,7 @@ pub(crate) async fn serve(downstream: Downstream, proxy: Rc<TcpProxy>) {
         relay(config, downstream, upstream, &permit, &mut info).await;
     }
     info.finish(std::time::Instant::now());
-    crate::access_log::log(&proxy.loggers, &info);
+    proxy.log(&info);
 }
 
 /// Picks a cluster and a host and connects, as often as `max_connect_attempts` allows.
@@ -146,20 +151,19 @@ fn permit(
 
 fn describe_upstream(info: &mut StreamInfo<'_>, stream: &Stream) {
     info.upstream.transport_failure_reason = "".into();
-    if let Stream::Tcp(stream) = stream {
-        info.upstream.local_address = stream.local_addr().ok().map(Address::Ip);
-    }
+    info.upstream.local_address = stream.local_addr().map(Address::Ip);
+    info.upstream.tls = stream.tls().cloned();
 }
 
 /// Copies both ways until both sides have closed, or a timeout, or the end of a drain.
 async fn relay(
     config: &Config,
-    downstream: Downstream,
-    upstream: Stream,
+    mut downstream: Downstream,
+    mut upstream: Stream,
     permit: &ConnectionPermit,
     info: &mut StreamInfo<'_>,
 ) {
-    let worker = &downstream.worker;
+    let worker = downstream.worker.clone();
     let (tcp, cluster) = (&config.stats, &permit.cluster().config().stats);
     let (received, sent) = (Cell::new(0_u64), Cell::new(0_u64));
     let last_activity = Cell::new(Instant::now());
@@ -192,7 +196,7 @@ async fn relay(
         }
     };
     let copied: io::Result<()> = tokio::select! {
-        result = copy::both_ways(&downstream.stream, &upstream, &downstream.read, &progress) => result,
+        result = copy::both_ways(&mut downstream.stream, &mut upstream, &downstream.read, &progress) => result,
         () = idle => {
             worker.shard().inc(tcp.idle_timeout);
             info.flag(ResponseFlag::StreamIdleTimeout);

@@ -130,10 +130,24 @@ pub async fn acquire<C: 'static>(
     host: &Rc<Host>,
     priority: RequestPriority,
     now: Instant,
+    usable: impl FnMut(&mut C) -> bool,
+) -> Result<Acquired<C>, Overflow> {
+    acquire_fitting((cluster, host, priority), now, |_| true, usable).await
+}
+
+/// As [`acquire`], with a connection that `fits` accepts. One that becomes free and does not fit is closed to make room.
+///
+/// # Errors
+/// As [`acquire`].
+pub async fn acquire_fitting<C: 'static>(
+    (cluster, host, priority): (&Rc<Cluster>, &Rc<Host>, RequestPriority),
+    now: Instant,
+    fits: impl Fn(&C) -> bool,
     mut usable: impl FnMut(&mut C) -> bool,
 ) -> Result<Acquired<C>, Overflow> {
     let pool = host.pool::<C>();
-    if let Some(connection) = pool.take(now, cluster.config().http.idle_timeout, &mut usable) {
+    let idle_timeout = cluster.config().http.idle_timeout;
+    if let Some(connection) = pool.take_fitting(now, idle_timeout, &fits, &mut usable) {
         return Ok(Acquired::Ready(connection));
     }
     let pending = Pending::begin(cluster, priority)?;
@@ -143,6 +157,7 @@ pub async fn acquire<C: 'static>(
             return Ok(Acquired::Connect(permit));
         }
         if let Ok(Some(mut connection)) = pool.wait().await
+            && fits(&connection)
             && usable(&mut connection)
         {
             return Ok(Acquired::Ready(connection));

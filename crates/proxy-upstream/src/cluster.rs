@@ -278,7 +278,8 @@ impl Cluster {
         if let Some(port) = config.port_override {
             destination.set_port(port);
         }
-        Some(self.original_dst.host(destination, now))
+        let transport = self.config.transport.default_transport();
+        Some(self.original_dst.host(destination, transport, now))
     }
 
     /// The header that overrides the destination of an `ORIGINAL_DST` cluster, if it has one.

@@ -18,7 +18,7 @@ use telemetry::stats::Registry;
 
 pub use crate::transport::{Transport, TransportSelection};
 pub use discovery::{Discovery, DnsConfig, LookupFamily, OriginalDstConfig, refuse_resolver};
-pub use http::{HttpOptions, HttpProtocol};
+pub use http::{HttpOptions, HttpProtocol, ServerNameOptions};
 
 use crate::circuit_breaker::CircuitBreakers;
 use crate::load_balancer::LbConfig;
@@ -163,7 +163,8 @@ impl ClusterConfig {
         let stat_name = Some(&*proto.alt_stat_name)
             .filter(|n| !n.is_empty())
             .unwrap_or(&proto.name);
-        let transport = TransportSelection::compile(proto)?;
+        let scope = registry.cluster_scope(stat_name);
+        let transport = TransportSelection::compile(proto, &scope)?;
         let discovery = Discovery::compile(proto)?;
         let static_endpoints = static_endpoints(proto, &discovery, &transport)?;
         let bind = proto.upstream_bind_config.as_ref().map(BindConfig::compile);
@@ -193,7 +194,7 @@ impl ClusterConfig {
                 .within("outlier_detection")?
                 .map(Detector::new),
             metadata: proto.metadata.clone(),
-            stats: ClusterStats::new(registry.cluster_scope(stat_name)),
+            stats: ClusterStats::new(scope),
         })
     }
 
@@ -285,8 +286,8 @@ fn refuse_what_is_not_enforced(proto: &pb::Cluster) -> ConfigResult<()> {
     ])
 }
 
-/// Istio's metadata exchange speaks only on connections whose TLS handshake negotiated its protocol; on a plaintext
-/// connection the original does nothing, so it is accepted while there are only plaintext connections.
+/// Istio's metadata exchange speaks only on connections whose TLS handshake negotiated its protocol; on other
+/// connections the original does nothing, and what it finds out is not looked at here, so it is accepted.
 fn refuse_filters(filters: &[pb::Filter]) -> ConfigResult<()> {
     match filters.iter().position(|f| f.name != "istio.metadata_exchange") {
         Some(index) => Err(ConfigError::at(

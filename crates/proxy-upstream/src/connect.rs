@@ -8,20 +8,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tls::{ConnectOptions, HandshakeFailure};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::checkout::ConnectionPermit;
 use crate::config::{BindConfig, ClusterConfig, TcpKeepalive};
-use crate::endpoints::HostAddress;
+use crate::endpoints::{HostAddress, HostSpec};
+use crate::stream::Stream;
 use crate::transport::Transport;
 
-/// A connected upstream socket.
-#[derive(Debug)]
-pub enum Stream {
-    /// Over TCP, with `TCP_NODELAY`.
-    Tcp(TcpStream),
-    /// Over a Unix domain socket.
-    Unix(UnixStream),
+/// What a connection asks of its TLS handshake, if it has one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HandshakeOptions<'a> {
+    /// The server name in place of the configured one (`auto_sni`).
+    pub server_name: Option<&'a str>,
+    /// The server's certificate must have that name (`auto_san_validation`).
+    pub verify_server_name: bool,
+    /// HTTP will be spoken, so that application protocols are not offered that it cannot be spoken in here.
+    pub for_http: bool,
 }
 
 /// The future of [`Dialer::socket`].
@@ -47,6 +51,9 @@ pub enum ConnectError {
     /// The host needs a transport socket that this proxy does not have.
     #[error("{0}")]
     TransportUnavailable(Arc<str>),
+    /// The TLS handshake failed.
+    #[error("{}", .0.envoy_reason())]
+    Handshake(HandshakeFailure),
     /// Not within the connect timeout.
     #[error("connection timeout")]
     Timeout,
@@ -80,6 +87,18 @@ fn describe(error: &io::Error) -> String {
 /// # Errors
 /// See [`ConnectError`]. The permit is given back by the caller's dropping it.
 pub async fn connect(permit: &ConnectionPermit, dialer: Option<&dyn Dialer>) -> Result<Stream, ConnectError> {
+    connect_with(permit, dialer, HandshakeOptions::default()).await
+}
+
+/// As [`connect`], with something to say about the TLS handshake, whose time counts too.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with(
+    permit: &ConnectionPermit,
+    dialer: Option<&dyn Dialer>,
+    options: HandshakeOptions<'_>,
+) -> Result<Stream, ConnectError> {
     let (cluster, host) = (permit.cluster(), permit.host());
     let spec = host.spec();
     let started = tokio::time::Instant::now();
@@ -87,13 +106,12 @@ pub async fn connect(permit: &ConnectionPermit, dialer: Option<&dyn Dialer>) -> 
         if let Transport::Unavailable(reason) = &spec.transport {
             return Err(ConnectError::TransportUnavailable(Arc::clone(reason)));
         }
-        match &spec.address {
-            HostAddress::Ip(address) => connect_tcp(*address, cluster.config(), dialer)
-                .await
-                .map(Stream::Tcp),
-            HostAddress::Pipe(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
-            HostAddress::Name(..) => Err(io::Error::other("the name is not resolved").into()),
-        }
+        let stream = match &spec.address {
+            HostAddress::Ip(address) => Stream::Tcp(connect_tcp(*address, cluster.config(), dialer).await?),
+            HostAddress::Pipe(path) => Stream::Unix(UnixStream::connect(path).await?),
+            HostAddress::Name(..) => return Err(io::Error::other("the name is not resolved").into()),
+        };
+        secure(stream, permit, &spec, options).await
     };
     let result = match tokio::time::timeout(cluster.config().connect_timeout, attempt).await {
         Ok(result) => result,
@@ -115,6 +133,41 @@ pub async fn connect(permit: &ConnectionPermit, dialer: Option<&dyn Dialer>) -> 
         }
     }
     result
+}
+
+/// Does the TLS handshake, where the host's transport socket is TLS.
+async fn secure(
+    stream: Stream,
+    permit: &ConnectionPermit,
+    spec: &HostSpec,
+    options: HandshakeOptions<'_>,
+) -> Result<Stream, ConnectError> {
+    let Transport::Tls(transport) = &spec.transport else {
+        return Ok(stream);
+    };
+    let connect = ConnectOptions {
+        server_name: options.server_name,
+        endpoint_hostname: Some(&*spec.hostname).filter(|name| !name.is_empty()),
+        alpn: if options.for_http {
+            transport.http_alpn()
+        } else {
+            &[]
+        },
+        verify_server_name: options.verify_server_name,
+    };
+    let (shard, stats) = (permit.cluster().shard(), transport.stats());
+    match stream.connect_tls(transport.context(), connect).await {
+        Ok(stream) => {
+            if let Some(info) = stream.tls() {
+                stats.count_success(shard, info);
+            }
+            Ok(stream)
+        }
+        Err(failure) => {
+            stats.count_failure(shard, &failure);
+            Err(ConnectError::Handshake(failure))
+        }
+    }
 }
 
 fn milliseconds(elapsed: Duration) -> u64 {

@@ -78,8 +78,14 @@ impl Host {
         read(&self.spec.borrow())
     }
 
+    /// Connections over another transport socket than the new one are used no more.
     pub(crate) fn update(&self, spec: &Arc<HostSpec>) {
-        *self.spec.borrow_mut() = Arc::clone(spec);
+        let before = self.spec.replace(Arc::clone(spec));
+        if before.transport != spec.transport
+            && let Some(pool) = self.pool.get()
+        {
+            pool.clear();
+        }
     }
 
     /// What happened on it.

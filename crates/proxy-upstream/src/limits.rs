@@ -19,6 +19,9 @@ pub const MAX_DNS_ADDRESSES: usize = 1024;
 /// A DNS lookup that takes longer has failed.
 pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Most bytes of one certificate chain, key, bundle or revocation list of a TLS context.
+pub const MAX_TLS_SOURCE_BYTES: u64 = 4 << 20;
+
 /// `CircuitBreakers.Thresholds.max_connections` when it is absent.
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
 /// `CircuitBreakers.Thresholds.max_pending_requests` when it is absent.

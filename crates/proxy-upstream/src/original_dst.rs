@@ -30,15 +30,15 @@ impl OriginalDst {
         }
     }
 
-    /// The host at `destination`.
-    pub(crate) fn host(&self, destination: SocketAddr, now: Instant) -> Rc<Host> {
+    /// The host at `destination`, which is connected to by the cluster's own transport socket.
+    pub(crate) fn host(&self, destination: SocketAddr, transport: &Transport, now: Instant) -> Rc<Host> {
         let mut hosts = self.hosts.borrow_mut();
         if !hosts.contains_key(&destination) && hosts.len() >= limits::MAX_ORIGINAL_DST_HOSTS {
             evict_oldest(&mut hosts);
         }
         let host = hosts
             .entry(destination)
-            .or_insert_with(|| Host::new(spec(destination), None));
+            .or_insert_with(|| Host::new(spec(destination, transport), None));
         host.touch(now);
         Rc::clone(host)
     }
@@ -86,7 +86,7 @@ fn evict_oldest(hosts: &mut HashMap<SocketAddr, Rc<Host>>) {
     }
 }
 
-fn spec(destination: SocketAddr) -> Arc<HostSpec> {
+fn spec(destination: SocketAddr, transport: &Transport) -> Arc<HostSpec> {
     Arc::new(HostSpec {
         key: destination.to_string().into(),
         address: HostAddress::Ip(destination),
@@ -97,6 +97,6 @@ fn spec(destination: SocketAddr) -> Arc<HostSpec> {
         metadata: None,
         locality: Arc::new(Locality::default()),
         priority: 0,
-        transport: Transport::Plaintext,
+        transport: transport.clone(),
     })
 }

@@ -29,6 +29,8 @@ pub(crate) trait ErasedPool {
     fn as_any(&self) -> &dyn Any;
     /// Drops the idle connections and takes none back.
     fn close(&self);
+    /// Drops the idle connections.
+    fn clear(&self);
     /// Drops connections that were idle for longer than `timeout`.
     fn sweep(&self, now: Instant, timeout: Option<Duration>) -> usize;
     /// A connection ended: the first that waits may open another.
@@ -59,11 +61,26 @@ impl<C> Pool<C> {
         &self,
         now: Instant,
         idle_timeout: Option<Duration>,
+        usable: impl FnMut(&mut C) -> bool,
+    ) -> Option<C> {
+        self.take_fitting(now, idle_timeout, |_| true, usable)
+    }
+
+    /// As [`take`](Self::take), among the connections that `fits` accepts; the others stay.
+    pub fn take_fitting(
+        &self,
+        now: Instant,
+        idle_timeout: Option<Duration>,
+        fits: impl Fn(&C) -> bool,
         mut usable: impl FnMut(&mut C) -> bool,
     ) -> Option<C> {
         loop {
             // Dropped outside the borrow: a connection's end may look at the pool again.
-            let mut candidate = self.idle.borrow_mut().pop_back()?;
+            let mut candidate = {
+                let mut idle = self.idle.borrow_mut();
+                let last = idle.iter().rposition(|idle| fits(&idle.connection))?;
+                idle.remove(last)?
+            };
             let fresh = idle_timeout.is_none_or(|t| now.saturating_duration_since(candidate.since) < t);
             if fresh && usable(&mut candidate.connection) {
                 return Some(candidate.connection);
@@ -118,6 +135,10 @@ impl<C: 'static> ErasedPool for Pool<C> {
 
     fn close(&self) {
         self.closed.set(true);
+        self.clear();
+    }
+
+    fn clear(&self) {
         drop(self.idle.take());
     }
 

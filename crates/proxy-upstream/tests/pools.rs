@@ -252,3 +252,37 @@ fn answers_are_counted_by_class_and_by_code() {
     ];
     assert_eq!(stats.map(|leaf| world.stat(leaf)), [4, 3, 2, 1, 1]);
 }
+
+#[test]
+fn a_host_whose_transport_socket_changes_loses_its_idle_connections() {
+    let yaml = "type: EDS\ntransport_socket_matches: [{ name: other, match: { mode: other }, transport_socket: { name: \
+                other } }]";
+    let mut world = World::new(yaml, TWO);
+    let now = Instant::now();
+    give_back(open(&world, 1, 0), now);
+    give_back(open(&world, 2, 0), now);
+    world.update("[{ hosts: [{ port: 1, mode: other }, { port: 2 }] }]");
+    assert_eq!((idle(&world, 1), idle(&world, 2)), (Some(0), Some(1)));
+}
+
+#[test]
+fn connections_that_do_not_fit_stay_for_others() {
+    let world = World::new("type: EDS", TWO);
+    let now = Instant::now();
+    for number in 0..3 {
+        give_back(open(&world, 1, number), now);
+    }
+    let host = world
+        .cluster()
+        .hosts()
+        .into_iter()
+        .find(|h| port(h) == 1)
+        .unwrap();
+    let take = |wanted| {
+        let fits = |connection: &Connection| connection.number == wanted;
+        host.pool::<Connection>().take_fitting(now, None, fits, |_| true)
+    };
+    assert_eq!(take(1).map(|connection| connection.number), Some(1));
+    assert!(take(1).is_none());
+    assert_eq!(idle(&world, 1), Some(2));
+}

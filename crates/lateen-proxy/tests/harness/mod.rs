@@ -24,11 +24,16 @@ impl Proxy {
     /// Starts a proxy with this bootstrap, to which an admin interface on a free port is added, and waits for the
     /// admin interface.
     pub(crate) fn start(bootstrap: &str, flags: &[&str]) -> Self {
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_lateen-proxy")), bootstrap, flags)
+    }
+
+    /// The same with another program that takes Envoy's flags.
+    pub(crate) fn launch(mut program: Command, bootstrap: &str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("bootstrap.yaml");
         let admin_path = dir.path().join("admin");
         std::fs::write(&config, bootstrap).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lateen-proxy"))
+        let mut child = program
             .args(["-c", config.to_str().unwrap(), "--file-flush-interval-msec", "10"])
             .args([
                 "--config-yaml",
@@ -255,6 +260,11 @@ pub(crate) fn echo_upstream_at(ip: Ipv4Addr, name: &'static str) -> SocketAddr {
         let mut reading = stream.try_clone().unwrap();
         let _ = std::io::copy(&mut reading, &mut stream);
     })
+}
+
+/// An upstream that serves each connection so, on a thread of its own.
+pub(crate) fn upstream_with(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
+    upstream(Ipv4Addr::LOCALHOST, serve)
 }
 
 fn upstream(ip: Ipv4Addr, serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {

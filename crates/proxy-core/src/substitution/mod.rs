@@ -7,6 +7,7 @@
 mod operator;
 mod parse;
 mod time;
+mod transport;
 
 use std::rc::Rc;
 
@@ -17,6 +18,7 @@ use crate::stream_info::StreamInfo;
 
 pub use operator::{Address, Bytes, GrpcStatusForm, Message, Operator, Place, Point, Unit};
 pub use time::TimeFormat;
+pub use transport::{CertificateField, CertificateOwner, Leg, TransportFact};
 
 /// A parsed format string.
 #[derive(Clone, Debug, PartialEq, Eq)]

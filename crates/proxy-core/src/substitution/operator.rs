@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proxy_http::{HeaderName, Headers, grpc_status_of};
 
-use super::{Context, TimeFormat};
+use super::{Context, TimeFormat, TransportFact};
 use crate::connection;
 use crate::response_flags::{ResponseFlag, ResponseFlags};
 
@@ -153,6 +153,8 @@ pub enum Operator {
     UpstreamHostName,
     UpstreamCluster,
     UpstreamClusterRaw,
+    /// What TLS tells of either side.
+    Transport(TransportFact),
     UpstreamTransportFailureReason,
     UpstreamRequestAttemptCount,
     UpstreamProtocol,
@@ -231,9 +233,9 @@ impl Operator {
             },
             Self::UpstreamCluster => text(info.cluster_observability_name.as_deref(), out),
             Self::UpstreamClusterRaw => text(info.cluster_name.as_deref(), out),
+            Self::Transport(fact) => fact.write(info, out),
             Self::UpstreamTransportFailureReason => {
-                let reason = &*info.upstream.transport_failure_reason;
-                text((!reason.is_empty()).then_some(reason), out)
+                without_spaces(&info.upstream.transport_failure_reason, out)
             }
             Self::UpstreamRequestAttemptCount => print(Some(info.attempt_count), out),
             Self::UpstreamProtocol => text(info.upstream.protocol.map(proxy_http::Version::name), out),
@@ -348,8 +350,14 @@ fn cut(value: Option<&[u8]>, max_length: Option<usize>, out: &mut Vec<u8>) -> bo
     true
 }
 
-fn text(value: Option<&str>, out: &mut Vec<u8>) -> bool {
+pub(super) fn text(value: Option<&str>, out: &mut Vec<u8>) -> bool {
     cut(value.map(str::as_bytes), None, out)
+}
+
+/// Envoy prints reasons of failures as one word.
+pub(super) fn without_spaces(reason: &str, out: &mut Vec<u8>) -> bool {
+    out.extend(reason.bytes().map(|byte| if byte == b' ' { b'_' } else { byte }));
+    !reason.is_empty()
 }
 
 /// The names of the flags, joined by commas.

@@ -3,7 +3,7 @@
 use proxy_http::HeaderName;
 
 use super::operator::{Address, Bytes, GrpcStatusForm, Message, Operator, Place, Point, Unit};
-use super::{Part, TimeFormat};
+use super::{Part, TimeFormat, TransportFact};
 use crate::error::{ConfigError, ConfigResult};
 
 /// Splits a format string at its percent signs.
@@ -128,9 +128,10 @@ fn keyed(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
         | "DYNAMIC_METADATA"
         | "CLUSTER_METADATA"
         | "UPSTREAM_METADATA"
-        | "METADATA"
-        | "DOWNSTREAM_PEER_CERT_V_START"
-        | "DOWNSTREAM_PEER_CERT_V_END" => Ok(Operator::Constant(None)),
+        | "METADATA" => Ok(Operator::Constant(None)),
+        name if name.contains("_CERT_V_") => {
+            TransportFact::validity(name, argument)?.map(Operator::Transport)
+        }
         _ => return None,
     })
 }
@@ -276,27 +277,11 @@ fn plain(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
         "HOSTNAME" => Operator::Hostname,
         "FILTER_CHAIN_NAME" => Operator::FilterChainName,
         "GRPC_STATUS_NUMBER" => Operator::GrpcStatusNumber,
-        // TLS does not reach this proxy's connections yet, so these print as missing.
-        "VIRTUAL_CLUSTER_NAME"
-        | "DOWNSTREAM_PEER_URI_SAN"
-        | "DOWNSTREAM_LOCAL_URI_SAN"
-        | "DOWNSTREAM_PEER_DNS_SAN"
-        | "DOWNSTREAM_LOCAL_DNS_SAN"
-        | "DOWNSTREAM_PEER_SUBJECT"
-        | "DOWNSTREAM_LOCAL_SUBJECT"
-        | "DOWNSTREAM_PEER_ISSUER"
-        | "DOWNSTREAM_PEER_SERIAL"
-        | "DOWNSTREAM_PEER_CERT"
-        | "DOWNSTREAM_PEER_FINGERPRINT_256"
-        | "DOWNSTREAM_TLS_CIPHER"
-        | "DOWNSTREAM_TLS_VERSION"
-        | "DOWNSTREAM_TLS_SESSION_ID"
-        | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
-        | "UPSTREAM_PEER_URI_SAN"
-        | "UPSTREAM_PEER_SUBJECT"
-        | "UPSTREAM_TLS_CIPHER"
-        | "UPSTREAM_TLS_VERSION" => Operator::Constant(None),
-        _ => return None,
+        // These print as missing: rustls tells no session id, and there are no virtual clusters.
+        "VIRTUAL_CLUSTER_NAME" | "DOWNSTREAM_TLS_SESSION_ID" | "UPSTREAM_TLS_SESSION_ID" => {
+            Operator::Constant(None)
+        }
+        name => return TransportFact::named(name).map(|fact| Ok(Operator::Transport(fact))),
     };
     Some(Ok(operator))
 }

@@ -106,6 +106,32 @@ fn an_unknown_operator_is_refused_by_name() {
 }
 
 #[test]
+fn what_tls_tells_is_missing_without_tls_and_unknown_facts_are_refused() {
+    let request = RequestHead::with("GET", "http", "a", "/");
+    let format = "%DOWNSTREAM_TLS_VERSION% %UPSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_CERT_V_START(%F)% \
+                  %DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_TRANSPORT_FAILURE_REASON%";
+    assert_eq!(render(format, &info(), &request), "- - - - -");
+    for unknown in [
+        "DOWNSTREAM_LOCAL_ISSUER",
+        "UPSTREAM_PEER_HEIGHT",
+        "DOWNSTREAM_LOCAL_CERT_V_END",
+    ] {
+        assert!(Format::parse(&format!("%{unknown}%")).is_err(), "{unknown}");
+    }
+}
+
+#[test]
+fn reasons_of_failures_are_one_word() {
+    let mut info = info();
+    info.upstream.transport_failure_reason = "no common version".into();
+    let request = RequestHead::with("GET", "http", "a", "/");
+    assert_eq!(
+        render("%UPSTREAM_TRANSPORT_FAILURE_REASON%", &info, &request),
+        "no_common_version"
+    );
+}
+
+#[test]
 fn a_text_without_operators_is_a_literal() {
     assert_eq!(Format::parse("a%%b").unwrap().literal(), Some("a%b"));
     assert!(Format::parse("%PROTOCOL%").unwrap().single().is_some());

@@ -125,7 +125,8 @@ impl<S: Transport> Connection<S> {
         now: Instant,
     ) -> Result<(Box<UpstreamConnection>, Instant), TryEnd> {
         let pool = &self.manager.local.buffers;
-        if let Some(connection) = take_idle(&routed.cluster, host, now, pool) {
+        let server_name = routed.server_name_for(host);
+        if let Some(connection) = take_idle(&routed.cluster, host, &server_name, now, pool) {
             return Ok((connection, now));
         }
         exchange.has_waited = true;
@@ -134,7 +135,13 @@ impl<S: Transport> Connection<S> {
         }
         // Boxed: connecting is rare, and its future would make every request's future larger.
         let worker = (&self.worker, &*self.manager.local);
-        let mut connecting = Box::pin(checkout(worker, &routed.cluster, host, routed.priority));
+        let mut connecting = Box::pin(checkout(
+            worker,
+            &routed.cluster,
+            host,
+            routed.priority,
+            &server_name,
+        ));
         let result = poll_fn(|context| {
             if let Poll::Ready(result) = connecting.as_mut().poll(context) {
                 return Poll::Ready(Ok(result));
@@ -186,6 +193,7 @@ impl<S: Transport> Connection<S> {
         upstream.local_address.clone_from(&connection.local_address);
         upstream.connection_id = Some(connection.id);
         upstream.protocol = Some(Version::Http11);
+        upstream.tls.clone_from(&connection.tls);
         let pool = &self.manager.local.buffers;
         frame_request(heads, exchange);
         let out = connection.write.bytes(pool);
@@ -238,7 +246,12 @@ impl<S: Transport> Connection<S> {
                 })
             }
             PhaseEnd::Client(fault) => TryEnd::Client(fault),
-            PhaseEnd::Upstream(reset) => self.reset(routed, request.host(), reset, request_started),
+            PhaseEnd::Upstream(reset) => {
+                // Envoy is silent about a refusal that comes so late; it is worth a word in the access log.
+                let reason = connection.failure.take().unwrap_or_default();
+                exchange.info.upstream.transport_failure_reason = reason.into();
+                self.reset(routed, request.host(), reset, request_started)
+            }
             PhaseEnd::Expired(expiry) => {
                 self.count_expiry(expiry);
                 if matches!(expiry, Expiry::Route | Expiry::PerTry | Expiry::PerTryIdle) {

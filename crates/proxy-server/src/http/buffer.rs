@@ -133,6 +133,8 @@ impl ReadBuffer {
 pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
     written: usize,
+    /// The stream may hold back some of what it has taken, as TLS does.
+    unflushed: bool,
 }
 
 impl WriteBuffer {
@@ -149,14 +151,15 @@ impl WriteBuffer {
         self.bytes.len() - self.written
     }
 
-    /// True when nothing waits.
+    /// True when nothing waits, here or in the stream.
     pub(crate) fn is_empty(&self) -> bool {
-        self.pending() == 0
+        self.pending() == 0 && !self.unflushed
     }
 
     /// Forgets what waits, and gives the memory back.
     pub(crate) fn clear(&mut self, pool: &BufferPool) {
         self.written = 0;
+        self.unflushed = false;
         if self.bytes.capacity() > 0 {
             pool.give_write(std::mem::take(&mut self.bytes));
         }
@@ -176,7 +179,11 @@ impl WriteBuffer {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
+            self.unflushed = true;
             *sent += count as u64;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut *stream).poll_flush(context))?;
         }
         self.clear(pool);
         Poll::Ready(Ok(()))

@@ -21,6 +21,7 @@ use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
 use proxy_filters::FilterChain;
 use proxy_http::HeadLimits;
 use proxy_router::RouteTable;
+use tls::{ClientCertDetails, ForwardClientCert};
 
 use super::forwarded::ForwardedOptions;
 use super::limits;
@@ -101,8 +102,10 @@ pub struct HttpConfig {
     pub(crate) request_id: RequestIdOptions,
     pub(crate) tracing: Option<TracingConfig>,
     pub(crate) direction: TrafficDirection,
-    /// Whether `x-forwarded-client-cert` is passed on as it came, without regard to the connection.
-    pub(crate) always_forward_client_cert: bool,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub(crate) forward_client_cert: ForwardClientCert,
+    /// What our element of it tells.
+    pub(crate) client_cert_details: ClientCertDetails,
     pub(crate) proxy_100_continue: bool,
     /// Upgrade types in lower case, and whether they are enabled where routes are silent.
     pub(crate) upgrades: Vec<(Box<[u8]>, bool)>,
@@ -150,8 +153,8 @@ impl HttpConfig {
                 .transpose()
                 .within("tracing")?,
             direction: context.direction(),
-            always_forward_client_cert: proto.forward_client_cert_details()
-                == ForwardClientCertDetails::AlwaysForwardOnly,
+            forward_client_cert: forward_client_cert(proto)?,
+            client_cert_details: client_cert_details(proto),
             proxy_100_continue: proto.proxy_100_continue,
             upgrades: upgrades(proto)?,
             path: path_options(proto)?,
@@ -219,6 +222,30 @@ fn request_id(proto: &Proto) -> ConfigResult<RequestIdOptions> {
         pack_trace_reason: uuid.pack_trace_reason.unwrap_or(true),
         use_for_trace_sampling: uuid.use_request_id_for_trace_sampling.unwrap_or(true),
     })
+}
+
+fn forward_client_cert(proto: &Proto) -> ConfigResult<ForwardClientCert> {
+    match ForwardClientCertDetails::try_from(proto.forward_client_cert_details) {
+        Ok(ForwardClientCertDetails::Sanitize) => Ok(ForwardClientCert::Sanitize),
+        Ok(ForwardClientCertDetails::ForwardOnly) => Ok(ForwardClientCert::ForwardOnly),
+        Ok(ForwardClientCertDetails::AppendForward) => Ok(ForwardClientCert::AppendForward),
+        Ok(ForwardClientCertDetails::SanitizeSet) => Ok(ForwardClientCert::SanitizeSet),
+        Ok(ForwardClientCertDetails::AlwaysForwardOnly) => Ok(ForwardClientCert::AlwaysForwardOnly),
+        Err(_) => Err(ConfigError::at("forward_client_cert_details", "unknown value")),
+    }
+}
+
+fn client_cert_details(proto: &Proto) -> ClientCertDetails {
+    let Some(details) = &proto.set_current_client_cert_details else {
+        return ClientCertDetails::default();
+    };
+    ClientCertDetails {
+        subject: details.subject.unwrap_or_default(),
+        cert: details.cert,
+        chain: details.chain,
+        uri: details.uri,
+        dns: details.dns,
+    }
 }
 
 fn upgrades(proto: &Proto) -> ConfigResult<Vec<(Box<[u8]>, bool)>> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use proxy_core::ConnectionInfo;
 use proxy_http::{HeadParser, RequestHead};
+use tls::ForwardClientCert;
 use tokio::time::Instant;
 
 use super::HttpConnectionManager;
@@ -43,6 +44,8 @@ pub(crate) struct Connection<S> {
     pub(crate) manager: Rc<HttpConnectionManager>,
     pub(crate) worker: Local,
     pub(crate) info: Rc<ConnectionInfo>,
+    /// Our element of `x-forwarded-client-cert`.
+    pub(crate) client_cert: Option<Box<str>>,
     pub(crate) drain: Drain,
     pub(crate) opened: Instant,
     pub(crate) requests: u32,
@@ -63,6 +66,8 @@ pub(crate) struct Connection<S> {
 enum Waited {
     /// Bytes are there.
     Readable,
+    /// The client closed the connection.
+    Closed,
     /// The connection is over.
     Over,
 }
@@ -82,6 +87,10 @@ impl Connection<SocketStream> {
         for counter in [stats.downstream_cx_total, stats.downstream_cx_http1_total] {
             shard.inc(counter);
         }
+        if downstream.connection.tls.is_some() {
+            shard.inc(stats.downstream_cx_ssl_total);
+            shard.move_gauge(stats.downstream_cx_ssl_active, 1);
+        }
         shard.move_gauge(stats.downstream_cx_active, 1);
         shard.move_gauge(stats.downstream_cx_http1_active, 1);
         let now = Instant::now();
@@ -96,6 +105,7 @@ impl Connection<SocketStream> {
             },
             timer: DeadlineTimer::default(),
             parser: HeadParser::new(manager.config.head_limits),
+            client_cert: client_cert(&manager, &downstream.connection),
             info: downstream.connection,
             drain: downstream.drain,
             opened: now,
@@ -112,9 +122,32 @@ impl Connection<SocketStream> {
     }
 }
 
+/// What we tell of the client's certificate in `x-forwarded-client-cert`, written once for all requests.
+fn client_cert(manager: &HttpConnectionManager, connection: &ConnectionInfo) -> Option<Box<str>> {
+    let tls = connection.tls.as_ref()?;
+    let mode = manager.config.forward_client_cert;
+    if matches!(
+        mode,
+        ForwardClientCert::Sanitize | ForwardClientCert::AlwaysForwardOnly
+    ) {
+        return None;
+    }
+    let details = manager.config.client_cert_details;
+    let element = tls::client_cert_element(tls.local.as_deref(), tls.peer.as_ref()?, details);
+    Some(element.into())
+}
+
 impl<S: Transport> Connection<S> {
     async fn run(mut self) {
-        while let Waited::Readable = self.wait().await {
+        loop {
+            match self.wait().await {
+                Waited::Readable => {}
+                Waited::Closed => {
+                    self.ended_by_client = true;
+                    return;
+                }
+                Waited::Over => return,
+            }
             let mut heads = self.manager.local.take_heads();
             let next = self.serve_request(&mut heads).await;
             self.manager.local.give_heads(heads);
@@ -157,9 +190,18 @@ impl<S: Transport> Connection<S> {
             if !self.down.read.is_empty() {
                 return Poll::Ready(Waited::Readable);
             }
-            self.down.read.release(&self.manager.local.buffers);
+            let pool = &self.manager.local.buffers;
+            self.down.read.release(pool);
+            // The first bytes are read here: what makes a TLS connection readable need not be a request.
             if self.down.stream.poll_readable(context).is_ready() {
-                return Poll::Ready(Waited::Readable);
+                match self.down.read.poll_fill(&mut self.down.stream, context, pool) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Waited::Closed),
+                    Poll::Ready(Ok(count)) => {
+                        self.down.received += count as u64;
+                        return Poll::Ready(Waited::Readable);
+                    }
+                    Poll::Pending => self.down.read.release(pool),
+                }
             }
             if drained.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Waited::Over);
@@ -322,6 +364,9 @@ impl<S> Drop for Connection<S> {
         }
         shard.move_gauge(stats.downstream_cx_active, -1);
         shard.move_gauge(stats.downstream_cx_http1_active, -1);
+        if self.info.tls.is_some() {
+            shard.move_gauge(stats.downstream_cx_ssl_active, -1);
+        }
         let length = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         shard.record(stats.downstream_cx_length_ms, length);
         shard.add(

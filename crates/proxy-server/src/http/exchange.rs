@@ -194,6 +194,7 @@ impl<S: Transport> Connection<S> {
         let worker = &self.worker;
         let surroundings = Surroundings {
             connection: &self.info,
+            client_cert: self.client_cert.as_deref(),
             own_address: self.manager.local.own_address,
             random: &|| worker.random(),
         };

@@ -25,7 +25,9 @@ pub(crate) fn connect_failure(exchange: &mut Exchange<'_>, error: &ConnectError)
         ConnectError::TransportUnavailable(_) | ConnectError::Bind { .. } => {
             ("local connection failure", "local_connection_failure")
         }
-        ConnectError::Io(_) => ("remote connection failure", "remote_connection_failure"),
+        ConnectError::Io(_) | ConnectError::Handshake(_) => {
+            ("remote connection failure", "remote_connection_failure")
+        }
     };
     let reply = reset_reply(503, words, name, &reason).flag(ResponseFlag::UpstreamConnectionFailure);
     exchange.info.upstream.transport_failure_reason = reason.into();

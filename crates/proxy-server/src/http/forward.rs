@@ -208,7 +208,8 @@ impl<S: Transport> Forward<'_, S> {
                 }
                 Poll::Ready(Ok(())) if starved => return Ok(()),
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => {
+                Poll::Ready(Err(error)) => {
+                    up.note_failure(&error);
                     // The answer may already be on its way, so reading goes on.
                     self.upload_broken = true;
                     self.up.write.clear(self.pool);
@@ -296,7 +297,11 @@ impl<S: Transport> Forward<'_, S> {
             }
             let up = &mut *self.up;
             match up.read.poll_fill(&mut up.stream, context, self.pool) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Reset::Terminated)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Reset::Terminated)),
+                Poll::Ready(Err(error)) => {
+                    up.note_failure(&error);
+                    return Poll::Ready(Err(Reset::Terminated));
+                }
                 Poll::Ready(Ok(count)) => {
                     up.received += count as u64;
                     self.note_activity();

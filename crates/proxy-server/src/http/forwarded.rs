@@ -184,9 +184,9 @@ pub(crate) fn set_scheme(head: &mut RequestHead, connection: &ConnectionInfo) {
 }
 
 fn connection_scheme(connection: &ConnectionInfo) -> &'static [u8] {
-    match connection.transport_protocol {
-        proxy_core::TransportProtocol::RawBuffer => b"http",
-        proxy_core::TransportProtocol::Tls => b"https",
+    match connection.tls {
+        None => b"http",
+        Some(_) => b"https",
     }
 }
 

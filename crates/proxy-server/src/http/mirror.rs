@@ -18,7 +18,7 @@ use super::limits;
 use super::local::{Heads, HttpLocal};
 use super::routing::Routed;
 use super::transport::Transport;
-use super::upstream::{UpstreamConnection, checkout};
+use super::upstream::{ServerName, UpstreamConnection, checkout};
 use crate::local::Local;
 
 impl<S: Transport> Connection<S> {
@@ -69,9 +69,16 @@ async fn send_copy(
     let host = cluster
         .pick(&PickContext::default(), now.into_std(), &mut || worker.random())
         .ok()?;
-    let mut connection = checkout((worker, local), cluster, &host, RequestPriority::Default)
-        .await
-        .ok()?;
+    let server_name = ServerName::of_request(cluster, &head).for_host(&host);
+    let mut connection = checkout(
+        (worker, local),
+        cluster,
+        &host,
+        RequestPriority::Default,
+        &server_name,
+    )
+    .await
+    .ok()?;
     let _request = cluster.begin_request(&host, RequestPriority::Default).ok()?;
     connection.begin_request();
     let pool = &local.buffers;

@@ -24,6 +24,8 @@ pub(crate) struct Prepared {
 /// Outside facts that the preparation needs.
 pub(crate) struct Surroundings<'a> {
     pub(crate) connection: &'a ConnectionInfo,
+    /// Our element of `x-forwarded-client-cert`, where the client has a certificate.
+    pub(crate) client_cert: Option<&'a str>,
     /// The address that stands in for a loopback peer in `x-forwarded-for`.
     pub(crate) own_address: Option<IpAddr>,
     pub(crate) random: &'a dyn Fn() -> u64,
@@ -142,10 +144,7 @@ impl HttpConfig {
                 "http1.connection_header_rejected",
             )));
         }
-        if !self.always_forward_client_cert {
-            // On a connection without client certificate the field can only be forged.
-            head.headers.remove(&HeaderId::XForwardedClientCert);
-        }
+        self.forward_client_cert(head, surroundings.client_cert);
         let client = self
             .forwarded
             .apply(head, surroundings.connection, surroundings.own_address);
@@ -168,6 +167,30 @@ impl HttpConfig {
             is_traced,
             named_by_caller,
         })
+    }
+
+    /// On a connection without client certificate the field can only be forged.
+    fn forward_client_cert(&self, head: &mut RequestHead, element: Option<&str>) {
+        let id = HeaderId::XForwardedClientCert;
+        let received = match head.headers.count(&id) {
+            0 => None,
+            _ => Some(head.headers.get_all(&id).collect::<Vec<_>>().join(&b","[..])),
+        };
+        if received.is_none() && element.is_none() {
+            return;
+        }
+        // What is not text can be no such field.
+        let text = received
+            .as_deref()
+            .and_then(|value| std::str::from_utf8(value).ok());
+        match tls::forwarded_client_cert(self.forward_client_cert, text, element) {
+            Some(value) => {
+                head.headers.set(&id, value.as_bytes());
+            }
+            None => {
+                head.headers.remove(&id);
+            }
+        }
     }
 
     fn set_request_id(&self, head: &mut RequestHead, client: &Client, random: &dyn Fn() -> u64) {

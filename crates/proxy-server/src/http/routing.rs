@@ -20,6 +20,7 @@ use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::transport::Transport;
+use super::upstream::ServerName;
 
 /// What stays the same over all tries of a request.
 pub(crate) struct Routed<'m> {
@@ -39,6 +40,22 @@ pub(crate) struct Routed<'m> {
     /// `set-cookie` values by which later requests find the same host.
     pub(crate) set_cookies: Vec<String>,
     pub(crate) suppress: bool,
+    /// The server name that the request asks for, where the host's transport socket is TLS.
+    server_name: ServerName,
+}
+
+fn priority(action: &ForwardAction) -> RequestPriority {
+    match action.high_priority {
+        true => RequestPriority::High,
+        false => RequestPriority::Default,
+    }
+}
+
+impl Routed<'_> {
+    /// What the request asks of the TLS handshake with a host.
+    pub(crate) fn server_name_for(&self, host: &Host) -> ServerName {
+        self.server_name.for_host(host)
+    }
 }
 
 impl<S: Transport> Connection<S> {
@@ -97,6 +114,7 @@ impl<S: Transport> Connection<S> {
         }
         let timeouts = matched.timeouts(request, suppress);
         matched.rewrite_request(request, &exchange.info, self.worker.process(), suppress);
+        let server_name = ServerName::of_request(&cluster, request);
         let retry = matched.begin_retries(request);
         let buffer_limit = matched
             .buffer_limit_bytes()
@@ -122,11 +140,7 @@ impl<S: Transport> Connection<S> {
             .or(config.timeouts.max_stream_duration);
         Routed {
             matched,
-            priority: if action.high_priority {
-                RequestPriority::High
-            } else {
-                RequestPriority::Default
-            },
+            priority: priority(action),
             cluster,
             timeouts,
             retry,
@@ -147,6 +161,7 @@ impl<S: Transport> Connection<S> {
             hash: hashed.hash,
             set_cookies: hashed.set_cookies,
             suppress,
+            server_name,
         }
     }
 

@@ -28,6 +28,8 @@ http_stats! {
         downstream_cx_total,
         /// HTTP/1 connections.
         downstream_cx_http1_total,
+        /// Connections over TLS.
+        downstream_cx_ssl_total,
         /// Connections closed.
         downstream_cx_destroy,
         /// Connections closed by the client.
@@ -118,6 +120,8 @@ http_stats! {
         downstream_cx_active,
         /// Open HTTP/1 connections.
         downstream_cx_http1_active,
+        /// Open connections over TLS.
+        downstream_cx_ssl_active,
         /// Open upgraded connections.
         downstream_cx_upgrades_active,
         /// Requests in flight.

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use proxy_upstream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -26,9 +27,9 @@ impl Transport for UnixStream {
     }
 }
 
-/// A socket, downstream or upstream.
+/// A socket, downstream or upstream, with or without TLS.
 #[derive(Debug)]
-pub(crate) struct SocketStream(pub(crate) proxy_upstream::Stream);
+pub(crate) struct SocketStream(pub(crate) Stream);
 
 impl AsyncRead for SocketStream {
     fn poll_read(
@@ -36,10 +37,7 @@ impl AsyncRead for SocketStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            proxy_upstream::Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            proxy_upstream::Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }
 
@@ -49,29 +47,20 @@ impl AsyncWrite for SocketStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            proxy_upstream::Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            proxy_upstream::Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        Pin::new(&mut self.0).poll_write(context, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            proxy_upstream::Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            proxy_upstream::Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 
 impl Transport for SocketStream {
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.0 {
-            proxy_upstream::Stream::Tcp(stream) => stream.poll_read_ready(context),
-            proxy_upstream::Stream::Unix(stream) => stream.poll_read_ready(context),
-        }
+        self.0.poll_readable(context)
     }
 }

@@ -5,9 +5,11 @@ use std::task::{Context, Waker};
 
 use proxy_core::Address;
 use proxy_core::stream_info::StreamBytes;
-use proxy_http::{HeadLimits, HeadParser};
+use proxy_http::{HeadLimits, HeadParser, RequestHead};
+use proxy_upstream::transport::Transport as HostTransport;
 use proxy_upstream::{
-    Acquired, Cluster, ConnectError, ConnectionPermit, Host, HostAddress, Overflow, RequestPriority, Stream,
+    Acquired, Cluster, ConnectError, ConnectionPermit, HandshakeOptions, Host, HostAddress, Overflow,
+    RequestPriority, Stream,
 };
 use tokio::time::Instant;
 
@@ -27,11 +29,61 @@ pub(crate) struct UpstreamConnection {
     /// Requests on this connection so far, the present one included.
     pub(crate) requests: u32,
     pub(crate) local_address: Option<Address>,
+    /// What its TLS handshake told.
+    pub(crate) tls: Option<Rc<tls::ConnectionInfo>>,
+    /// Why TLS ended it, in the words of the access log.
+    pub(crate) failure: Option<String>,
+    /// The server name that a request has asked for; others need another connection.
+    server_name: ServerName,
+    /// The host's transport socket when the connection was made.
+    transport: HostTransport,
     /// Bytes of the present request and response; counted when the request ends.
     pub(crate) sent: u64,
     pub(crate) received: u64,
     opened: Instant,
     permit: ConnectionPermit,
+}
+
+/// What a request asks of the TLS handshake of its connection (`auto_sni`, `auto_san_validation`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServerName {
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) verify: bool,
+}
+
+impl ServerName {
+    /// What a request asks of the handshakes of a cluster.
+    pub(crate) fn of_request(cluster: &Cluster, head: &RequestHead) -> Self {
+        let Some(options) = &cluster.config().http.server_name else {
+            return Self::default();
+        };
+        let by_header = options.header.as_deref().and_then(|name| head.headers.get(name));
+        let by_header = by_header.filter(|value| !value.is_empty());
+        let authority = by_header.unwrap_or_else(|| head.authority());
+        let name = std::str::from_utf8(authority).ok().and_then(host_name);
+        Self {
+            name: name.filter(|_| options.ask).map(Box::from),
+            verify: options.verify,
+        }
+    }
+
+    /// The same for one host: nothing, where no handshake is done with it.
+    pub(crate) fn for_host(&self, host: &Host) -> Self {
+        if *self != Self::default() && host.with_spec(|spec| matches!(spec.transport, HostTransport::Tls(_)))
+        {
+            return self.clone();
+        }
+        Self::default()
+    }
+}
+
+/// The name in an authority, without its port; an address is none.
+fn host_name(authority: &str) -> Option<&str> {
+    if authority.starts_with('[') {
+        return None;
+    }
+    let name = authority.split(':').next().unwrap_or_default();
+    (!name.is_empty() && name.parse::<std::net::Ipv4Addr>().is_err()).then_some(name)
 }
 
 /// Why a request got no connection.
@@ -53,12 +105,14 @@ impl From<Overflow> for CheckoutError {
 pub(crate) fn take_idle(
     cluster: &Cluster,
     host: &Host,
+    server_name: &ServerName,
     now: Instant,
     pool: &BufferPool,
 ) -> Option<Box<UpstreamConnection>> {
-    host.pool::<Box<UpstreamConnection>>().take(
+    host.pool::<Box<UpstreamConnection>>().take_fitting(
         now.into_std(),
         cluster.config().http.idle_timeout,
+        |connection| connection.server_name == *server_name,
         |connection| connection.is_usable(pool),
     )
 }
@@ -70,9 +124,10 @@ pub(crate) async fn checkout(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     priority: RequestPriority,
+    server_name: &ServerName,
 ) -> Result<Box<UpstreamConnection>, CheckoutError> {
     let mut waiting = Waiting { cluster, over: false };
-    let result = connection_for((worker, local), cluster, host, priority).await;
+    let result = connection_for((worker, local), cluster, host, priority, server_name).await;
     waiting.over = true;
     result
 }
@@ -82,20 +137,36 @@ async fn connection_for(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     priority: RequestPriority,
+    server_name: &ServerName,
 ) -> Result<Box<UpstreamConnection>, CheckoutError> {
     let usable = |connection: &mut Box<UpstreamConnection>| connection.is_usable(&local.buffers);
-    let now = Instant::now();
-    match proxy_upstream::acquire(cluster, host, priority, now.into_std(), usable).await? {
+    let now = Instant::now().into_std();
+    let acquired = proxy_upstream::acquire_fitting(
+        (cluster, host, priority),
+        now,
+        |connection| connection.server_name == *server_name,
+        usable,
+    );
+    match acquired.await? {
         Acquired::Ready(connection) => Ok(connection),
         Acquired::Connect(permit) => {
             let dialer = worker.dialer();
-            let stream = proxy_upstream::connect(&permit, dialer.as_deref())
+            let transport = host.with_spec(|spec| spec.transport.clone());
+            let options = HandshakeOptions {
+                server_name: server_name.name.as_deref(),
+                verify_server_name: server_name.verify,
+                for_http: true,
+            };
+            let stream = proxy_upstream::connect_with(&permit, dialer.as_deref(), options)
                 .await
                 .map_err(CheckoutError::Connect)?;
             cluster
                 .shard()
                 .inc(cluster.config().stats.upstream_cx_http1_total);
-            Ok(Box::new(UpstreamConnection::new(stream, permit, local)))
+            let mut connection = Box::new(UpstreamConnection::new(stream, permit, local));
+            connection.server_name = server_name.clone();
+            connection.transport = transport;
+            Ok(connection)
         }
     }
 }
@@ -117,10 +188,8 @@ impl Drop for Waiting<'_> {
 
 impl UpstreamConnection {
     fn new(stream: Stream, permit: ConnectionPermit, local: &HttpLocal) -> Self {
-        let local_address = match &stream {
-            Stream::Tcp(stream) => stream.local_addr().ok().map(Address::from),
-            Stream::Unix(_) => None,
-        };
+        let local_address = stream.local_addr().map(Address::from);
+        let tls = stream.tls().cloned();
         let http = &permit.cluster().config().http;
         let default = HeadLimits {
             bytes: proxy_http::limits::RESPONSE_HEAD_BYTES,
@@ -142,6 +211,10 @@ impl UpstreamConnection {
             id: local.next_upstream_connection(),
             requests: 0,
             local_address,
+            tls,
+            failure: None,
+            server_name: ServerName::default(),
+            transport: HostTransport::Plaintext,
             sent: 0,
             received: 0,
             opened: Instant::now(),
@@ -162,6 +235,14 @@ impl UpstreamConnection {
             .is_pending();
         self.read.release(pool);
         usable
+    }
+
+    /// Keeps why a read or write failed, where TLS tells more than that it did. A host may refuse our certificate so
+    /// late (RFC 8446, section 4.4.4).
+    pub(crate) fn note_failure(&mut self, error: &std::io::Error) {
+        if self.tls.is_some() && self.failure.is_none() {
+            self.failure = Some(tls::HandshakeFailure::from_io(error).envoy_reason());
+        }
     }
 
     /// Begins a request.
@@ -198,7 +279,9 @@ impl UpstreamConnection {
         let too_old = options
             .max_connection_duration
             .is_some_and(|limit| now - self.opened >= limit);
-        if !too_old && !host.is_removed() {
+        // After a change of its settings nobody may use what was agreed on before.
+        let same_transport = host.with_spec(|spec| spec.transport == self.transport);
+        if !too_old && same_transport && !host.is_removed() {
             host.pool::<Box<UpstreamConnection>>()
                 .give_back(self, now.into_std());
         }

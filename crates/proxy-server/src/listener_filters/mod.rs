@@ -1,7 +1,6 @@
 //! Listener filters: what is found out of a connection before a filter chain is chosen.
 
 pub mod http_inspector;
-pub mod tls_inspector;
 
 use std::io;
 use std::rc::Rc;
@@ -11,6 +10,7 @@ use net::broker::ListenerKind;
 use proxy_config::listener_filter::ListenerFilterKind;
 use proxy_core::{Address, ConnectionInfo, TransportProtocol};
 use proxy_upstream::Stream;
+use tls::{Inspected, Inspector};
 
 use crate::command::Listener;
 use crate::limits;
@@ -78,12 +78,21 @@ fn original_dst(pending: &mut Pending) {
     }
 }
 
+/// `envoy.filters.listener.tls_inspector`.
+///
+/// # Errors
+/// The connection ended, or its ClientHello is too long, for which Envoy closes it too.
 async fn inspect_tls(pending: &mut Pending) -> io::Result<()> {
+    let mut inspector = Inspector::default();
+    let mut seen = 0;
     loop {
-        match tls_inspector::inspect(&pending.read) {
-            tls_inspector::Inspected::NeedMore => read_more(pending).await?,
-            tls_inspector::Inspected::Other => return Ok(()),
-            tls_inspector::Inspected::Tls(hello) => {
+        let decision = inspector.push(&pending.read[seen..]);
+        seen = pending.read.len();
+        match decision {
+            Inspected::NeedMore => read_more(pending).await?,
+            Inspected::NotTls => return Ok(()),
+            Inspected::TooLong => return Err(io::ErrorKind::InvalidData.into()),
+            Inspected::Tls(hello) => {
                 pending.info.transport_protocol = TransportProtocol::Tls;
                 pending.info.requested_server_name = hello.server_name.map(|name| name.as_str().into());
                 pending.info.application_protocols = hello.alpn.iter().map(|p| p.as_str().into()).collect();
@@ -113,18 +122,10 @@ async fn inspect_http(pending: &mut Pending) -> io::Result<()> {
 /// The connection ended, or broke.
 async fn read_more(pending: &mut Pending) -> io::Result<()> {
     use tokio::io::AsyncReadExt as _;
-    let read = match &mut pending.stream {
-        Stream::Tcp(stream) => {
-            stream.readable().await?;
-            pending.read.reserve(limits::INSPECTOR_READ_BYTES);
-            stream.read_buf(&mut pending.read).await?
-        }
-        Stream::Unix(stream) => {
-            stream.readable().await?;
-            pending.read.reserve(limits::INSPECTOR_READ_BYTES);
-            stream.read_buf(&mut pending.read).await?
-        }
-    };
+    // Nothing is reserved for a connection on which nothing comes.
+    std::future::poll_fn(|context| pending.stream.poll_readable(context)).await?;
+    pending.read.reserve(limits::INSPECTOR_READ_BYTES);
+    let read = pending.stream.read_buf(&mut pending.read).await?;
     if read == 0 {
         Err(io::ErrorKind::UnexpectedEof.into())
     } else {

@@ -49,6 +49,31 @@ pub struct HttpOptions {
     pub max_stream_duration: Option<Duration>,
     /// Whether trailers are passed on over HTTP/1.
     pub enable_trailers: bool,
+    /// What the request has to do with the TLS handshake.
+    pub server_name: Option<ServerNameOptions>,
+}
+
+/// `UpstreamHttpProtocolOptions`, where it asks for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerNameOptions {
+    /// `auto_sni`: the request's host is the server name that is asked for.
+    pub ask: bool,
+    /// `auto_san_validation`: the server's certificate must be for the request's host.
+    pub verify: bool,
+    /// `override_auto_sni_header`: the header that names the host instead, where a request has it.
+    pub header: Option<Box<str>>,
+}
+
+impl ServerNameOptions {
+    fn compile(proto: &core::UpstreamHttpProtocolOptions) -> Option<Self> {
+        (proto.auto_sni || proto.auto_san_validation).then(|| Self {
+            ask: proto.auto_sni,
+            verify: proto.auto_san_validation,
+            header: Some(proto.override_auto_sni_header.as_str())
+                .filter(|name| !name.is_empty())
+                .map(Box::from),
+        })
+    }
 }
 
 impl Default for HttpOptions {
@@ -62,6 +87,7 @@ impl Default for HttpOptions {
             max_response_headers_kib: None,
             max_stream_duration: None,
             enable_trailers: false,
+            server_name: None,
         }
     }
 }
@@ -93,6 +119,8 @@ impl HttpOptions {
             max_requests_per_connection: proto.max_requests_per_connection.unwrap_or(0),
             ..Self::default()
         };
+        let names = proto.upstream_http_protocol_options.as_ref();
+        this.server_name = names.and_then(ServerNameOptions::compile);
         if let Some(common) = &proto.common_http_protocol_options {
             this.read_common(common);
         }
@@ -124,6 +152,8 @@ impl HttpOptions {
             ("retry_policy", options.retry_policy.is_some()),
         ])?;
         let mut this = Self::default();
+        let names = options.upstream_http_protocol_options.as_ref();
+        this.server_name = names.and_then(ServerNameOptions::compile);
         if let Some(common) = &options.common_http_protocol_options {
             this.read_common(common);
         }

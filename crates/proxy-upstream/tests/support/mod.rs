@@ -35,7 +35,8 @@ pub(crate) fn refusal(yaml: &str) -> String {
     config(yaml, &Registry::new()).expect_err("the cluster is refused")
 }
 
-/// Endpoints from YAML in flow style: `[{ port: 1, weight: 2, health: UNHEALTHY }]` per locality.
+/// Endpoints from YAML in flow style: `[{ port: 1, weight: 2, health: UNHEALTHY, mode: x }]` per locality; the mode is
+/// what `transport_socket_matches` looks at.
 pub(crate) fn endpoints(
     localities: &str,
     config: &ClusterConfig,
@@ -60,6 +61,10 @@ fn locality((index, locality): (usize, &serde_json::Value)) -> serde_json::Value
             "endpoint": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": host["port"] } } },
             "load_balancing_weight": host.get("weight").cloned().unwrap_or(1.into()),
             "health_status": host.get("health").cloned().unwrap_or("HEALTHY".into()),
+            "metadata": { "filter_metadata": { "envoy.transport_socket_match": match host.get("mode") {
+                Some(mode) => serde_json::json!({ "mode": mode }),
+                None => serde_json::json!({}),
+            } } },
         })
     };
     serde_json::json!({

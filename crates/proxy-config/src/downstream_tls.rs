@@ -1,0 +1,102 @@
+//! TLS towards clients: the transport socket of a filter chain
+//! (`envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api_envoy::any;
+use api_envoy::envoy::config::core::v3::{TransportSocket, transport_socket::ConfigType};
+use api_envoy::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext as Proto;
+use proxy_core::error::ConfigContext as _;
+use proxy_core::{ConfigError, ConfigResult};
+use proxy_upstream::SslStats;
+use proxy_upstream::tls_context::{self, Translated};
+use telemetry::stats::Scope;
+use tls::ServerContext;
+use tls::settings::DownstreamTlsContext;
+
+use crate::filters::{self, Category};
+use crate::limits::DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT;
+
+/// Application protocols that the connection manager does not speak, so that it does not offer them.
+const NOT_SPOKEN: &[&str] = &["h2"];
+
+/// TLS towards clients.
+#[derive(Debug)]
+pub struct DownstreamTls {
+    /// What handshakes are done with.
+    pub context: ServerContext,
+    /// How long a handshake may take.
+    pub timeout: Duration,
+    /// What came of handshakes.
+    pub stats: SslStats,
+}
+
+/// What becomes of a transport socket.
+pub(crate) enum Compiled {
+    /// Plain bytes.
+    RawBuffer,
+    /// TLS.
+    Tls(Arc<DownstreamTls>),
+    /// TLS with secrets that this proxy cannot fetch.
+    Unavailable(ConfigError),
+}
+
+/// Reads the transport socket of a chain. `timeout` is the chain's `transport_socket_connect_timeout`.
+pub(crate) fn compile(
+    socket: &TransportSocket,
+    timeout: Option<Duration>,
+    speaks_http: bool,
+    scope: &Scope,
+) -> ConfigResult<Compiled> {
+    let typed = socket.config_type.as_ref();
+    let typed = typed.map(|ConfigType::TypedConfig(typed)| typed);
+    let type_url = typed.map_or("", |typed| typed.type_url.as_str());
+    match filters::find(Category::TransportSocket, &socket.name, type_url).map(|found| found.name) {
+        Some("envoy.transport_sockets.raw_buffer") => return Ok(Compiled::RawBuffer),
+        Some(_) => {}
+        None => {
+            let reason = format!("no transport socket {} ({type_url})", socket.name);
+            return Err(ConfigError::at("typed_config", reason));
+        }
+    }
+    let typed = typed.ok_or_else(|| ConfigError::at("typed_config", "a configuration is needed"))?;
+    let proto: Proto =
+        any::unpack(typed).map_err(|error| ConfigError::at("typed_config", error.to_string()))?;
+    let Translated { settings, secret } = tls_context::downstream(&proto).within("typed_config")?;
+    if let Some(secret) = secret {
+        return Ok(Compiled::Unavailable(secret.within("typed_config")));
+    }
+    let settings = match speaks_http {
+        true => without_unspoken(settings).within("typed_config")?,
+        false => settings,
+    };
+    let context = ServerContext::new(&settings, SystemTime::now())
+        .map_err(|error| ConfigError::at("typed_config", error.to_string()))?;
+    if !context.left_out().is_empty() {
+        tracing::info!(names = ?context.left_out(), "left out of a TLS context, as nothing here offers them");
+    }
+    let default = DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT;
+    Ok(Compiled::Tls(Arc::new(DownstreamTls {
+        context,
+        timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(default),
+        stats: SslStats::new(scope),
+    })))
+}
+
+/// A client that would agree on a protocol that is not spoken is better served with another one, or refused.
+fn without_unspoken(mut settings: DownstreamTlsContext) -> ConfigResult<DownstreamTlsContext> {
+    let protocols = &mut settings.common.alpn_protocols;
+    let any = !protocols.is_empty();
+    protocols.retain(|name| !NOT_SPOKEN.contains(&name.as_str()));
+    match any && protocols.is_empty() {
+        true => {
+            Err(ConfigError::at("alpn_protocols", "none is spoken by this proxy")
+                .within("common_tls_context"))
+        }
+        false => Ok(settings),
+    }
+}
+
+#[cfg(test)]
+mod tests;
