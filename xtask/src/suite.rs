@@ -26,6 +26,9 @@ const ORACLES: &[(&str, bool)] = &[
 /// and a fraction of what CI allows, so that a test that hangs is named instead of timing everything out.
 const STAGE_LIMIT: Duration = Duration::from_mins(15);
 
+/// Programs that unit tests hold ours against, with their Debian packages.
+const PEERS: &[(&str, &str)] = &[("openssl", "openssl"), ("curl", "curl")];
+
 /// What one stage found.
 #[derive(Clone, Debug, Default)]
 struct Outcome {
@@ -45,6 +48,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let wanted = |stage: &str| only.is_none_or(|o| stage.contains(o.as_str()));
     let envoy = tools::envoy();
     let kubectl = tools::kubectl();
+    if let Err(error) = tools::debian(PEERS) {
+        // The tests that want them fail, or say that they were not run.
+        println!("{error:#}");
+    }
     build_binaries()?;
     let mut build = cargo(["test", "--workspace", "--no-run", "--quiet"]);
     anyhow::ensure!(succeeds(&mut build)?, "the tests do not build");
