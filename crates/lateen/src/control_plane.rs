@@ -214,6 +214,7 @@ fn start_tasks(args: &Args, client: &Client, discovery: &Discovery, embedded: Op
     let shown = embedded.map(|server| workloads::show(server.handle.store()));
     let world = Arc::clone(discovery.world());
     tokio::spawn(Arc::clone(&world).run());
+    tokio::spawn(release_memory(Arc::clone(&world)));
     tokio::spawn(findings::publish(discovery.clone(), client.clone()));
     tokio::spawn(async move {
         while let Some(change) = changes.recv().await {
@@ -224,6 +225,16 @@ fn start_tasks(args: &Args, client: &Client, discovery: &Discovery, embedded: Op
         }
         drop(watches);
     });
+}
+
+/// Gives back, a moment later, what building and translating a new world took.
+async fn release_memory(world: Arc<World>) {
+    let mut publications = world.subscribe();
+    while publications.changed().await.is_ok() {
+        tokio::time::sleep(crate::limits::MEMORY_RELEASE_DELAY).await;
+        publications.mark_unchanged();
+        net::memory::release_free();
+    }
 }
 
 async fn listen(args: &Args, bind: IpAddr, port: u16, what: &str) -> anyhow::Result<TcpListener> {
