@@ -9,7 +9,7 @@ use tonic::Code;
 use crate::mesh::{Mesh, eventually, node};
 
 /// Stores a WorkloadGroup of the account of reviews, and waits until it counts.
-async fn register(mesh: &Mesh) {
+pub(crate) async fn register(mesh: &Mesh) {
     let group = json!({
         "apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup",
         "metadata": {"name": "reviews-v1", "namespace": "shop"},
