@@ -20,6 +20,7 @@ mod authorise;
 mod authority;
 pub mod limits;
 mod metrics;
+mod oidc;
 mod rotation;
 mod secret;
 mod service;
@@ -36,6 +37,7 @@ pub use authorise::{
 };
 pub use authority::{Authority, AuthorityError, Origin, SelfSigned};
 pub use metrics::Metrics;
+pub use oidc::{IssuerKeys, OidcError, OidcTokens};
 pub use rotation::{Decision, RootRotation, Why};
 pub use secret::{PLUGGED_IN_SECRET, SELF_SIGNED_SECRET, SELF_SIGNED_SECRET_TYPE, SecretData};
 pub use service::{CertificateService, Settings};

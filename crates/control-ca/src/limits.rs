@@ -22,3 +22,9 @@ pub const MAX_NAMES: usize = 32;
 pub const MAX_ROOTS: usize = 64;
 /// Largest call of the certificate service, in bytes: a signing request and a little metadata.
 pub const MAX_CALL_BYTES: usize = 64 << 10;
+/// Most public keys of an issuer of JWTs.
+pub const MAX_ISSUER_KEYS: usize = 64;
+/// Longest JWT, in bytes.
+pub const MAX_JWT_BYTES: usize = 16 << 10;
+/// How much later than now a JWT may begin, since clocks differ (as istiod's library has it).
+pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5 * 60);

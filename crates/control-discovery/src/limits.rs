@@ -29,3 +29,7 @@ pub const SERVING_RETRY: Duration = Duration::from_secs(5);
 /// Wait before an authority that could not be read, made or renewed is tried again, and the shortest between two looks
 /// at the age of its root.
 pub const AUTHORITY_RETRY: Duration = Duration::from_secs(1);
+/// Largest file with the keys of an issuer of JWTs, in bytes.
+pub const MAX_KEYS_FILE_BYTES: usize = 1 << 20;
+/// How often that file is looked at.
+pub const KEYS_POLL_INTERVAL: Duration = Duration::from_secs(10);

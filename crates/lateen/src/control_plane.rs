@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use control_ca::OidcRules;
 use control_discovery::debug::{Pages, router};
-use control_discovery::identities::SecureListeners;
+use control_discovery::identities::{Issuer, SecureListeners};
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::Settings;
 use control_sources::Client;
@@ -58,6 +59,21 @@ pub(crate) struct Args {
     /// its folder, beside root-cert.pem with the mesh's roots.
     #[arg(long, value_name = "PATH")]
     agent_socket: Option<PathBuf>,
+    /// The issuer of JWTs that are worth the identity of the service account in their subject, beside the tokens of the
+    /// API server (TOKEN_ISSUER).
+    #[arg(long, value_name = "URL", requires = "token_keys")]
+    token_issuer: Option<String>,
+    /// The file with that issuer's public keys, a JSON Web Key Set; changes are taken.
+    #[arg(long, value_name = "FILE", requires = "token_issuer")]
+    token_keys: Option<PathBuf>,
+    /// For whom those JWTs must be; repeat it for several (AUDIENCE).
+    #[arg(
+        long,
+        value_name = "AUDIENCE",
+        default_value = "istio-ca",
+        requires = "token_issuer"
+    )]
+    token_audience: Vec<String>,
     /// Service accounts of node proxies, which may ask for the identities of pods of their node
     /// (CA_TRUSTED_NODE_ACCOUNTS).
     #[arg(long, value_name = "NAMESPACE/NAME,...", default_value = "")]
@@ -89,6 +105,16 @@ impl Args {
             Some(folder) => Ok(folder.clone()),
             None => Ok(Home::find()?.control_plane()),
         }
+    }
+
+    /// Whose JWTs count, beside the API server's.
+    fn issuer(&self) -> Option<Issuer> {
+        let (issuer, keys) = (self.token_issuer.clone()?, self.token_keys.clone()?);
+        let audiences = self.token_audience.clone();
+        Some(Issuer {
+            rules: OidcRules { issuer, audiences },
+            keys,
+        })
     }
 
     /// Where agents of this host connect to, if anywhere.
@@ -197,7 +223,8 @@ fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
         Some(_) => None,
     };
     let accounts = &args.trusted_node_accounts;
-    let identities = identities::settings(&args.root_namespace, args.bind, accounts, roots)?;
+    let issuer = args.issuer();
+    let identities = identities::settings(&args.root_namespace, args.bind, accounts, roots, issuer)?;
     let identities = Identities::new(client.clone(), Arc::clone(&world), identities);
     let (registrar, _) = Registrar::start(client.clone(), registration);
     let discovery = Discovery::new(world, &identifier(), Some(registrar));

@@ -9,6 +9,7 @@
 //! Nothing of it is there before the world is complete: MeshConfig names the trust domain.
 
 mod connections;
+mod issuer;
 mod keeper;
 mod proof;
 mod serving;
@@ -21,8 +22,8 @@ use std::time::SystemTime;
 use api_envoy::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use arc_swap::ArcSwap;
 use control_ca::{
-    Authenticator, Authority, Caller, CertificateService, Credentials, Inventory, Lifetimes, Metrics,
-    PeerCertificates, RootRotation, Rules, UnixPeer,
+    Authenticator, Authority, Caller, CertificateService, Credentials, Inventory, IssuerKeys, Lifetimes,
+    Metrics, OidcTokens, PeerCertificates, RootRotation, Rules, UnixPeer,
 };
 use control_snapshot::{Mesh, Objects, Proxy, ProxyKind};
 use control_sources::reviews::{Access, ReviewError};
@@ -42,6 +43,7 @@ use crate::secrets::SecretAccess;
 use crate::world::World;
 
 pub use connections::SecurePeer;
+pub use issuer::Issuer;
 
 /// Now.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub names: Vec<SubjectName>,
     /// Accounts of node proxies, which may ask for the identities of pods of their node.
     pub trusted_node_accounts: BTreeSet<ServiceAccount>,
+    /// Whose JWTs are worth an identity, beside the API server's.
+    pub issuer: Option<Issuer>,
     /// Users of this host whose processes may have the identity of any workload that the mesh's objects name, when they
     /// come over the Unix socket.
     pub host_users: BTreeSet<u32>,
@@ -89,6 +93,7 @@ struct Inner {
     renewed: watch::Sender<Option<Arc<Authority>>>,
     rules: OnceLock<Arc<ArcSwap<Rules>>>,
     authenticators: Vec<Arc<dyn Authenticator>>,
+    issuer_keys: Arc<ArcSwap<Option<IssuerKeys>>>,
     inventory: Arc<dyn Inventory>,
     metrics: Arc<Metrics>,
 }
@@ -124,12 +129,22 @@ impl Identities {
     /// Nothing is read or written before [`Identities::serve`].
     #[must_use]
     pub fn new(client: Client, world: Arc<World>, settings: Settings) -> Self {
-        Self(Arc::new(Inner {
-            authenticators: vec![
-                Arc::new(PeerCertificates),
-                Arc::new(proof::TokenReviews::new(client.clone())),
+        let issuer_keys = Arc::new(ArcSwap::from_pointee(None));
+        let issuer = settings.issuer.as_ref().map(|issuer| {
+            let (name, keys) = (issuer.rules.issuer.clone(), Arc::clone(&issuer_keys));
+            let tokens = OidcTokens::new(name, keys, Arc::clone(&settings.clock));
+            Arc::new(tokens) as Arc<dyn Authenticator>
+        });
+        let authenticators = [Arc::new(PeerCertificates) as Arc<dyn Authenticator>]
+            .into_iter()
+            .chain(issuer)
+            .chain([
+                Arc::new(proof::TokenReviews::new(client.clone())) as Arc<dyn Authenticator>,
                 Arc::new(UnixPeer),
-            ],
+            ]);
+        Self(Arc::new(Inner {
+            authenticators: authenticators.collect(),
+            issuer_keys,
             inventory: Arc::new(proof::Pods(Arc::clone(&world))),
             client,
             world,
@@ -171,6 +186,10 @@ impl Identities {
         let (certificate, mut certificates) = watch::channel(None);
         let (roots, written_roots) = watch::channel(String::new());
         tasks.spawn(self.clone().keep());
+        if let Some(issuer) = &self.0.settings.issuer {
+            let keys = Arc::clone(&self.0.issuer_keys);
+            tasks.spawn(issuer::follow(issuer.keys.clone(), keys));
+        }
         tasks.spawn(root_certificates::keep(self.0.client.clone(), written_roots));
         let file = self.0.settings.roots_file.clone();
         tasks.spawn(publish_roots(self.0.renewed.subscribe(), roots, file));
@@ -257,7 +276,7 @@ impl Identities {
         let rules = Arc::new(Rules {
             trust_domains: domains,
             trusted_node_accounts: self.0.settings.trusted_node_accounts.clone(),
-            oidc: None,
+            oidc: self.0.settings.issuer.as_ref().map(|issuer| issuer.rules.clone()),
             host_users: self.0.settings.host_users.clone(),
         });
         let current = self

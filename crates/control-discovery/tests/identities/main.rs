@@ -4,6 +4,7 @@
 mod authority;
 mod envoy;
 mod host;
+mod issuer;
 mod mesh;
 mod port;
 mod secrets;

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use control_apiserver::{ApiServer, Config, Handle};
 use control_ca::{Authority, Lifetimes, RootRotation, SelfSigned};
 use control_discovery::debug::{Pages, router};
-use control_discovery::identities::{SecureListeners, Settings};
+use control_discovery::identities::{Issuer, SecureListeners, Settings};
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::{Kind, Settings as WorldSettings};
 use control_sources::watch::watch_all;
@@ -138,6 +138,16 @@ fn owner(folder: &std::path::Path) -> u32 {
 impl Mesh {
     /// Starts a control plane on an API server that may hold a mesh's authority already.
     pub async fn start(api: Handle, client: Client, rotation: RootRotation) -> Self {
+        Self::start_with(api, client, rotation, None).await
+    }
+
+    /// One that takes the JWTs of an issuer as well.
+    pub async fn start_with(
+        api: Handle,
+        client: Client,
+        rotation: RootRotation,
+        issuer: Option<Issuer>,
+    ) -> Self {
         let world = World::new(WorldSettings::default(), "test");
         let folder = tempfile::tempdir().expect("a folder");
         let settings = Settings {
@@ -147,6 +157,7 @@ impl Mesh {
                 SubjectName::Ip([127, 0, 0, 1].into()),
             ],
             trusted_node_accounts: Default::default(),
+            issuer,
             host_users: [owner(folder.path())].into(),
             roots_file: Some(folder.path().join("root-cert.pem")),
             rotation,

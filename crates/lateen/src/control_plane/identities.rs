@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use control_ca::{Lifetimes, RootRotation, parse_node_accounts};
-use control_discovery::identities::Settings;
+use control_discovery::identities::{Issuer, Settings};
 use identity::SubjectName;
 
 /// The settings, from what the command line says.
@@ -17,12 +17,14 @@ pub(super) fn settings(
     bind: IpAddr,
     trusted_node_accounts: &str,
     roots_file: Option<PathBuf>,
+    issuer: Option<Issuer>,
 ) -> anyhow::Result<Settings> {
     Ok(Settings {
         root_namespace: root_namespace.to_owned(),
         names: names(root_namespace, bind),
         trusted_node_accounts: parse_node_accounts(trusted_node_accounts)
             .context("--trusted-node-accounts")?,
+        issuer,
         host_users: [0, rustix::process::geteuid().as_raw()].into(),
         roots_file,
         rotation: RootRotation::default(),
@@ -88,8 +90,9 @@ mod tests {
     #[test]
     fn a_node_account_needs_a_namespace() {
         let bind = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert!(settings("istio-system", bind, "ztunnel", None).is_err());
-        let settings = settings("istio-system", bind, "istio-system/ztunnel", None).expect("an account");
+        assert!(settings("istio-system", bind, "ztunnel", None, None).is_err());
+        let settings =
+            settings("istio-system", bind, "istio-system/ztunnel", None, None).expect("an account");
         assert_eq!(settings.trusted_node_accounts.len(), 1);
     }
 }
