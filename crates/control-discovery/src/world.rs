@@ -107,6 +107,20 @@ impl World {
         })
     }
 
+    /// Says whether workloads can get identities from now on, and publishes what follows from it.
+    pub fn set_identity(&self, identity: bool) {
+        {
+            let mut state = self.state.lock();
+            if state.objects.settings().identity == identity {
+                return;
+            }
+            state.objects.set_identity(identity);
+            // As if MeshConfig had changed: it concerns every proxy.
+            state.touch(Kind::ConfigMap);
+        }
+        self.changed.notify_one();
+    }
+
     /// Takes in what the watches report. Once they have listed every kind, the world is ready.
     pub fn take(&self, change: Change) {
         match change {

@@ -83,14 +83,15 @@ fn cluster(
     ) {
         return None;
     }
-    let http2 = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
+    let version = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
     let upstream = Upstream {
         view,
         service,
         port: port.port,
         subset,
         discovery: found,
-        http2,
+        protocol: port.protocol,
+        version,
     };
     builtin::exchange_metadata(view, &mut cluster);
     upstream_tls::apply(&mut cluster, &upstream, &policy, diagnostics).then_some(cluster)

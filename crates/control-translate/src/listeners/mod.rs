@@ -3,7 +3,9 @@
 mod chain;
 mod gateway;
 mod inbound;
+mod inspection;
 mod outbound;
+mod peer_chains;
 mod service_chains;
 mod virtual_outbound;
 
