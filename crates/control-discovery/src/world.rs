@@ -367,6 +367,23 @@ mod tests {
     }
 
     #[test]
+    fn identities_that_come_later_are_published_as_a_change_of_the_whole_mesh() {
+        let world = World::new(Settings::default(), "t");
+        world.ready();
+        world.publish();
+        world.set_identity(false);
+        assert!(world.state.lock().changes.is_empty());
+        world.set_identity(true);
+        world.publish();
+        let publication = world.current().expect("published");
+        assert!(publication.snapshot.settings().identity);
+        assert_eq!(
+            publication.kinds_since(publication.sequence - 1),
+            Some(BTreeSet::from([Kind::ConfigMap]))
+        );
+    }
+
+    #[test]
     fn a_world_is_ready_once_every_kind_was_listed() {
         let world = World::new(Settings::default(), "t");
         let (last, others) = Kind::ALL.split_last().expect("there are kinds");
