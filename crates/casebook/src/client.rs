@@ -1,18 +1,25 @@
 //! The application's side: sends requests from a pod's address and notes what comes back.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tls::{ClientContext, ConnectOptions};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIME};
 use crate::page::traffic::Request;
 use crate::world::EXCHANGE_HEADER;
+
+/// A connection, encrypted or not.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 /// What came of one request.
 #[derive(Clone, Debug)]
@@ -34,10 +41,21 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Sends one request from `source` to `target`; `mark` goes into [`EXCHANGE_HEADER`].
-pub async fn send(source: Ipv4Addr, target: SocketAddr, request: &Request, mark: &str) -> Outcome {
+/// Where a connection goes.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The address it starts from.
+    pub source: Ipv4Addr,
+    /// The address it goes to.
+    pub target: SocketAddr,
+    /// How it is encrypted, if it is.
+    pub encryption: Option<Arc<ClientContext>>,
+}
+
+/// Sends one request on this way; `mark` goes into [`EXCHANGE_HEADER`].
+pub async fn send(way: &Way, request: &Request, mark: &str) -> Outcome {
     let start = Instant::now();
-    let answer = match timeout(REQUEST_TIME, exchange(source, target, request, mark)).await {
+    let answer = match timeout(REQUEST_TIME, exchange(way, request, mark)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(format!("{error:#}")),
         Err(_) => Err(format!("no answer within {REQUEST_TIME:?}")),
@@ -48,13 +66,8 @@ pub async fn send(source: Ipv4Addr, target: SocketAddr, request: &Request, mark:
     }
 }
 
-async fn exchange(
-    source: Ipv4Addr,
-    target: SocketAddr,
-    request: &Request,
-    mark: &str,
-) -> anyhow::Result<Answer> {
-    let connection = connect(source, target).await?;
+async fn exchange(way: &Way, request: &Request, mark: &str) -> anyhow::Result<Answer> {
+    let connection = connect(way).await?;
     match request {
         Request::Tcp { text, .. } => talk(connection, text).await,
         Request::Http {
@@ -97,14 +110,21 @@ async fn exchange(
     }
 }
 
-async fn connect(source: Ipv4Addr, target: SocketAddr) -> anyhow::Result<TcpStream> {
+async fn connect(way: &Way) -> anyhow::Result<Box<dyn Connection>> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((source, 0)))?;
-    Ok(socket.connect(target).await?)
+    socket.bind(SocketAddr::from((way.source, 0)))?;
+    let connection = socket.connect(way.target).await?;
+    match &way.encryption {
+        None => Ok(Box::new(connection)),
+        Some(context) => {
+            let (connection, _) = context.connect(connection, ConnectOptions::default()).await?;
+            Ok(Box::new(connection))
+        }
+    }
 }
 
 /// Says a line, ends the sending side and reads until the end.
-async fn talk(mut connection: TcpStream, text: &str) -> anyhow::Result<Answer> {
+async fn talk(mut connection: Box<dyn Connection>, text: &str) -> anyhow::Result<Answer> {
     connection.write_all(format!("{text}\n").as_bytes()).await?;
     connection.shutdown().await?;
     let mut said = Vec::new();

@@ -1,32 +1,38 @@
 //! The control plane under test, in this process: the embedded API server, the watches over it, the ADS server on its
 //! usual port, and the registration of workloads. Objects take the way that they take for users: CRD and all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use api_envoy::json::{Schema, Style};
 use api_envoy::type_url;
 use control_apiserver::{ApiServer, Config, Handle};
+use control_ca::{Lifetimes, RootRotation};
 use control_discovery::connections::Connection;
-use control_discovery::{Discovery, World as Objects};
+use control_discovery::{Discovery, Identities, World as Objects, identities};
 use control_snapshot::{Kind, Settings};
 use control_sources::registration::{self, Registrar};
 use control_sources::watch::{Change, watch_all};
 use control_sources::write::{self, ObjectRef};
 use control_sources::{Client, client};
+use identity::SubjectName;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::identities::Issuer;
 use crate::limits::READY_TIME;
 use crate::page::fragment::{Fragment, ResourceType};
 
 /// Where the ADS server listens inside the namespace: Istio's port for plain text.
 pub const ADS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15010);
+
+/// Where it serves what needs proof of an identity: Istio's port.
+const SECURE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
 
 /// The namespace of objects that say none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -67,14 +73,16 @@ pub struct ControlPlane {
     objects: Arc<Objects>,
     arrived: Arrived,
     discovery: Discovery,
+    identities: Option<Identities>,
 }
 
 impl ControlPlane {
-    /// Starts one that keeps its objects under `state`, and reads and writes them this way.
+    /// Starts one that keeps its objects under `state`, and reads and writes them this way. `identities` says whether it
+    /// has an authority that workloads get identities from.
     ///
     /// # Errors
     /// The API server does not start or cannot be reached, or the ADS port is taken.
-    pub async fn start(state: &Path, access: Access) -> Result<Self> {
+    pub async fn start(state: &Path, access: Access, identities: bool) -> Result<Self> {
         let api = ApiServer::start(Config::new(state))
             .await
             .context("start the embedded API server")?;
@@ -82,13 +90,21 @@ impl ControlPlane {
             Access::InProcess => client::in_process(api.service()),
             Access::Https => client::from_kubeconfig(api.kubeconfig_path()).await?,
         };
-        let objects = Objects::new(Settings::default(), "casebook");
+        let settings = Settings {
+            identity: identities,
+            ..Settings::default()
+        };
+        let objects = Objects::new(settings, "casebook");
         let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
         let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
         tokio::spawn(Arc::clone(&objects).run());
         let listener = TcpListener::bind(ADS)
             .await
             .with_context(|| format!("ADS server on {ADS}"))?;
+        let identities = match identities {
+            true => Some(authority(&client, &objects, &discovery).await?),
+            false => None,
+        };
         let server = discovery.clone();
         tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
         let arrived = Arrived::default();
@@ -98,9 +114,30 @@ impl ControlPlane {
             objects: Arc::clone(&objects),
             arrived: Arc::clone(&arrived),
             discovery,
+            identities,
         };
         tokio::spawn(feed(client, objects, arrived));
         Ok(this)
+    }
+
+    /// The issuer of identities, once the authority is there; nothing in a mesh without.
+    ///
+    /// # Errors
+    /// The authority is not there in time.
+    pub async fn issuer(&self) -> Result<Option<Issuer>> {
+        let Some(identities) = &self.identities else {
+            return Ok(None);
+        };
+        let deadline = Instant::now() + READY_TIME;
+        loop {
+            if let Some(authority) = identities.authority() {
+                return Ok(Some(Issuer::new(authority)));
+            }
+            if Instant::now() > deadline {
+                bail!("the control plane has no authority within {READY_TIME:?}");
+            }
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Puts what a cluster holds by itself, such as pods with their status.
@@ -265,6 +302,27 @@ impl ControlPlane {
     }
 }
 
+/// Gives the control plane an authority, and its secure port.
+async fn authority(client: &Client, objects: &Arc<Objects>, discovery: &Discovery) -> Result<Identities> {
+    let settings = identities::Settings {
+        root_namespace: ROOT_NAMESPACE.to_owned(),
+        names: vec![SubjectName::Dns("istiod.istio-system.svc".to_owned())],
+        trusted_node_accounts: BTreeSet::new(),
+        rotation: RootRotation::default(),
+        jitter: 0.0,
+        lifetimes: Lifetimes::default(),
+        clock: Arc::new(SystemTime::now),
+    };
+    let identities = Identities::new(client.clone(), Arc::clone(objects), settings);
+    discovery.set_identities(identities.clone());
+    let listener = TcpListener::bind(SECURE)
+        .await
+        .with_context(|| format!("secure port on {SECURE}"))?;
+    let server = discovery.clone();
+    tokio::spawn(async move { server.serve_secure(listener, std::future::pending()).await });
+    Ok(identities)
+}
+
 fn kind_of(object: &Value) -> Result<Kind> {
     let text = |pointer| {
         object
@@ -272,6 +330,7 @@ fn kind_of(object: &Value) -> Result<Kind> {
             .and_then(Value::as_str)
             .unwrap_or_default()
     };
+    ObjectRef::of(object)?;
     let (version, name) = (text("/apiVersion"), text("/kind"));
     Kind::parse(version, name).with_context(|| format!("the mesh reads no {version} {name}"))
 }

@@ -48,19 +48,32 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The codes of diagnostics by which translation says that it leaves a part of an object out.
 const LEFT_OUT: [&str; 2] = ["[IST0106]", "[IST0133]"];
 
+/// Files that the objects of Istio's own tests name, where those tests run, and what stands in for them.
+const TAKEN_FOR_GRANTED: [(&str, &str); 3] = [
+    (
+        "tests/testdata/certs/default/cert-chain.pem",
+        "partner/client.pem",
+    ),
+    ("tests/testdata/certs/default/key.pem", "partner/client-key.pem"),
+    ("tests/testdata/certs/default/root-cert.pem", "partner/ca.pem"),
+];
+
 /// Loads files before the proxy of a world. This process must have one thread; it ends up inside a namespace of its own.
 ///
 /// # Errors
 /// The stage cannot be set up, or the proxy does not come up before any file is loaded.
 pub fn load(world: &World, files: &[ObjectFile], program: &Path) -> Result<Vec<Verdict>> {
-    stage::on(world, async |scratch| {
+    stage::on(world, async |stage| {
+        let scratch = &stage.scratch;
         let access_log = scratch.join("access.log");
-        let control_plane = ControlPlane::start(&scratch.join("api"), Access::InProcess).await?;
+        let control_plane =
+            ControlPlane::start(&scratch.join("api"), Access::InProcess, world.identities).await?;
         control_plane
             .put_cluster(&world.objects(&access_log.to_string_lossy()))
             .await?;
         control_plane.put_cluster(&namespaces(files)).await?;
         control_plane.ready().await?;
+        put_files(scratch)?;
         let mut proxy = Proxy::start(program, world, scratch)?;
         let mut loader = Loader {
             control_plane,
@@ -84,6 +97,15 @@ pub fn load(world: &World, files: &[ObjectFile], program: &Path) -> Result<Vec<V
         }
         Ok(verdicts)
     })
+}
+
+fn put_files(directory: &Path) -> Result<()> {
+    for (name, content) in TAKEN_FOR_GRANTED {
+        let file = directory.join(name);
+        std::fs::create_dir_all(file.parent().unwrap_or(directory))?;
+        std::fs::copy(directory.join(content), file).with_context(|| name.to_owned())?;
+    }
+    Ok(())
 }
 
 /// The namespaces that objects of the files are in.

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,13 +12,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::DataPlane;
 use crate::check::{self, Observed};
-use crate::client;
+use crate::client::{self, Way};
 use crate::control_plane::{Access, ControlPlane};
 use crate::data_plane::{self, Proxy};
+use crate::identities::Issuer;
 use crate::limits::{ACCESS_LOG_TIME, CHANGE_TIME, CONCURRENT_REQUESTS};
 use crate::page::fragment::Fragment;
 use crate::page::traffic::{Exchange, Request};
 use crate::page::{Action, Page};
+use crate::secrets;
 use crate::world::{STRANGER, World};
 
 /// What came of a page.
@@ -39,7 +42,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// The stage cannot be set up.
 pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report> {
-    crate::stage::on(&page.world, async |scratch| {
+    crate::stage::on(&page.world, async |stage| {
+        let scratch = &stage.scratch;
         let access_log = scratch.join("access.log");
         let first = page
             .steps
@@ -51,7 +55,7 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             DataPlane::Lateen => Access::InProcess,
             DataPlane::Envoy => Access::Https,
         };
-        let control_plane = ControlPlane::start(&scratch.join("api"), access).await?;
+        let control_plane = ControlPlane::start(&scratch.join("api"), access, page.world.identities).await?;
         control_plane
             .put_cluster(&page.world.objects(&access_log.to_string_lossy()))
             .await?;
@@ -64,10 +68,16 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             }
         }
         control_plane.ready().await?;
+        let issuer = control_plane.issuer().await?.map(Arc::new);
+        if let Some(issuer) = &issuer {
+            secrets::serve(&page.world, issuer, scratch)?;
+            stage.mesh.send_replace(Some(Arc::clone(issuer)));
+        }
         let mut player = Player {
             world: &page.world,
             data_plane,
             control_plane,
+            issuer,
             node: data_plane::node_id(&page.world),
             access_log,
             changed: Instant::now(),
@@ -93,6 +103,8 @@ struct Player<'a> {
     world: &'a World,
     data_plane: DataPlane,
     control_plane: ControlPlane,
+    /// Gives callers from other pods identities, in a mesh that has any.
+    issuer: Option<Arc<Issuer>>,
     node: String,
     access_log: PathBuf,
     /// When objects were applied last; soon after, an exchange may be tried again.
@@ -183,16 +195,17 @@ impl Player<'_> {
     }
 
     async fn send(&mut self, exchange: &Exchange) -> Result<Vec<Observed>> {
-        let (source, target) = self.route(exchange)?;
+        let way = self.way(exchange)?;
         let mut observed = Vec::new();
         let mut under_way = JoinSet::new();
         for _ in 0..exchange.times {
             self.marks += 1;
             self.report.requests += 1;
             let (mark, request) = (self.marks.to_string(), exchange.request.clone());
+            let way = way.clone();
             let log = check::wants_flags(exchange).then(|| self.access_log.clone());
             under_way.spawn(async move {
-                let outcome = client::send(source, target, &request, &mark).await;
+                let outcome = client::send(&way, &request, &mark).await;
                 let flags = match log {
                     Some(log) => flags(&log, &mark).await,
                     None => None,
@@ -209,7 +222,33 @@ impl Player<'_> {
         Ok(observed)
     }
 
-    /// Where an exchange starts from, and where it goes.
+    /// Where an exchange starts from, where it goes, and in what.
+    fn way(&self, exchange: &Exchange) -> Result<Way> {
+        let (source, target) = self.route(exchange)?;
+        let encryption = exchange.caller.as_ref().map(|(namespace, account)| {
+            let issuer = self
+                .issuer
+                .as_ref()
+                .context("a caller has an identity in a world with `identities: true`")?;
+            let pod = self.world.proxy_pod();
+            let host = format!("{}.{}.svc.cluster.local", pod.service, pod.namespace);
+            let server_name = format!("outbound_.{}_._.{host}", target.port());
+            let http = matches!(exchange.request, Request::Http { .. });
+            Ok(Arc::new(issuer.client(
+                (namespace, account),
+                &server_name,
+                http,
+            )?))
+        });
+        let encryption: Result<Option<_>> = encryption.transpose();
+        Ok(Way {
+            source,
+            target,
+            encryption: encryption.with_context(|| format!("line {}", exchange.line))?,
+        })
+    }
+
+    /// The addresses that an exchange starts from and goes to.
     fn route(&self, exchange: &Exchange) -> Result<(Ipv4Addr, std::net::SocketAddr)> {
         let (authority, default_port) = match &exchange.request {
             Request::Http { authority, .. } => (authority, 80),

@@ -2,19 +2,34 @@
 //!
 //! HTTP: the answer's header [`NAME_HEADER`] names the upstream and its body is a [`Seen`] in JSON. Paths that begin
 //! with `/status/NNN` are answered with that status, `/delay/500ms` after that time. TCP: the upstream answers each
-//! line with its own name and the line.
+//! line with its own name, the caller's identity when it showed one, and the line.
+//!
+//! Where workloads have identities a sidecar stands before each pod, and takes mutual TLS as well as plain text. An
+//! upstream outside of Kubernetes may speak TLS of its own.
 
+mod connection;
 mod http;
 mod tcp;
+
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use crate::world::World;
+use crate::identities::{Issuer, Partner};
+use crate::world::{Encryption, UpstreamAt, World};
+use connection::Front;
 
 /// The answer's header that names the upstream.
 pub const NAME_HEADER: &str = "x-upstream";
+
+/// The header by which an upstream knows who called it, from the certificate that it was shown.
+pub const PEER_HEADER: &str = "x-peer-identity";
+
+/// The header by which it knows which server name it was called by.
+pub const SERVER_NAME_HEADER: &str = "x-server-name";
 
 /// A request as the upstream received it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -31,20 +46,48 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
 }
 
-/// Starts every upstream of a world on tasks of the current runtime; they end with it.
+/// Starts every upstream of a world on tasks of the current runtime; they end with it. Sidecars have identities once
+/// `mesh` has an issuer.
 ///
 /// # Errors
-/// An address that cannot be bound.
-pub async fn start(world: &World) -> Result<()> {
+/// An address that cannot be bound, or TLS that cannot be set up.
+pub async fn start(
+    world: &World,
+    partner: &Partner,
+    mesh: &watch::Receiver<Option<Arc<Issuer>>>,
+) -> Result<()> {
     for upstream in world.upstream_listeners() {
         let listener = TcpListener::bind(upstream.address)
             .await
             .with_context(|| format!("upstream {} cannot listen on {}", upstream.name, upstream.address))?;
+        let front = front(&upstream, world, partner, mesh)?;
         if upstream.tcp {
-            tokio::spawn(tcp::serve(listener, upstream.name));
+            tokio::spawn(tcp::serve(listener, front, upstream.name));
         } else {
-            tokio::spawn(http::serve(listener, upstream.name));
+            tokio::spawn(http::serve(listener, front, upstream.name));
         }
     }
     Ok(())
+}
+
+fn front(
+    upstream: &UpstreamAt,
+    world: &World,
+    partner: &Partner,
+    mesh: &watch::Receiver<Option<Arc<Issuer>>>,
+) -> Result<Front> {
+    let own = |demanding| -> Result<Front> {
+        let names = world.names_of(upstream);
+        Ok(Front::Tls(Arc::new(partner.server(&names, demanding)?)))
+    };
+    match &upstream.encryption {
+        Encryption::None => Ok(Front::Plain),
+        Encryption::Server => own(false),
+        Encryption::Mutual => own(true),
+        Encryption::Sidecar { namespace, account } => Ok(Front::Sidecar {
+            namespace: namespace.clone(),
+            account: account.clone(),
+            mesh: mesh.clone(),
+        }),
+    }
 }
