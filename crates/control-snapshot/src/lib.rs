@@ -8,6 +8,8 @@
 //! Broken objects and dangling references become [`diagnostics::Diagnostic`]s; nothing here fails.
 
 mod config;
+mod credential_name;
+mod credential_references;
 mod credentials;
 mod delegates;
 mod destination_rules;
@@ -23,6 +25,7 @@ mod protocol;
 mod proxy;
 mod references;
 mod registry;
+mod server_tls;
 mod service;
 mod shared;
 mod sidecar;
@@ -33,6 +36,7 @@ mod virtual_services;
 mod without_effect;
 
 pub use config::{Config, ConfigMeta};
+pub use credential_name::CredentialName;
 pub use credentials::{Credential, CredentialError, KeyPair, TrustedAuthorities};
 pub use destination_rules::{DestinationRules, Rule};
 pub use gateways::{GatewayPort, GatewayServer};
@@ -43,6 +47,10 @@ pub use objects::{Key, Objects, Settings};
 pub use protocol::Protocol;
 pub use proxy::{Interception, NodeError, Profile, Proxy, ProxyKind, canonical_name, canonical_revision};
 pub use registry::{Instance, PortNames, Registry, Selector, ServiceKey, Target, Workloads};
+pub use server_tls::{
+    ClientAuthorities, ClientCertificates, ClientVerification, Finding, ServerCertificates, ServerTls,
+    Termination,
+};
 pub use service::{
     Address, Endpoint, Health, Locality, Origin, Resolution, Service, ServiceEndpoints, ServicePort,
     TrafficDistribution, Visibility, Workload,

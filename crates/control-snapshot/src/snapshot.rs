@@ -6,7 +6,8 @@ use std::sync::Arc;
 use api_istio::networking::ClientTlsMode;
 use diagnostics::Diagnostic;
 
-use crate::credentials::Credential;
+use crate::credential_references;
+use crate::credentials::{Credential, CredentialError};
 use crate::destination_rules::DestinationRules;
 use crate::gateways;
 use crate::inbound;
@@ -44,6 +45,7 @@ impl Snapshot {
         let destination_rules = DestinationRules::build(objects, &mut diagnostics);
         sidecar::check(objects, &mut diagnostics);
         registry::check(objects, &mut diagnostics);
+        credential_references::check(objects, &mut diagnostics);
         references::check(
             &registry,
             &virtual_services,
@@ -98,6 +100,13 @@ impl Snapshot {
     pub fn credential(&self, namespace: &str, name: &str) -> Option<&Credential> {
         let key = (namespace.to_owned(), name.to_owned());
         self.objects.secrets.get(&key).map(|credential| &**credential)
+    }
+
+    /// Why the Secret of this name was refused as a credential, if it was.
+    #[must_use]
+    pub fn refused_credential(&self, namespace: &str, name: &str) -> Option<&CredentialError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.objects.refused_secrets.get(&key)
     }
 
     /// What this proxy sees.

@@ -46,7 +46,7 @@ const CIPHER_SUITES: [&str; 6] = [
 /// The cluster of the agent's SDS socket, part of the bootstrap.
 const SDS_CLUSTER: &str = "sds-grpc";
 /// The extension's name.
-const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
+pub(crate) const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 
 /// No TLS.
 pub(crate) fn raw_buffer() -> TransportSocket {
@@ -134,7 +134,8 @@ fn matcher(pattern: MatchPattern) -> StringMatcher {
     }
 }
 
-fn secret(name: &str) -> SdsSecretConfig {
+/// A secret of the agent.
+pub(crate) fn secret(name: &str) -> SdsSecretConfig {
     SdsSecretConfig {
         name: name.to_owned(),
         sds_config: Some(sds_source()),
