@@ -16,6 +16,7 @@ use crate::client::{self, Answer};
 use crate::control_plane::ADS;
 use crate::limits::{LOG_LINES, READY_TIME};
 use crate::page::traffic::Request;
+use crate::relay;
 use crate::world::World;
 
 /// Where the proxy's admin interface listens inside the namespace.
@@ -130,7 +131,7 @@ pub async fn admin(path: &str) -> Result<Answer> {
         path: path.to_owned(),
         headers: Vec::new(),
     };
-    let outcome = client::send(Ipv4Addr::LOCALHOST, ADMIN, &request, "admin").await;
+    let outcome = client::send(Ipv4Addr::LOCALHOST, ADMIN, &request, None, "admin").await;
     outcome.answer.map_err(anyhow::Error::msg)
 }
 
@@ -161,6 +162,7 @@ fn bootstrap(world: &World) -> Value {
             "explicit_http_config": { "http2_protocol_options": {} },
         },
     });
+    let control_plane = if world.has_identity() { relay::ADDRESS } else { ADS };
     let ads = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" });
     json!({
         "node": node(world),
@@ -183,7 +185,19 @@ fn bootstrap(world: &World) -> Value {
                 "typed_extension_protocol_options": http2,
                 "load_assignment": {
                     "cluster_name": "xds-grpc",
-                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(ADS) } }] }],
+                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(control_plane) } }] }],
+                },
+            }, {
+                // The agent's, for certificates of the mesh and those in files. No page has one: who needs it waits.
+                "name": "sds-grpc",
+                "type": "STATIC",
+                "connect_timeout": "1s",
+                "typed_extension_protocol_options": http2,
+                "load_assignment": {
+                    "cluster_name": "sds-grpc",
+                    "endpoints": [{ "lb_endpoints": [{ "endpoint": {
+                        "address": { "pipe": { "path": "./var/run/secrets/workload-spiffe-uds/socket" } },
+                    } }] }],
                 },
             }],
         },

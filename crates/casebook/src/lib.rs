@@ -7,6 +7,7 @@
 //!
 //! This crate is the one place where both wings meet.
 
+pub mod certificates;
 pub mod check;
 pub mod client;
 pub mod control_plane;
@@ -16,6 +17,7 @@ pub mod limits;
 pub mod load;
 pub mod page;
 pub mod play;
+mod relay;
 pub mod run;
 pub mod stage;
 pub mod upstream;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
+use crate::certificates::Files;
 use crate::control_plane::{Access, ControlPlane};
 use crate::data_plane::{self, Proxy};
 use crate::limits::{CHANGE_TIME, READY_TIME};
@@ -53,7 +54,7 @@ const LEFT_OUT: [&str; 2] = ["[IST0106]", "[IST0133]"];
 /// # Errors
 /// The stage cannot be set up, or the proxy does not come up before any file is loaded.
 pub fn load(world: &World, files: &[ObjectFile], program: &Path) -> Result<Vec<Verdict>> {
-    stage::on(world, async |scratch| {
+    stage::on(world, &Files::default(), async |scratch| {
         let access_log = scratch.join("access.log");
         let control_plane = ControlPlane::start(&scratch.join("api"), Access::InProcess).await?;
         control_plane

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::DataPlane;
+use crate::certificates::Files;
 use crate::check::{self, Observed};
 use crate::client;
 use crate::control_plane::{Access, ControlPlane};
@@ -39,12 +41,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// The stage cannot be set up.
 pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report> {
-    crate::stage::on(&page.world, async |scratch| {
+    let files = Arc::new(Files::make(&page.world.certificates)?);
+    crate::stage::on(&page.world, &files, async |scratch| {
         let access_log = scratch.join("access.log");
         let first = page
             .steps
             .iter()
-            .take_while(|step| matches!(step.action, Action::Apply(_)))
+            .take_while(|step| step.objects(&files).is_some())
             .count();
         // Each page is played on two data planes; its control plane reads the API in one way and in the other.
         let access = match data_plane {
@@ -56,16 +59,21 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             .put_cluster(&page.world.objects(&access_log.to_string_lossy()))
             .await?;
         for step in &page.steps[..first] {
-            if let Action::Apply(objects) = &step.action {
+            if let Some(objects) = step.objects(&files) {
+                let at = || format!("line {}", step.line);
                 control_plane
-                    .apply(objects)
+                    .apply(&objects.with_context(at)?)
                     .await
-                    .with_context(|| format!("line {}", step.line))?;
+                    .with_context(at)?;
             }
         }
         control_plane.ready().await?;
+        if page.world.has_identity() {
+            control_plane.admit(&page.world.identity()).await?;
+        }
         let mut player = Player {
             world: &page.world,
+            files: Arc::clone(&files),
             data_plane,
             control_plane,
             node: data_plane::node_id(&page.world),
@@ -91,6 +99,7 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
 
 struct Player<'a> {
     world: &'a World,
+    files: Arc<Files>,
     data_plane: DataPlane,
     control_plane: ControlPlane,
     node: String,
@@ -111,8 +120,12 @@ impl Player<'_> {
         for step in &page.steps[first..] {
             let at = || format!("line {}", step.line);
             match &step.action {
-                Action::Apply(objects) => {
-                    self.control_plane.apply(objects).await.with_context(at)?;
+                Action::Apply(_) | Action::Secrets(_) => {
+                    let objects = step.objects(&self.files).unwrap_or_else(|| Ok(Vec::new()));
+                    self.control_plane
+                        .apply(&objects.with_context(at)?)
+                        .await
+                        .with_context(at)?;
                     self.changed = Instant::now();
                     self.control_plane
                         .converge(&self.node, CHANGE_TIME)
@@ -189,10 +202,16 @@ impl Player<'_> {
         for _ in 0..exchange.times {
             self.marks += 1;
             self.report.requests += 1;
-            let (mark, request) = (self.marks.to_string(), exchange.request.clone());
+            let (mark, request, tls) = (
+                self.marks.to_string(),
+                exchange.request.clone(),
+                exchange.tls.clone(),
+            );
+            let files = Arc::clone(&self.files);
             let log = check::wants_flags(exchange).then(|| self.access_log.clone());
             under_way.spawn(async move {
-                let outcome = client::send(source, target, &request, &mark).await;
+                let tls = tls.as_ref().map(|tls| (tls, &*files));
+                let outcome = client::send(source, target, &request, tls, &mark).await;
                 let flags = match log {
                     Some(log) => flags(&log, &mark).await,
                     None => None,
@@ -212,6 +231,7 @@ impl Player<'_> {
     /// Where an exchange starts from, and where it goes.
     fn route(&self, exchange: &Exchange) -> Result<(Ipv4Addr, std::net::SocketAddr)> {
         let (authority, default_port) = match &exchange.request {
+            Request::Http { authority, .. } if exchange.tls.is_some() => (authority, 443),
             Request::Http { authority, .. } => (authority, 80),
             Request::Tcp { address, .. } => (address, 0),
         };

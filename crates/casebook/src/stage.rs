@@ -12,6 +12,7 @@ use net::namespace;
 use net::netlink::nftables::{Destinations, Redirect, Target, install_redirects};
 use net::netlink::route;
 
+use crate::certificates::Files;
 use crate::world::{STRANGER, World};
 
 /// Istio's port for captured outbound connections.
@@ -25,7 +26,7 @@ const INBOUND_PORT: u16 = 15006;
 ///
 /// # Errors
 /// The stage cannot be set up, or `act` fails.
-pub fn on<T>(world: &World, act: impl AsyncFnOnce(&Path) -> Result<T>) -> Result<T> {
+pub fn on<T>(world: &World, files: &Files, act: impl AsyncFnOnce(&Path) -> Result<T>) -> Result<T> {
     let scratch = tempfile::tempdir()?;
     enter(world, scratch.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -33,7 +34,7 @@ pub fn on<T>(world: &World, act: impl AsyncFnOnce(&Path) -> Result<T>) -> Result
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        crate::upstream::start(world).await?;
+        crate::upstream::start(world, files).await?;
         crate::dns::start(world.dns.clone()).await?;
         act(scratch.path()).await
     })

@@ -1,4 +1,4 @@
-//! The HTTP upstream, for HTTP/1.1 and HTTP/2 without TLS.
+//! The HTTP upstream, for HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,22 +11,28 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use tls::ServerContext;
 use tokio::net::TcpListener;
 
 use super::{NAME_HEADER, Seen};
 use crate::limits::{MAX_BODY_BYTES, MAX_UPSTREAM_DELAY};
 
 /// Answers connections until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, name: String) {
+pub(super) async fn serve(listener: TcpListener, tls: Option<Arc<ServerContext>>, name: String) {
     let name: Arc<str> = name.into();
     while let Ok((connection, _)) = listener.accept().await {
-        let name = Arc::clone(&name);
+        let (name, tls) = (Arc::clone(&name), tls.clone());
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, Arc::clone(&name)));
+            let server = Builder::new(TokioExecutor::new());
             // A connection that the proxy ends early is the proxy's business; the exchange shows what came of it.
-            let _ = Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(connection), service)
-                .await;
+            let _ = match tls {
+                None => server.serve_connection(TokioIo::new(connection), service).await,
+                Some(tls) => match tls.accept(connection).await {
+                    Ok((connection, _)) => server.serve_connection(TokioIo::new(connection), service).await,
+                    Err(_) => Ok(()),
+                },
+            };
         });
     }
 }

@@ -7,10 +7,16 @@
 mod http;
 mod tcp;
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use tls::ServerContext;
+use tls::settings::{CommonTlsContext, DownstreamTlsContext, Secret, TlsCertificate};
 use tokio::net::TcpListener;
 
+use crate::certificates::Files;
 use crate::world::World;
 
 /// The answer's header that names the upstream.
@@ -34,17 +40,37 @@ pub struct Seen {
 /// Starts every upstream of a world on tasks of the current runtime; they end with it.
 ///
 /// # Errors
-/// An address that cannot be bound.
-pub async fn start(world: &World) -> Result<()> {
+/// An address that cannot be bound, or a certificate that the page does not make.
+pub async fn start(world: &World, files: &Files) -> Result<()> {
     for upstream in world.upstream_listeners() {
         let listener = TcpListener::bind(upstream.address)
             .await
             .with_context(|| format!("upstream {} cannot listen on {}", upstream.name, upstream.address))?;
+        let tls = upstream
+            .certificate
+            .map(|name| context(&name, files))
+            .transpose()?;
         if upstream.tcp {
-            tokio::spawn(tcp::serve(listener, upstream.name));
+            tokio::spawn(tcp::serve(listener, tls, upstream.name));
         } else {
-            tokio::spawn(http::serve(listener, upstream.name));
+            tokio::spawn(http::serve(listener, tls, upstream.name));
         }
     }
     Ok(())
+}
+
+/// TLS with a certificate of the page.
+fn context(certificate: &str, files: &Files) -> Result<Arc<ServerContext>> {
+    let settings = DownstreamTlsContext {
+        common: CommonTlsContext {
+            tls_certificates: vec![TlsCertificate {
+                certificate_chain: files.read(&format!("{certificate}.crt"))?.into(),
+                private_key: Secret::new(files.read(&format!("{certificate}.key"))?),
+            }],
+            alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            ..CommonTlsContext::default()
+        },
+        ..DownstreamTlsContext::default()
+    };
+    Ok(Arc::new(ServerContext::new(&settings, SystemTime::now())?))
 }

@@ -7,12 +7,15 @@
 //!     versions: [v1, v2, v3]      # a pod and an upstream `reviews-v1`... each; default [v1], may be empty
 //!     ports: {http: 9080}         # default; a name that begins with tcp gives a TCP upstream
 //!     headless: true              # default false
+//!     certificate: reviews        # its upstreams speak TLS and show this certificate; default: they do not
 //! upstreams:                      # listeners outside of Kubernetes
 //!   203.0.113.10:80: api          # address: name; a name `tcp:api` speaks TCP
 //! dns: {api.example.com: [203.0.113.10]}
 //! mesh: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}
 //! proxy: sidecar                  # default: of the pod client; `gateway`; or `reviews-v1`, the sidecar of that pod
 //! client: {namespace: default, labels: {}}
+//! certificates:                   # made for the page; the proxy then proves who it is, and may have Secrets
+//!   shop: {names: [shop.test]}    # shop.crt and shop.key, signed by ca.crt; `authority: x` for x.crt, `rsa: true`
 //! ```
 //!
 //! Unless an address is given it is handed out in order: services from 10.96.0.10, pods from 10.244.0.10.
@@ -25,6 +28,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::certificates::Wanted;
 
 /// The pod whose sidecar is under test, unless the world says otherwise.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
@@ -64,6 +69,8 @@ pub struct World {
     pub client: Client,
     /// Metadata of the proxy's node beside the usual.
     pub metadata: Map<String, Value>,
+    /// Certificates by name.
+    pub certificates: BTreeMap<String, Wanted>,
 }
 
 /// A Kubernetes service and its pods.
@@ -80,6 +87,8 @@ pub struct Service {
     pub headless: bool,
     /// Annotations, such as `networking.istio.io/exportTo`.
     pub annotations: BTreeMap<String, String>,
+    /// The certificate that its upstreams show; they speak plain text without.
+    pub certificate: Option<String>,
 }
 
 /// The pod whose sidecar is under test.
@@ -118,6 +127,8 @@ pub struct UpstreamAt {
     pub name: String,
     /// Whether it speaks TCP instead of HTTP.
     pub tcp: bool,
+    /// The certificate that it shows, if it speaks TLS.
+    pub certificate: Option<String>,
 }
 
 impl Default for World {
@@ -137,6 +148,7 @@ impl Default for World {
             proxy: "sidecar".into(),
             client: Client::default(),
             metadata: Map::new(),
+            certificates: BTreeMap::new(),
         }
     }
 }
@@ -149,6 +161,7 @@ impl Default for Service {
             ports: BTreeMap::from([("http".to_owned(), 9080)]),
             headless: false,
             annotations: BTreeMap::new(),
+            certificate: None,
         }
     }
 }
@@ -176,6 +189,19 @@ impl World {
             );
         }
         Ok(world)
+    }
+
+    /// Whether the proxy has an identity that it proves to the control plane, as one with an agent does.
+    pub fn has_identity(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
+    /// The identity of the workload of the proxy under test.
+    pub fn identity(&self) -> String {
+        format!(
+            "spiffe://cluster.local/ns/{}/sa/default",
+            self.proxy_pod().namespace
+        )
     }
 
     /// Whether the proxy under test is a gateway.
@@ -252,6 +278,10 @@ impl World {
                     address,
                     name: pod.name.clone(),
                     tcp: port_name.starts_with("tcp"),
+                    certificate: self
+                        .services
+                        .get(&pod.service)
+                        .and_then(|s| s.certificate.clone()),
                 });
             }
         }
@@ -263,6 +293,7 @@ impl World {
                 address: *address,
                 name: name.to_owned(),
                 tcp,
+                certificate: None,
             });
         }
         all
