@@ -1,7 +1,8 @@
 //! Credentials over SDS (istiod's `xds/sds.go`): `kubernetes://name` is a certificate with its key,
 //! `kubernetes://name-cacert` what peers are verified against.
 //!
-//! A proxy gets Secrets only when it has proven who it is, and those of its own namespace only. What it may not have,
+//! A proxy gets Secrets only when it has proven who it is, and those of its own namespace only, unless another grants
+//! it one of its own. What it may not have,
 //! and what is not there, is answered as removed, and logged with the reason; so is what is damaged, unless the proxy
 //! holds it from before. What is in a Secret is never part of a message.
 
@@ -72,7 +73,7 @@ pub fn resource(snapshot: &Snapshot, access: &SecretAccess, resource: &str) -> R
     } else {
         name.namespace
     };
-    if namespace != &**own {
+    if namespace != &**own && !snapshot.lends_credential(own, resource) {
         return Err(Withheld::Foreign);
     }
     let message = match name.authorities {

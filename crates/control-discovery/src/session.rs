@@ -185,7 +185,8 @@ impl Session {
         kinds: Option<&BTreeSet<Kind>>,
         version: &str,
     ) -> Option<P::Response> {
-        if kinds.is_some_and(|kinds| !kinds.contains(&Kind::Secret)) {
+        let concerns = |kind: &Kind| matches!(kind, Kind::Secret | Kind::ReferenceGrant);
+        if kinds.is_some_and(|kinds| !kinds.iter().any(concerns)) {
             return None;
         }
         let watch = self.stream.watch(type_url::SECRET)?;
@@ -345,11 +346,12 @@ fn named(watch: &Watch, scope: &Scope, make: impl Fn(&str) -> Outgoing) -> Conte
 /// Whether istiod would send all endpoints again, changed or not: when something may touch endpoints, and something
 /// beside it makes the push more than a push of single services.
 fn resends_all_endpoints(kinds: &BTreeSet<Kind>) -> bool {
-    const WITHOUT_ENDPOINTS: [Kind; 4] = [
+    const WITHOUT_ENDPOINTS: [Kind; 5] = [
         Kind::VirtualService,
         Kind::Gateway,
         Kind::WorkloadGroup,
         Kind::Secret,
+        Kind::ReferenceGrant,
     ];
     const BY_SERVICE: [Kind; 6] = [
         Kind::Service,

@@ -9,6 +9,7 @@ use diagnostics::{Code, Diagnostic, ResourceRef};
 use crate::config::Config;
 use crate::credential_name::{self, CredentialName};
 use crate::credentials::CredentialError;
+use crate::grants;
 use crate::kind::Kind;
 use crate::kubernetes::selects;
 use crate::objects::{Key, Objects};
@@ -47,6 +48,12 @@ fn check_gateway(
                 "" => namespaces.iter().copied().collect(),
                 said => vec![said],
             };
+            let foreign = |beside: &&&str| !name.namespace.is_empty() && **beside != name.namespace;
+            for beside in namespaces.iter().filter(foreign) {
+                if !grants::grants(objects, beside, &name) {
+                    diagnostics.push(not_granted(gateway, index, &name, beside));
+                }
+            }
             for namespace in places {
                 if refused.mention(namespace, name.name) {
                     continue;
@@ -148,6 +155,21 @@ fn missing(
     Diagnostic::new(code, gateway.resource(), message)
         .at(format!("spec.servers[{index}].tls.credentialName"))
         .hint("TLS handshakes with this server fail until it does; the Secret belongs beside the gateway's workload")
+}
+
+fn not_granted(
+    gateway: &Config<Gateway>,
+    index: usize,
+    name: &CredentialName<'_>,
+    beside: &str,
+) -> Diagnostic {
+    let message = format!(
+        "Secret {}/{} is of another namespace than the gateway's workload ({beside}), and not granted to it",
+        name.namespace, name.name
+    );
+    Diagnostic::new(Code::InvalidGatewayCredential, gateway.resource(), message)
+        .at(format!("spec.servers[{index}].tls.credentialName"))
+        .hint("kubernetes-gateway://namespace/name and a ReferenceGrant beside the Secret allow it")
 }
 
 /// Secrets that were refused and that somebody refers to. Those of others are nobody's business.

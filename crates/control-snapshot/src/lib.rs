@@ -14,6 +14,7 @@ mod credentials;
 mod delegates;
 mod destination_rules;
 mod gateways;
+mod grants;
 pub mod host;
 mod inbound;
 mod kind;

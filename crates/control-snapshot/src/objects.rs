@@ -17,7 +17,9 @@ use serde_json::Value;
 use crate::config::{Config, ConfigMeta};
 use crate::credentials::{Credential, CredentialError};
 use crate::kind::Kind;
-use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service};
+use crate::kubernetes::{
+    ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, ReferenceGrant, Service,
+};
 use crate::mesh::Mesh;
 use crate::shared::Shared;
 use crate::without_effect;
@@ -78,6 +80,7 @@ pub struct Objects {
     pub(crate) secrets: Table<Credential>,
     /// Why Secrets were refused as credentials. What they held before, if anything, is still in `secrets`.
     pub(crate) refused_secrets: BTreeMap<Key, CredentialError>,
+    pub(crate) reference_grants: Table<ReferenceGrant>,
     pub(crate) virtual_services: Table<Config<VirtualService>>,
     pub(crate) destination_rules: Table<Config<DestinationRule>>,
     pub(crate) gateways: Table<Config<Gateway>>,
@@ -234,6 +237,7 @@ impl Objects {
             Kind::Pod => insert(&mut self.pods, key, object),
             Kind::Secret => self.read_secret(key, &object),
             Kind::ConfigMap => self.read_config_map(&key, object),
+            Kind::ReferenceGrant => insert(&mut self.reference_grants, key, object),
             Kind::VirtualService => insert_spec(&mut self.virtual_services, kind, meta, object),
             Kind::DestinationRule => insert_spec(&mut self.destination_rules, kind, meta, object),
             Kind::Gateway => insert_spec(&mut self.gateways, kind, meta, object),
@@ -311,6 +315,7 @@ impl Objects {
             }
             // A broken MeshConfig keeps the last good one: losing it would change the whole mesh.
             Kind::ConfigMap => {}
+            Kind::ReferenceGrant => drop(self.reference_grants.remove(key)),
             Kind::VirtualService => drop(self.virtual_services.remove(key)),
             Kind::DestinationRule => drop(self.destination_rules.remove(key)),
             Kind::Gateway => drop(self.gateways.remove(key)),

@@ -271,3 +271,46 @@ fn one_certificate_in_two_gateways_of_one_workload_is_reported_for_both() {
         ["a", "b"].map(|name| format!("IST0138 Gateway {name}.shop spec.servers[0].tls.credentialName"));
     assert_eq!(reported, BTreeSet::from(expected));
 }
+
+#[test]
+fn a_secret_of_another_namespace_needs_a_grant_of_that_namespace() {
+    let (_, pair) = signed();
+    let mut objects = world(Settings::default());
+    let mut theirs = secret("shop", &[("tls.crt", &pair.chain), ("tls.key", &pair.key)]);
+    theirs["metadata"]["namespace"] = json!("vault");
+    apply(&mut objects, Kind::Secret, theirs);
+    let resource = "kubernetes-gateway://vault/shop";
+    let tls = json!({"mode": "SIMPLE", "credentialName": resource});
+    let mut own = gateway("own", 1, &json!([server(443, "a", "HTTPS", &["a.test"], &tls)]));
+    own["metadata"]["namespace"] = json!("istio-system");
+    apply(&mut objects, Kind::Gateway, own);
+    let lends = |objects: &Objects| Snapshot::build(objects).lends_credential("istio-system", resource);
+    assert!(!lends(&objects));
+    assert_eq!(
+        findings(&objects),
+        ["IST0161 Gateway own.istio-system spec.servers[0].tls.credentialName"]
+    );
+    let grant = |namespace: &str, name: &str| {
+        let from = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": namespace}]);
+        let to = json!([{"group": "", "kind": "Secret", "name": name}]);
+        json!({"metadata": {"name": "g", "namespace": "vault"}, "spec": {"from": from, "to": to}})
+    };
+    for (namespace, name, lent) in [
+        ("istio-system", "shop", true),
+        ("istio-system", "", true),
+        ("istio-system", "other", false),
+        ("shop", "shop", false),
+    ] {
+        apply(&mut objects, Kind::ReferenceGrant, grant(namespace, name));
+        assert_eq!(
+            (lends(&objects), findings(&objects).is_empty()),
+            (lent, lent),
+            "{namespace}/{name}"
+        );
+    }
+    // A grant is for Gateways: what none of them names is not lent.
+    apply(&mut objects, Kind::ReferenceGrant, grant("istio-system", ""));
+    let unnamed =
+        Snapshot::build(&objects).lends_credential("istio-system", "kubernetes-gateway://vault/other");
+    assert!(!unnamed);
+}
