@@ -98,6 +98,11 @@ fn single(expected: &Expected, observed: &Observed) -> Vec<String> {
             authority,
             headers,
         } => upstream(answer, method, path, authority, headers),
+        Expected::Certificate(file) if answer.certificate.as_ref() == Some(file) => Vec::new(),
+        Expected::Certificate(file) => vec![match &answer.certificate {
+            Some(other) => format!("the server should show {file}, but shows {other}"),
+            None => format!("the server should show {file}, but shows something else, or nothing"),
+        }],
         Expected::Text(text) if answer.body == *text => Vec::new(),
         Expected::Text(text) => vec![format!("{text:?} was expected, but it was {}", brief(answer))],
         Expected::Flags(flags) => match &observed.flags {
@@ -273,6 +278,7 @@ mod tests {
             status,
             headers: vec![(NAME_HEADER.into(), upstream.into()), ("x-b".into(), "2".into())],
             body: serde_json::to_string(&seen).expect("JSON"),
+            certificate: None,
         };
         Observed {
             outcome: Outcome {
@@ -343,6 +349,7 @@ mod tests {
                     status: 0,
                     headers: Vec::new(),
                     body: format!("{name} hi"),
+                    certificate: None,
                 }),
                 elapsed: Duration::ZERO,
             },

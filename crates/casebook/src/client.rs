@@ -2,24 +2,26 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use tls::settings::{
+    CertificateValidationContext, CommonTlsContext, Secret, TlsCertificate, TlsParameters, TlsVersion,
+    UpstreamTlsContext,
+};
 use tls::{ClientContext, ConnectOptions};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use crate::certificates::Files;
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIME};
-use crate::page::traffic::Request;
+use crate::page::traffic::{Request, Tls};
 use crate::world::EXCHANGE_HEADER;
-
-/// A connection, encrypted or not.
-trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 /// What came of one request.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body; for TCP everything that was said.
     pub body: String,
+    /// The file of the page that holds the server's certificate.
+    pub certificate: Option<String>,
 }
 
 /// Where a connection goes.
@@ -48,8 +52,17 @@ pub struct Way {
     pub source: Ipv4Addr,
     /// The address it goes to.
     pub target: SocketAddr,
-    /// How it is encrypted, if it is.
-    pub encryption: Option<Arc<ClientContext>>,
+    /// How TLS is spoken; not at all when nothing is said.
+    pub secured: Option<Secured>,
+}
+
+/// How TLS is spoken.
+#[derive(Clone, Debug)]
+pub enum Secured {
+    /// As the page says, with its files.
+    ByPage(Tls, Arc<Files>),
+    /// As a sidecar of the mesh does.
+    ByMesh(Arc<ClientContext>),
 }
 
 /// Sends one request on this way; `mark` goes into [`EXCHANGE_HEADER`].
@@ -67,64 +80,118 @@ pub async fn send(way: &Way, request: &Request, mark: &str) -> Outcome {
 }
 
 async fn exchange(way: &Way, request: &Request, mark: &str) -> anyhow::Result<Answer> {
-    let connection = connect(way).await?;
-    match request {
-        Request::Tcp { text, .. } => talk(connection, text).await,
-        Request::Http {
-            method,
-            authority,
-            path,
-            headers,
-        } => {
-            let mut builder = hyper::Request::builder().method(method.as_str()).uri(path);
-            if !headers.iter().any(|(name, _)| name == "host") {
-                builder = builder.header("host", authority);
-            }
-            for (name, value) in headers {
-                builder = builder.header(name, value);
-            }
-            let request = builder
-                .header(EXCHANGE_HEADER, mark)
-                .body(Empty::<Bytes>::new())?;
-            let (mut sender, driver) =
-                hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
-            let driver = tokio::spawn(driver);
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, MAX_BODY_BYTES)
-                .collect()
-                .await
-                .map_err(anyhow::Error::from_boxed)?;
-            driver.abort();
-            let text =
-                |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-            Ok(Answer {
-                status: head.status.as_u16(),
-                headers: head
-                    .headers
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), text(value)))
-                    .collect(),
-                body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-            })
+    let connection = connect(way.source, way.target).await?;
+    let context = match &way.secured {
+        None => {
+            return match request {
+                Request::Tcp { text, .. } => talk(connection, text).await,
+                Request::Http { .. } => ask(connection, request, mark).await,
+            };
         }
+        Some(Secured::ByMesh(context)) => Arc::clone(context),
+        Some(Secured::ByPage(tls, files)) => {
+            Arc::new(ClientContext::new(&settings(tls, files)?, SystemTime::now())?)
+        }
+    };
+    let (connection, about) = context.connect(connection, ConnectOptions::default()).await?;
+    let mut answer = match request {
+        Request::Tcp { text, .. } => say(connection, text).await?,
+        Request::Http { .. } => ask(connection, request, mark).await?,
+    };
+    if let Some(Secured::ByPage(_, files)) = &way.secured {
+        answer.certificate = about.peer.and_then(|peer| files.holding(peer.leaf().der()));
     }
+    Ok(answer)
 }
 
-async fn connect(way: &Way) -> anyhow::Result<Box<dyn Connection>> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((way.source, 0)))?;
-    let connection = socket.connect(way.target).await?;
-    match &way.encryption {
-        None => Ok(Box::new(connection)),
-        Some(context) => {
-            let (connection, _) = context.connect(connection, ConnectOptions::default()).await?;
-            Ok(Box::new(connection))
-        }
+fn settings(tls: &Tls, files: &Files) -> anyhow::Result<UpstreamTlsContext> {
+    let shown = tls.certificate.as_ref().map(|(chain, key)| {
+        anyhow::Ok(TlsCertificate {
+            certificate_chain: files.read(chain)?.into(),
+            private_key: Secret::new(files.read(key)?),
+        })
+    });
+    let authorities = tls
+        .authorities
+        .as_ref()
+        .map(|file| files.read(file))
+        .transpose()?;
+    Ok(UpstreamTlsContext {
+        common: CommonTlsContext {
+            tls_params: TlsParameters {
+                maximum_version: Some(if tls.old {
+                    TlsVersion::V1_2
+                } else {
+                    TlsVersion::V1_3
+                }),
+                ..TlsParameters::default()
+            },
+            tls_certificates: shown.into_iter().collect::<anyhow::Result<_>>()?,
+            alpn_protocols: vec!["http/1.1".to_owned()],
+            validation_context: authorities.map(|pem| CertificateValidationContext {
+                trusted_ca: Some(pem.into()),
+                ..CertificateValidationContext::default()
+            }),
+        },
+        sni: tls.server_name.clone(),
+        auto_sni_san_validation: authorities.is_some(),
+        ..UpstreamTlsContext::default()
+    })
+}
+
+/// Sends a request and reads the answer.
+async fn ask<IO>(connection: IO, request: &Request, mark: &str) -> anyhow::Result<Answer>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Request::Http {
+        method,
+        authority,
+        path,
+        headers,
+    } = request
+    else {
+        anyhow::bail!("it is no HTTP request");
+    };
+    let mut builder = hyper::Request::builder().method(method.as_str()).uri(path);
+    if !headers.iter().any(|(name, _)| name == "host") {
+        builder = builder.header("host", authority);
     }
+    for (name, value) in headers {
+        builder = builder.header(name, value);
+    }
+    let request = builder
+        .header(EXCHANGE_HEADER, mark)
+        .body(Empty::<Bytes>::new())?;
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
+    let driver = tokio::spawn(driver);
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, MAX_BODY_BYTES)
+        .collect()
+        .await
+        .map_err(anyhow::Error::from_boxed)?;
+    driver.abort();
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Ok(Answer {
+        status: head.status.as_u16(),
+        headers: head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect(),
+        body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        certificate: None,
+    })
+}
+
+async fn connect(source: Ipv4Addr, target: SocketAddr) -> anyhow::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((source, 0)))?;
+    Ok(socket.connect(target).await?)
 }
 
 /// Says a line, ends the sending side and reads until the end.
-async fn talk(mut connection: Box<dyn Connection>, text: &str) -> anyhow::Result<Answer> {
+async fn talk(mut connection: TcpStream, text: &str) -> anyhow::Result<Answer> {
     connection.write_all(format!("{text}\n").as_bytes()).await?;
     connection.shutdown().await?;
     let mut said = Vec::new();
@@ -137,5 +204,22 @@ async fn talk(mut connection: Box<dyn Connection>, text: &str) -> anyhow::Result
         status: 0,
         headers: Vec::new(),
         body: String::from_utf8_lossy(&said).trim_end().to_owned(),
+        certificate: None,
+    })
+}
+
+/// Says a line and reads one. TLS has no half-closed streams that every peer understands.
+async fn say<IO: AsyncRead + AsyncWrite + Unpin>(mut connection: IO, text: &str) -> anyhow::Result<Answer> {
+    connection.write_all(format!("{text}\n").as_bytes()).await?;
+    connection.flush().await?;
+    let mut said = String::new();
+    let mut reader = BufReader::new(connection).take(MAX_BODY_BYTES as u64);
+    reader.read_line(&mut said).await?;
+    anyhow::ensure!(!said.is_empty(), "the connection was closed without an answer");
+    Ok(Answer {
+        status: 0,
+        headers: Vec::new(),
+        body: said.trim_end().to_owned(),
+        certificate: None,
     })
 }

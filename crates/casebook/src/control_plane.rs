@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use api_envoy::json::{Schema, Style};
 use api_envoy::type_url;
 use control_apiserver::{ApiServer, Config, Handle};
-use control_ca::{Lifetimes, RootRotation};
+use control_ca::{Authority, Lifetimes, RootRotation};
 use control_discovery::connections::Connection;
 use control_discovery::{Discovery, Identities, World as Objects, identities};
 use control_snapshot::{Kind, Settings};
@@ -24,15 +24,12 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::identities::Issuer;
 use crate::limits::READY_TIME;
 use crate::page::fragment::{Fragment, ResourceType};
+use crate::relay;
 
 /// Where the ADS server listens inside the namespace: Istio's port for plain text.
 pub const ADS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15010);
-
-/// Where it serves what needs proof of an identity: Istio's port.
-const SECURE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
 
 /// The namespace of objects that say none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -73,12 +70,25 @@ pub struct ControlPlane {
     objects: Arc<Objects>,
     arrived: Arrived,
     discovery: Discovery,
-    identities: Option<Identities>,
+    identities: Identities,
+}
+
+/// How the mesh gives out identities, where a page wants any.
+fn identity_settings() -> identities::Settings {
+    identities::Settings {
+        root_namespace: ROOT_NAMESPACE.to_owned(),
+        names: vec![SubjectName::Dns(relay::CONTROL_PLANE.to_owned())],
+        trusted_node_accounts: BTreeSet::new(),
+        rotation: RootRotation::default(),
+        jitter: 0.0,
+        lifetimes: Lifetimes::default(),
+        clock: Arc::new(SystemTime::now),
+    }
 }
 
 impl ControlPlane {
-    /// Starts one that keeps its objects under `state`, and reads and writes them this way. `identities` says whether it
-    /// has an authority that workloads get identities from.
+    /// Starts one that keeps its objects under `state`, and reads and writes them this way. `identities` says whether the
+    /// workloads of its mesh have any.
     ///
     /// # Errors
     /// The API server does not start or cannot be reached, or the ADS port is taken.
@@ -97,14 +107,12 @@ impl ControlPlane {
         let objects = Objects::new(settings, "casebook");
         let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
         let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
+        let identities = Identities::new(client.clone(), Arc::clone(&objects), identity_settings());
+        discovery.set_identities(identities.clone());
         tokio::spawn(Arc::clone(&objects).run());
         let listener = TcpListener::bind(ADS)
             .await
             .with_context(|| format!("ADS server on {ADS}"))?;
-        let identities = match identities {
-            true => Some(authority(&client, &objects, &discovery).await?),
-            false => None,
-        };
         let server = discovery.clone();
         tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
         let arrived = Arrived::default();
@@ -120,24 +128,27 @@ impl ControlPlane {
         Ok(this)
     }
 
-    /// The issuer of identities, once the authority is there; nothing in a mesh without.
+    /// Serves proven proxies as well, and carries the streams of the workload of this SPIFFE id to that port. The authority
+    /// is the mesh's.
     ///
     /// # Errors
-    /// The authority is not there in time.
-    pub async fn issuer(&self) -> Result<Option<Issuer>> {
-        let Some(identities) = &self.identities else {
-            return Ok(None);
-        };
+    /// The port is taken, or there is no authority in time.
+    pub async fn admit(&self, workload: &str) -> Result<Arc<Authority>> {
+        let listener = TcpListener::bind(relay::SECURE)
+            .await
+            .with_context(|| format!("secure port {}", relay::SECURE))?;
+        let server = self.discovery.clone();
+        tokio::spawn(async move { server.serve_secure(listener, std::future::pending()).await });
         let deadline = Instant::now() + READY_TIME;
-        loop {
-            if let Some(authority) = identities.authority() {
-                return Ok(Some(Issuer::new(authority)));
+        let authority = loop {
+            match self.identities.authority() {
+                Some(authority) => break authority,
+                None if Instant::now() > deadline => bail!("there is no certificate authority"),
+                None => sleep(LOOK_AGAIN).await,
             }
-            if Instant::now() > deadline {
-                bail!("the control plane has no authority within {READY_TIME:?}");
-            }
-            sleep(LOOK_AGAIN).await;
-        }
+        };
+        relay::start(&authority, workload).await?;
+        Ok(authority)
     }
 
     /// Puts what a cluster holds by itself, such as pods with their status.
@@ -300,27 +311,6 @@ impl ControlPlane {
         }
         lines
     }
-}
-
-/// Gives the control plane an authority, and its secure port.
-async fn authority(client: &Client, objects: &Arc<Objects>, discovery: &Discovery) -> Result<Identities> {
-    let settings = identities::Settings {
-        root_namespace: ROOT_NAMESPACE.to_owned(),
-        names: vec![SubjectName::Dns("istiod.istio-system.svc".to_owned())],
-        trusted_node_accounts: BTreeSet::new(),
-        rotation: RootRotation::default(),
-        jitter: 0.0,
-        lifetimes: Lifetimes::default(),
-        clock: Arc::new(SystemTime::now),
-    };
-    let identities = Identities::new(client.clone(), Arc::clone(objects), settings);
-    discovery.set_identities(identities.clone());
-    let listener = TcpListener::bind(SECURE)
-        .await
-        .with_context(|| format!("secure port on {SECURE}"))?;
-    let server = discovery.clone();
-    tokio::spawn(async move { server.serve_secure(listener, std::future::pending()).await });
-    Ok(identities)
 }
 
 fn kind_of(object: &Value) -> Result<Kind> {

@@ -16,6 +16,7 @@ use crate::client::{self, Answer, Way};
 use crate::control_plane::ADS;
 use crate::limits::{LOG_LINES, READY_TIME};
 use crate::page::traffic::Request;
+use crate::relay;
 use crate::world::World;
 
 /// Where the proxy's admin interface listens inside the namespace.
@@ -137,7 +138,7 @@ pub async fn admin(path: &str) -> Result<Answer> {
     let way = Way {
         source: Ipv4Addr::LOCALHOST,
         target: ADMIN,
-        encryption: None,
+        secured: None,
     };
     let outcome = client::send(&way, &request, "admin").await;
     outcome.answer.map_err(anyhow::Error::msg)
@@ -182,11 +183,13 @@ fn bootstrap(world: &World, scratch: &Path) -> Value {
             },
         })
     };
-    let mut clusters = vec![cluster("xds-grpc", socket_address(ADS))];
-    if world.identities {
-        let socket = scratch.join(SECRETS_SOCKET);
-        clusters.push(cluster("sds-grpc", json!({ "pipe": { "path": socket } })));
-    }
+    let control_plane = if world.has_identity() { relay::ADDRESS } else { ADS };
+    let socket = scratch.join(SECRETS_SOCKET);
+    let clusters = [
+        cluster("xds-grpc", socket_address(control_plane)),
+        // Nobody listens where workloads have no identities: who needs one waits.
+        cluster("sds-grpc", json!({ "pipe": { "path": socket } })),
+    ];
     let ads = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" });
     json!({
         "node": node(world),

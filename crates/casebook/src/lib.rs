@@ -7,6 +7,7 @@
 //!
 //! This crate is the one place where both wings meet.
 
+pub mod certificates;
 pub mod check;
 pub mod client;
 pub mod control_plane;
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod load;
 pub mod page;
 pub mod play;
+mod relay;
 pub mod run;
 mod secrets;
 pub mod stage;

@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::DataPlane;
+use crate::certificates::Files;
 use crate::check::{self, Observed};
-use crate::client::{self, Way};
+use crate::client::{self, Secured, Way};
 use crate::control_plane::{Access, ControlPlane};
 use crate::data_plane::{self, Proxy};
 use crate::identities::Issuer;
@@ -42,13 +43,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// The stage cannot be set up.
 pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report> {
-    crate::stage::on(&page.world, async |stage| {
+    let files = Arc::new(Files::make(&page.world.certificates)?);
+    crate::stage::on(&page.world, &files, async |stage| {
         let scratch = &stage.scratch;
         let access_log = scratch.join("access.log");
         let first = page
             .steps
             .iter()
-            .take_while(|step| matches!(step.action, Action::Apply(_)))
+            .take_while(|step| step.objects(&files).is_some())
             .count();
         // Each page is played on two data planes; its control plane reads the API in one way and in the other.
         let access = match data_plane {
@@ -60,21 +62,26 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             .put_cluster(&page.world.objects(&access_log.to_string_lossy()))
             .await?;
         for step in &page.steps[..first] {
-            if let Action::Apply(objects) = &step.action {
+            if let Some(objects) = step.objects(&files) {
+                let at = || format!("line {}", step.line);
                 control_plane
-                    .apply(objects)
+                    .apply(&objects.with_context(at)?)
                     .await
-                    .with_context(|| format!("line {}", step.line))?;
+                    .with_context(at)?;
             }
         }
         control_plane.ready().await?;
-        let issuer = control_plane.issuer().await?.map(Arc::new);
-        if let Some(issuer) = &issuer {
-            secrets::serve(&page.world, issuer, scratch)?;
-            stage.mesh.send_replace(Some(Arc::clone(issuer)));
+        let mut issuer = None;
+        if page.world.has_identity() {
+            let authority = control_plane.admit(&page.world.identity()).await?;
+            let own = Arc::new(Issuer::new(authority));
+            secrets::serve(&page.world, &own, scratch)?;
+            stage.mesh.send_replace(Some(Arc::clone(&own)));
+            issuer = Some(own);
         }
         let mut player = Player {
             world: &page.world,
+            files: Arc::clone(&files),
             data_plane,
             control_plane,
             issuer,
@@ -101,6 +108,7 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
 
 struct Player<'a> {
     world: &'a World,
+    files: Arc<Files>,
     data_plane: DataPlane,
     control_plane: ControlPlane,
     /// Gives callers from other pods identities, in a mesh that has any.
@@ -123,8 +131,12 @@ impl Player<'_> {
         for step in &page.steps[first..] {
             let at = || format!("line {}", step.line);
             match &step.action {
-                Action::Apply(objects) => {
-                    self.control_plane.apply(objects).await.with_context(at)?;
+                Action::Apply(_) | Action::Secrets(_) => {
+                    let objects = step.objects(&self.files).unwrap_or_else(|| Ok(Vec::new()));
+                    self.control_plane
+                        .apply(&objects.with_context(at)?)
+                        .await
+                        .with_context(at)?;
                     self.changed = Instant::now();
                     self.control_plane
                         .converge(&self.node, CHANGE_TIME)
@@ -225,7 +237,14 @@ impl Player<'_> {
     /// Where an exchange starts from, where it goes, and in what.
     fn way(&self, exchange: &Exchange) -> Result<Way> {
         let (source, target) = self.route(exchange)?;
-        let encryption = exchange.caller.as_ref().map(|(namespace, account)| {
+        if let Some(tls) = &exchange.tls {
+            return Ok(Way {
+                source,
+                target,
+                secured: Some(Secured::ByPage(tls.clone(), Arc::clone(&self.files))),
+            });
+        }
+        let secured = exchange.caller.as_ref().map(|(namespace, account)| {
             let issuer = self
                 .issuer
                 .as_ref()
@@ -234,23 +253,21 @@ impl Player<'_> {
             let host = format!("{}.{}.svc.cluster.local", pod.service, pod.namespace);
             let server_name = format!("outbound_.{}_._.{host}", target.port());
             let http = matches!(exchange.request, Request::Http { .. });
-            Ok(Arc::new(issuer.client(
-                (namespace, account),
-                &server_name,
-                http,
-            )?))
+            let context = issuer.client((namespace, account), &server_name, http)?;
+            Ok(Secured::ByMesh(Arc::new(context)))
         });
-        let encryption: Result<Option<_>> = encryption.transpose();
+        let secured: Result<Option<_>> = secured.transpose();
         Ok(Way {
             source,
             target,
-            encryption: encryption.with_context(|| format!("line {}", exchange.line))?,
+            secured: secured.with_context(|| format!("line {}", exchange.line))?,
         })
     }
 
     /// The addresses that an exchange starts from and goes to.
     fn route(&self, exchange: &Exchange) -> Result<(Ipv4Addr, std::net::SocketAddr)> {
         let (authority, default_port) = match &exchange.request {
+            Request::Http { authority, .. } if exchange.tls.is_some() => (authority, 443),
             Request::Http { authority, .. } => (authority, 80),
             Request::Tcp { address, .. } => (address, 0),
         };

@@ -15,7 +15,8 @@ use net::netlink::route;
 
 use tokio::sync::watch;
 
-use crate::identities::{Issuer, Partner};
+use crate::certificates::Files;
+use crate::identities::Issuer;
 use crate::world::{STRANGER, World};
 
 /// Istio's port for captured outbound connections.
@@ -27,7 +28,7 @@ const INBOUND_PORT: u16 = 15006;
 /// What is at hand on the stage.
 #[derive(Debug)]
 pub struct Stage {
-    /// A folder that is removed afterwards. The proxy under test starts in it, beside the partner's files.
+    /// A folder that is removed afterwards. The proxy under test starts in it, beside the page's certificates.
     pub scratch: PathBuf,
     /// Where the issuer of the mesh's identities is put, for the sidecars of the world's pods.
     pub mesh: watch::Sender<Option<Arc<Issuer>>>,
@@ -38,7 +39,7 @@ pub struct Stage {
 ///
 /// # Errors
 /// The stage cannot be set up, or `act` fails.
-pub fn on<T>(world: &World, act: impl AsyncFnOnce(&Stage) -> Result<T>) -> Result<T> {
+pub fn on<T>(world: &World, files: &Files, act: impl AsyncFnOnce(&Stage) -> Result<T>) -> Result<T> {
     let scratch = tempfile::tempdir()?;
     enter(world, scratch.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,10 +47,9 @@ pub fn on<T>(world: &World, act: impl AsyncFnOnce(&Stage) -> Result<T>) -> Resul
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let partner = Partner::new()?;
-        partner.write_files(scratch.path())?;
+        files.write_to(scratch.path())?;
         let (mesh, issuer) = watch::channel(None);
-        crate::upstream::start(world, &partner, &issuer).await?;
+        crate::upstream::start(world, files, &issuer).await?;
         crate::dns::start(world.dns.clone()).await?;
         let stage = Stage {
             scratch: scratch.path().to_owned(),

@@ -8,10 +8,13 @@
 //! Broken objects and dangling references become [`diagnostics::Diagnostic`]s; nothing here fails.
 
 mod config;
+mod credential_name;
+mod credential_references;
 mod credentials;
 mod delegates;
 mod destination_rules;
 mod gateways;
+mod grants;
 pub mod host;
 mod inbound;
 mod kind;
@@ -24,6 +27,7 @@ mod protocol;
 mod proxy;
 mod references;
 mod registry;
+mod server_tls;
 mod service;
 mod shared;
 mod sidecar;
@@ -35,6 +39,7 @@ mod virtual_services;
 mod without_effect;
 
 pub use config::{Config, ConfigMeta};
+pub use credential_name::CredentialName;
 pub use credentials::{Credential, CredentialError, KeyPair, TrustedAuthorities};
 pub use destination_rules::{DestinationRules, Rule};
 pub use gateways::{GatewayPort, GatewayServer};
@@ -46,6 +51,10 @@ pub use peer_authentication::{PeerAuthentications, PeerMode, PeerPolicy};
 pub use protocol::Protocol;
 pub use proxy::{Interception, NodeError, Profile, Proxy, ProxyKind, canonical_name, canonical_revision};
 pub use registry::{Instance, PortNames, Registry, Selector, ServiceKey, Target, Workloads};
+pub use server_tls::{
+    ClientAuthorities, ClientCertificates, ClientVerification, Finding, ServerCertificates, ServerTls,
+    Termination,
+};
 pub use service::{
     Address, Endpoint, Health, Locality, Origin, Resolution, Service, ServiceEndpoints, ServicePort,
     TrafficDistribution, Visibility, Workload,

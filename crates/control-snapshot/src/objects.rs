@@ -16,9 +16,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, ConfigMeta};
-use crate::credentials::Credential;
+use crate::credentials::{Credential, CredentialError};
 use crate::kind::Kind;
-use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service};
+use crate::kubernetes::{
+    ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, ReferenceGrant, Service,
+};
 use crate::mesh::Mesh;
 use crate::shared::Shared;
 use crate::without_effect;
@@ -41,6 +43,8 @@ pub struct Settings {
     /// Whether workloads can get identities. Without them nothing offers or expects the mesh's mutual TLS. With them
     /// those do that say so: pods and proxies by the label `security.istio.io/tlsMode`, see [`crate::Profile::identity`].
     pub identity: bool,
+    /// Whether a Gateway selects workloads of its own namespace only (Istio's `PILOT_SCOPE_GATEWAY_TO_NAMESPACE`).
+    pub gateways_of_own_namespace: bool,
 }
 
 impl Default for Settings {
@@ -50,6 +54,7 @@ impl Default for Settings {
             domain: "cluster.local".into(),
             cluster: "Kubernetes".into(),
             identity: false,
+            gateways_of_own_namespace: false,
         }
     }
 }
@@ -75,6 +80,9 @@ pub struct Objects {
     pub(crate) pods: Table<Pod>,
     /// Credentials for gateways. Nothing that shows the others shows these.
     pub(crate) secrets: Table<Credential>,
+    /// Why Secrets were refused as credentials. What they held before, if anything, is still in `secrets`.
+    pub(crate) refused_secrets: BTreeMap<Key, CredentialError>,
+    pub(crate) reference_grants: Table<ReferenceGrant>,
     pub(crate) virtual_services: Table<Config<VirtualService>>,
     pub(crate) destination_rules: Table<Config<DestinationRule>>,
     pub(crate) gateways: Table<Config<Gateway>>,
@@ -246,6 +254,7 @@ impl Objects {
             Kind::Pod => insert(&mut self.pods, key, object),
             Kind::Secret => self.read_secret(key, &object),
             Kind::ConfigMap => self.read_config_map(&key, object),
+            Kind::ReferenceGrant => insert(&mut self.reference_grants, key, object),
             Kind::VirtualService => insert_spec(&mut self.virtual_services, kind, meta, object),
             Kind::DestinationRule => insert_spec(&mut self.destination_rules, kind, meta, object),
             Kind::Gateway => insert_spec(&mut self.gateways, kind, meta, object),
@@ -283,16 +292,25 @@ impl Objects {
         })
     }
 
-    /// Keeps what a gateway may show, and forgets a Secret that has become something else.
+    /// Keeps what a gateway may show, and forgets a Secret that has become something else. What is damaged is refused
+    /// whole, and what the Secret held before stays in force.
     fn read_secret(&mut self, key: Key, object: &Value) -> Result<(), Reason> {
         let own = *key.0 == *self.settings.root_namespace && AUTHORITY_SECRETS.contains(&key.1.as_str());
         let credential = Credential::read(object).map_err(|field| Reason {
             field: format!("data[{field}]"),
             message: "not base64".to_owned(),
         })?;
-        match credential.filter(|_| !own) {
-            Some(credential) => drop(self.secrets.insert(key, Arc::new(credential))),
-            None => drop(self.secrets.remove(&key)),
+        let Some(credential) = credential.filter(|_| !own) else {
+            self.remove(Kind::Secret, &key);
+            return Ok(());
+        };
+        match credential.check() {
+            Ok(()) => {
+                self.refused_secrets.remove(&key);
+                self.secrets.insert(key, Arc::new(credential));
+            }
+            // A typing error must not take away the certificate that works.
+            Err(reason) => drop(self.refused_secrets.insert(key, reason)),
         }
         Ok(())
     }
@@ -308,9 +326,13 @@ impl Objects {
             Kind::Service => drop(self.services.remove(key)),
             Kind::EndpointSlice => drop(self.endpoint_slices.remove(key)),
             Kind::Pod => drop(self.pods.remove(key)),
-            Kind::Secret => drop(self.secrets.remove(key)),
+            Kind::Secret => {
+                self.refused_secrets.remove(key);
+                drop(self.secrets.remove(key));
+            }
             // A broken MeshConfig keeps the last good one: losing it would change the whole mesh.
             Kind::ConfigMap => {}
+            Kind::ReferenceGrant => drop(self.reference_grants.remove(key)),
             Kind::VirtualService => drop(self.virtual_services.remove(key)),
             Kind::DestinationRule => drop(self.destination_rules.remove(key)),
             Kind::Gateway => drop(self.gateways.remove(key)),

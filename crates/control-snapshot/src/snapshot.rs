@@ -6,9 +6,12 @@ use std::sync::Arc;
 use api_istio::networking::ClientTlsMode;
 use diagnostics::Diagnostic;
 
-use crate::credentials::Credential;
+use crate::credential_name::CredentialName;
+use crate::credential_references;
+use crate::credentials::{Credential, CredentialError};
 use crate::destination_rules::DestinationRules;
 use crate::gateways;
+use crate::grants;
 use crate::inbound;
 use crate::kubernetes::Labels;
 use crate::limits::MAX_DIAGNOSTICS;
@@ -55,6 +58,7 @@ impl Snapshot {
             &peer_authentications,
             &mut diagnostics,
         );
+        credential_references::check(objects, &mut diagnostics);
         references::check(
             &registry,
             &virtual_services,
@@ -110,6 +114,23 @@ impl Snapshot {
     pub fn credential(&self, namespace: &str, name: &str) -> Option<&Credential> {
         let key = (namespace.to_owned(), name.to_owned());
         self.objects.secrets.get(&key).map(|credential| &**credential)
+    }
+
+    /// Whether a gateway of the namespace `borrower` may have the Secret of another namespace that this SDS resource
+    /// names: a Gateway beside it refers to it, and the namespace of the Secret grants it.
+    #[must_use]
+    pub fn lends_credential(&self, borrower: &str, resource: &str) -> bool {
+        CredentialName::parse(resource).is_some_and(|name| {
+            grants::grants(&self.objects, borrower, &name)
+                && grants::refers(&self.objects, borrower, resource)
+        })
+    }
+
+    /// Why the Secret of this name was refused as a credential, if it was.
+    #[must_use]
+    pub fn refused_credential(&self, namespace: &str, name: &str) -> Option<&CredentialError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.objects.refused_secrets.get(&key)
     }
 
     /// What this proxy sees.

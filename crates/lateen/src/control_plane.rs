@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use clap::builder::FalseyValueParser;
 use control_discovery::debug::{Pages, router};
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::Settings;
@@ -71,6 +72,9 @@ pub(crate) struct Args {
     /// The name of this Kubernetes cluster, as proxies announce it.
     #[arg(long, value_name = "NAME", default_value = "Kubernetes")]
     cluster_id: String,
+    /// Let a Gateway select workloads of its own namespace only (PILOT_SCOPE_GATEWAY_TO_NAMESPACE).
+    #[arg(long, env = "PILOT_SCOPE_GATEWAY_TO_NAMESPACE", value_parser = FalseyValueParser::new())]
+    scope_gateways_to_namespace: bool,
     /// How long the entry of an auto-registered workload outlives the workload's last connection.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     registration_grace: u64,
@@ -139,6 +143,7 @@ fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
     let settings = Settings {
         root_namespace: args.root_namespace.as_str().into(),
         cluster: args.cluster_id.as_str().into(),
+        gateways_of_own_namespace: args.scope_gateways_to_namespace,
         ..Settings::default()
     };
     let stamp = OffsetDateTime::now_utc()
@@ -214,6 +219,7 @@ fn start_tasks(args: &Args, client: &Client, discovery: &Discovery, embedded: Op
     let shown = embedded.map(|server| workloads::show(server.handle.store()));
     let world = Arc::clone(discovery.world());
     tokio::spawn(Arc::clone(&world).run());
+    tokio::spawn(release_memory(Arc::clone(&world)));
     tokio::spawn(findings::publish(discovery.clone(), client.clone()));
     tokio::spawn(async move {
         while let Some(change) = changes.recv().await {
@@ -224,6 +230,16 @@ fn start_tasks(args: &Args, client: &Client, discovery: &Discovery, embedded: Op
         }
         drop(watches);
     });
+}
+
+/// Gives back, a moment later, what building and translating a new world took.
+async fn release_memory(world: Arc<World>) {
+    let mut publications = world.subscribe();
+    while publications.changed().await.is_ok() {
+        tokio::time::sleep(crate::limits::MEMORY_RELEASE_DELAY).await;
+        publications.mark_unchanged();
+        net::memory::release_free();
+    }
 }
 
 async fn listen(args: &Args, bind: IpAddr, port: u16, what: &str) -> anyhow::Result<TcpListener> {

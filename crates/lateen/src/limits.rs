@@ -37,3 +37,7 @@ pub(crate) const LOG_POLL: Duration = Duration::from_millis(200);
 
 /// How long `lateen demo --detach` waits for the demo to be ready.
 pub(crate) const DETACH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long after a change of the mesh memory that is free again goes back to the system. It is also how long one such
+/// return and the next are apart.
+pub(crate) const MEMORY_RELEASE_DELAY: Duration = Duration::from_secs(1);

@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod descriptors;
 pub mod limits;
+pub mod memory;
 pub mod namespace;
 pub mod netlink;
 pub mod process;

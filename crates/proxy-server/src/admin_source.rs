@@ -178,6 +178,10 @@ impl AdminSource for View {
         self.0.log_files.reopen();
     }
 
+    fn answered(&self) {
+        self.0.memory_taken.notify_one();
+    }
+
     fn admin_bound(&self, address: SocketAddr) {
         tracing::info!(%address, "admin address");
         let Some(path) = &self.0.args.admin_address_path else {

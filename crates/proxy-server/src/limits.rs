@@ -24,3 +24,6 @@ pub const COPY_BUFFER_BYTES: usize = 64 * 1024;
 pub const COPIES_PER_TURN: usize = 16;
 /// Bytes that a pair of TCP connections moves before it is worth four descriptors and two pipes for splice(2).
 pub const SPLICE_AFTER_BYTES: u64 = 128 * 1024;
+/// How long after new configuration, or an answer of the admin interface, memory that is free again goes back to the
+/// system. It is also how long one such return and the next are apart.
+pub const MEMORY_RELEASE_DELAY: Duration = Duration::from_secs(1);

@@ -48,16 +48,12 @@ fn prepare(args: &Args) -> Result<BootstrapConfig, String> {
     BootstrapConfig::compile(load(args)?, &args.node()).map_err(static_error)
 }
 
-/// Reads the bootstrap on a thread of its own: the descriptors that this takes are tens of megabytes, and allocators
-/// give the memory of a thread that has ended back to the system.
+/// Reads the bootstrap. The descriptors that this takes for a moment are megabytes.
 fn load(args: &Args) -> Result<Bootstrap, String> {
     let (path, yaml) = (args.config_path.as_deref(), args.config_yaml.as_deref());
-    let loaded = std::thread::scope(|scope| {
-        let loading =
-            scope.spawn(|| bootstrap::load(path, yaml, unknown_fields(args)).map_err(|e| e.to_string()));
-        loading.join()
-    });
-    loaded.unwrap_or_else(|_| Err("reading the bootstrap panicked".to_owned()))
+    let loaded = bootstrap::load(path, yaml, unknown_fields(args)).map_err(|e| e.to_string());
+    net::memory::release_free();
+    loaded
 }
 
 fn unknown_fields(args: &Args) -> bootstrap::UnknownFields {
@@ -151,6 +147,7 @@ async fn serve_until_stopped(server: &Rc<Server>) -> Result<(), String> {
             }
         });
     }
+    tokio::task::spawn_local(release_memory(Rc::clone(server)));
     server.start();
     if let Some(ads) = &server.bootstrap.ads {
         discovery::start(server, ads);
@@ -170,6 +167,15 @@ async fn serve_until_stopped(server: &Rc<Server>) -> Result<(), String> {
             }
         }
         return Ok(());
+    }
+}
+
+/// Gives back, a moment later, what new configuration and dumps of it took.
+async fn release_memory(server: Rc<Server>) {
+    loop {
+        server.memory_taken.notified().await;
+        tokio::time::sleep(limits::MEMORY_RELEASE_DELAY).await;
+        net::memory::release_free();
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Server {
     pub(crate) live: Cell<bool>,
     pub(crate) health_check_failed: Cell<bool>,
     pub(crate) exit: Notify,
+    /// Something was done that takes much memory for a moment.
+    pub(crate) memory_taken: Notify,
     /// Counts for the discovery service's cluster, when there is one.
     pub(crate) ads_stats: OnceCell<AdsStats>,
     /// Versions of listeners that were replaced or removed, while their connections drain.
@@ -98,6 +100,7 @@ impl Server {
             live: Cell::new(false),
             health_check_failed: Cell::new(false),
             exit: Notify::new(),
+            memory_taken: Notify::new(),
             ads_stats: OnceCell::new(),
             draining: RefCell::default(),
             stopped: RefCell::default(),
@@ -174,6 +177,7 @@ impl Server {
             if actions.is_empty() {
                 return;
             }
+            self.memory_taken.notify_one();
             actions.into_iter().for_each(|action| self.carry_out(action));
         }
     }

@@ -16,6 +16,9 @@
 //! TCP ratings:3306 "hello"                   a connection, and what is said on it
 //! => "ratings-v1 hello"                      what is answered
 //! => from 75% ratings-v1 25% ratings-v2      who answered
+//! GET https://shop.test/ --cacert ca.crt     over TLS; what follows are options of curl, and files of the page
+//! => certificate shop.crt                    what the server showed
+//! TLS db.test:443 "hello" --cacert ca.crt    a connection over TLS; the name is the server name
 //! inbound GET http://reviews:9080/           a request that comes from another pod to the proxy's own workload
 //! inbound as default/frontend GET http://...  the same with mutual TLS, as this namespace's service account
 //! => closed                                  the connection ends without an answer
@@ -42,6 +45,8 @@ pub struct Exchange {
     pub caller: Option<(String, String)>,
     /// What is sent.
     pub request: Request,
+    /// How TLS is spoken; not at all when there is none.
+    pub tls: Option<Tls>,
     /// How often.
     pub times: u32,
     /// What must come of it.
@@ -69,6 +74,19 @@ pub enum Request {
         /// What is sent.
         text: String,
     },
+}
+
+/// How a client speaks TLS, in files of the page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The server name to ask for.
+    pub server_name: String,
+    /// `--cacert`: who may have signed the server. Without it nothing is verified (`--insecure`).
+    pub authorities: Option<String>,
+    /// `--cert` and `--key`: what the client shows.
+    pub certificate: Option<(String, String)>,
+    /// `--tls-max 1.2`: the client knows no later version.
+    pub old: bool,
 }
 
 /// What must come of an exchange.
@@ -107,6 +125,8 @@ pub enum Expected {
     },
     /// The body of the answer, or what a TCP connection says.
     Text(String),
+    /// The file of the certificate that the server shows.
+    Certificate(String),
     /// Response flags in the access log.
     Flags(String),
     /// How long it took.
@@ -224,11 +244,16 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
     if times == 0 || times > MAX_REPEATS {
         bail!("an exchange is repeated 1 to {MAX_REPEATS} times");
     }
+    let (rest, options) = match rest.find(" --") {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
     let (verb, target) = rest
         .split_once(' ')
         .context("expected METHOD URL or TCP HOST:PORT \"text\"")?;
+    let encrypted = verb == "TLS" || target.starts_with("https://");
     let request = match verb {
-        "TCP" => {
+        "TCP" | "TLS" => {
             let (address, said) = target
                 .split_once(' ')
                 .context("expected TCP HOST:PORT \"text\"")?;
@@ -240,7 +265,8 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
         method if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
             let url = target
                 .strip_prefix("http://")
-                .context("a URL begins with http://")?;
+                .or_else(|| target.strip_prefix("https://"));
+            let url = url.context("a URL begins with http:// or https://")?;
             let (authority, path) = url.find('/').map_or((url, "/"), |slash| url.split_at(slash));
             Request::Http {
                 method: method.to_owned(),
@@ -251,15 +277,65 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
         }
         _ => bail!("expected METHOD URL or TCP HOST:PORT \"text\""),
     };
+    let tls = match (encrypted, options) {
+        (false, "") => None,
+        (false, _) => bail!("options are for TLS"),
+        (true, options) => Some(tls(host(&request), options)?),
+    };
     Ok(Exchange {
         line,
         text: text.to_owned(),
         inbound,
         caller,
         request,
+        tls,
         times,
         expectations: Vec::new(),
     })
+}
+
+/// The host that a request is sent to, without the port.
+fn host(request: &Request) -> &str {
+    let (Request::Http {
+        authority: target, ..
+    }
+    | Request::Tcp { address: target, .. }) = request;
+    target.rsplit_once(':').map_or(target.as_str(), |(host, _)| host)
+}
+
+/// Curl's options about TLS.
+fn tls(server_name: &str, options: &str) -> Result<Tls> {
+    let mut tls = Tls {
+        server_name: server_name.to_owned(),
+        ..Tls::default()
+    };
+    let (mut certificate, mut key, mut insecure) = (None, None, false);
+    let mut words = options.split_whitespace();
+    while let Some(option) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .map(str::to_owned)
+                .with_context(|| format!("{option} needs a value"))
+        };
+        match option {
+            "--cacert" => tls.authorities = Some(value()?),
+            "--cert" => certificate = Some(value()?),
+            "--key" => key = Some(value()?),
+            "--insecure" => insecure = true,
+            "--tls-max" if value()? == "1.2" => tls.old = true,
+            _ => bail!("{option} is not understood"),
+        }
+    }
+    tls.certificate = match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        _ => bail!("--cert and --key belong together"),
+    };
+    if tls.authorities.is_some() == insecure {
+        bail!("a server is verified by --cacert, or not at all by --insecure");
+    }
+    Ok(tls)
 }
 
 fn expectation(text: &str, line: usize) -> Result<Expectation> {
@@ -305,6 +381,7 @@ fn expected(text: &str) -> Result<Expected> {
             }
         }
         "body" => Expected::Text(quoted(rest)?),
+        "certificate" if !rest.is_empty() => Expected::Certificate(rest.to_owned()),
         "flag" => Expected::Flags(rest.to_owned()),
         "in" => {
             let (from, to) = rest.split_once("..").context("expected `in FROM..TO`")?;
@@ -319,8 +396,9 @@ fn expected(text: &str) -> Result<Expected> {
         _ if text.starts_with('"') => Expected::Text(quoted(text)?),
         status => {
             let status = status.parse().ok().filter(|status| (100..600).contains(status));
-            let status =
-                status.context("expected a status, or one of upstream, body, flag, in, closed, \"text\"")?;
+            let status = status.context(
+                "expected a status, or one of upstream, body, certificate, flag, in, closed, \"text\"",
+            )?;
             Expected::Answer {
                 status,
                 from: answerers(rest)?,
@@ -449,6 +527,11 @@ mod tests {
             "TCP a:1 hi\n=> closed",
             "TCP a:1 \"hi\"\n=> 200",
             "GET http://a/\n=> from a",
+            "GET http://a/ --cacert ca.crt\n=> 200",
+            "GET https://a/\n=> 200",
+            "GET https://a/ --cacert ca.crt --insecure\n=> 200",
+            "GET https://a/ --cacert ca.crt --cert a.crt\n=> 200",
+            "GET https://a/ --cacert\n=> 200",
             "",
         ] {
             assert!(parse(text, 1).is_err(), "{text}");

@@ -12,14 +12,20 @@ mod http;
 mod tcp;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use tls::ServerContext;
+use tls::settings::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, Secret, TlsCertificate,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::identities::{Issuer, Partner};
-use crate::world::{Encryption, UpstreamAt, World};
+use crate::certificates::{AUTHORITY, Files};
+use crate::identities::Issuer;
+use crate::world::{Encryption, World};
 use connection::Front;
 
 /// The answer's header that names the upstream.
@@ -50,17 +56,13 @@ pub struct Seen {
 /// `mesh` has an issuer.
 ///
 /// # Errors
-/// An address that cannot be bound, or TLS that cannot be set up.
-pub async fn start(
-    world: &World,
-    partner: &Partner,
-    mesh: &watch::Receiver<Option<Arc<Issuer>>>,
-) -> Result<()> {
+/// An address that cannot be bound, or a certificate that the page does not make.
+pub async fn start(world: &World, files: &Files, mesh: &watch::Receiver<Option<Arc<Issuer>>>) -> Result<()> {
     for upstream in world.upstream_listeners() {
         let listener = TcpListener::bind(upstream.address)
             .await
             .with_context(|| format!("upstream {} cannot listen on {}", upstream.name, upstream.address))?;
-        let front = front(&upstream, world, partner, mesh)?;
+        let front = front(&upstream.encryption, files, mesh)?;
         if upstream.tcp {
             tokio::spawn(tcp::serve(listener, front, upstream.name));
         } else {
@@ -71,23 +73,42 @@ pub async fn start(
 }
 
 fn front(
-    upstream: &UpstreamAt,
-    world: &World,
-    partner: &Partner,
+    encryption: &Encryption,
+    files: &Files,
     mesh: &watch::Receiver<Option<Arc<Issuer>>>,
 ) -> Result<Front> {
-    let own = |demanding| -> Result<Front> {
-        let names = world.names_of(upstream);
-        Ok(Front::Tls(Arc::new(partner.server(&names, demanding)?)))
-    };
-    match &upstream.encryption {
-        Encryption::None => Ok(Front::Plain),
-        Encryption::Server => own(false),
-        Encryption::Mutual => own(true),
-        Encryption::Sidecar { namespace, account } => Ok(Front::Sidecar {
+    Ok(match encryption {
+        Encryption::None => Front::Plain,
+        Encryption::Server(certificate) => Front::Tls(context(certificate, false, files)?),
+        Encryption::Mutual(certificate) => Front::Tls(context(certificate, true, files)?),
+        Encryption::Sidecar { namespace, account } => Front::Sidecar {
             namespace: namespace.clone(),
             account: account.clone(),
             mesh: mesh.clone(),
-        }),
-    }
+        },
+    })
+}
+
+/// TLS with a certificate of the page, which may ask callers for another one.
+fn context(certificate: &str, demanding: bool, files: &Files) -> Result<Arc<ServerContext>> {
+    let callers = demanding.then(|| {
+        anyhow::Ok(CertificateValidationContext {
+            trusted_ca: Some(files.read(&format!("{AUTHORITY}.crt"))?.into()),
+            ..CertificateValidationContext::default()
+        })
+    });
+    let settings = DownstreamTlsContext {
+        common: CommonTlsContext {
+            tls_certificates: vec![TlsCertificate {
+                certificate_chain: files.read(&format!("{certificate}.crt"))?.into(),
+                private_key: Secret::new(files.read(&format!("{certificate}.key"))?),
+            }],
+            alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            validation_context: callers.transpose()?,
+            ..CommonTlsContext::default()
+        },
+        require_client_certificate: demanding,
+        ..DownstreamTlsContext::default()
+    };
+    Ok(Arc::new(ServerContext::new(&settings, SystemTime::now())?))
 }

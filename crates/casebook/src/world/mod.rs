@@ -8,14 +8,17 @@
 //!     ports: {http: 9080}         # default; a name that begins with tcp gives a TCP upstream
 //!     headless: true              # default false
 //!     sidecar: false              # whether its pods have sidecars; default true, where there are identities
+//!     certificate: reviews        # its upstreams speak TLS and show this certificate; default: they do not
 //! upstreams:                      # listeners outside of Kubernetes
-//!   203.0.113.10:80: api          # address: name; a name `tcp:api` speaks TCP, `tls:api` HTTPS, and `mtls:api` asks
-//!                                 # for a certificate; partner/ca.pem vouches for it, partner/client.pem is welcome
+//!   203.0.113.10:80: api          # address: name; a name `tcp:api` speaks TCP; `tls:api` shows the certificate `api`, and
+//!                                 # `mtls:api` asks for one that ca.crt has signed, too
 //! identities: true                # whether workloads have identities of the mesh; default false
 //! dns: {api.example.com: [203.0.113.10]}
 //! mesh: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}
 //! proxy: sidecar                  # default: of the pod client; `gateway`; or `reviews-v1`, the sidecar of that pod
 //! client: {namespace: default, labels: {}}
+//! certificates:                   # made for the page; the proxy then proves who it is, and may have Secrets
+//!   shop: {names: [shop.test]}    # shop.crt and shop.key, signed by ca.crt; `authority: x` for x.crt, `rsa: true`
 //! ```
 //!
 //! Unless an address is given it is handed out in order: services from 10.96.0.10, pods from 10.244.0.10.
@@ -28,6 +31,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::certificates::Wanted;
 
 /// The pod whose sidecar is under test, unless the world says otherwise.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
@@ -72,6 +77,8 @@ pub struct World {
     pub identities: bool,
     /// Metadata of the proxy's node beside the usual.
     pub metadata: Map<String, Value>,
+    /// Certificates by name.
+    pub certificates: BTreeMap<String, Wanted>,
 }
 
 /// A Kubernetes service and its pods.
@@ -90,6 +97,8 @@ pub struct Service {
     pub sidecar: bool,
     /// Annotations, such as `networking.istio.io/exportTo`.
     pub annotations: BTreeMap<String, String>,
+    /// The certificate that its upstreams show; they speak plain text without.
+    pub certificate: Option<String>,
 }
 
 /// The pod whose sidecar is under test.
@@ -128,10 +137,10 @@ pub struct Pod {
 pub enum Encryption {
     /// Nothing.
     None,
-    /// TLS of its own.
-    Server,
-    /// TLS of its own, for callers with a certificate.
-    Mutual,
+    /// TLS with this certificate of the page.
+    Server(String),
+    /// The same, for callers that show one of the page's authority `ca`.
+    Mutual(String),
     /// The mesh's mutual TLS, for callers that want it.
     Sidecar {
         /// The pod's namespace.
@@ -172,6 +181,7 @@ impl Default for World {
             client: Client::default(),
             identities: false,
             metadata: Map::new(),
+            certificates: BTreeMap::new(),
         }
     }
 }
@@ -185,6 +195,7 @@ impl Default for Service {
             headless: false,
             sidecar: true,
             annotations: BTreeMap::new(),
+            certificate: None,
         }
     }
 }
@@ -219,6 +230,17 @@ impl World {
             );
         }
         Ok(world)
+    }
+
+    /// Whether the proxy has an identity that it proves to the control plane, as one with an agent does.
+    pub fn has_identity(&self) -> bool {
+        self.identities || !self.certificates.is_empty()
+    }
+
+    /// The identity of the workload of the proxy under test.
+    pub fn identity(&self) -> String {
+        let pod = self.proxy_pod();
+        format!("spiffe://cluster.local/ns/{}/sa/{}", pod.namespace, pod.account)
     }
 
     /// Whether the proxy under test is a gateway.
@@ -305,13 +327,7 @@ impl World {
                     address,
                     name: pod.name.clone(),
                     tcp: port_name.starts_with("tcp"),
-                    encryption: match pod.sidecar {
-                        true => Encryption::Sidecar {
-                            namespace: pod.namespace.clone(),
-                            account: pod.account.clone(),
-                        },
-                        false => Encryption::None,
-                    },
+                    encryption: self.encryption(&pod),
                 });
             }
         }
@@ -322,8 +338,8 @@ impl World {
                 name: name.to_owned(),
                 tcp: kind == "tcp",
                 encryption: match kind {
-                    "tls" => Encryption::Server,
-                    "mtls" => Encryption::Mutual,
+                    "tls" => Encryption::Server(name.to_owned()),
+                    "mtls" => Encryption::Mutual(name.to_owned()),
                     _ => Encryption::None,
                 },
             }
@@ -331,12 +347,17 @@ impl World {
         all
     }
 
-    /// The names under which DNS knows an upstream, and its own.
-    pub fn names_of(&self, upstream: &UpstreamAt) -> Vec<String> {
-        let here = |addresses: &[Ipv4Addr]| addresses.iter().any(|a| IpAddr::V4(*a) == upstream.address.ip());
-        let known = self.dns.iter().filter(|(_, addresses)| here(addresses));
-        let names = known.map(|(name, _)| name.clone());
-        names.chain([upstream.name.clone()]).collect()
+    /// What stands before the upstreams of a pod.
+    fn encryption(&self, pod: &Pod) -> Encryption {
+        let service = self.services.get(&pod.service);
+        match service.and_then(|service| service.certificate.clone()) {
+            Some(certificate) => Encryption::Server(certificate),
+            None if pod.sidecar => Encryption::Sidecar {
+                namespace: pod.namespace.clone(),
+                account: pod.account.clone(),
+            },
+            None => Encryption::None,
+        }
     }
 
     /// Every address that must exist in the namespace.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::protocol::{self, Version};
 use crate::extension::transport_socket;
-use crate::features::tls_origination::{Origination, Refusal};
+use crate::features::tls_origination::{CREDENTIAL_FIELD, Origination, Refusal};
 use crate::mutual_tls::{self, Announced};
 use crate::names;
 
@@ -90,7 +90,7 @@ fn socket(
                     }
                 }
                 // The application ends up at the server with the TLS that it speaks by itself.
-                Err(refusal) if refusal.field == "credentialName" && upstream.protocol.is_tls() => {}
+                Err(refusal) if refusal.field == CREDENTIAL_FIELD && upstream.protocol.is_tls() => {}
                 Err(refusal) => return Err(refusal),
             }
         }

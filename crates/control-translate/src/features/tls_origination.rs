@@ -13,7 +13,7 @@ use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
 };
 use api_istio::mesh::TlsConfig;
 use api_istio::networking::{ClientTlsMode, ClientTlsSettings};
-use control_snapshot::{ProxyKind, ProxyView, ServiceView};
+use control_snapshot::{CredentialName, ProxyKind, ProxyView, ServiceView};
 
 use crate::extension::transport_socket;
 use crate::mutual_tls;
@@ -24,8 +24,8 @@ const SYSTEM_ROOTS: &str = "system";
 const SYSTEM_ROOTS_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Secrets of the control plane.
 const KUBERNETES: &str = "kubernetes://";
-/// ConfigMaps of the control plane, which anybody may read.
-const CONFIG_MAP: &str = "configmap://";
+/// The field that names a Secret.
+pub(crate) const CREDENTIAL_FIELD: &str = "credentialName";
 /// The part of a Secret that holds authorities.
 const AUTHORITIES: &str = "-cacert";
 
@@ -93,13 +93,18 @@ impl Origination<'_> {
             .is_some_and(|rule| !rule.workload_selector.is_empty());
         if name.is_empty() {
             Ok(None)
-        } else if self.view.profile.kind == ProxyKind::Gateway || selected || name.starts_with(CONFIG_MAP) {
+        } else if CredentialName::parse(&resource(name)).is_none() {
+            Err(Refusal {
+                field: CREDENTIAL_FIELD,
+                message: format!("{name}: of references, those to Secrets are available in this version"),
+            })
+        } else if self.view.profile.kind == ProxyKind::Gateway || selected {
             Ok(Some(name))
         } else if !self.tls.ca_certificates.is_empty() || !self.tls.client_certificate.is_empty() {
             Ok(None)
         } else {
             Err(Refusal {
-                field: "credentialName",
+                field: CREDENTIAL_FIELD,
                 message:
                     "credentialName is for gateways; sidecars need a rule with a workloadSelector, or files"
                         .to_owned(),
@@ -206,18 +211,21 @@ impl Origination<'_> {
 
 /// What the control plane has in a Secret.
 fn credential(name: &str, part: &str) -> SdsSecretConfig {
-    let name = if name.contains("://") {
-        format!("{name}{part}")
-    } else {
-        format!("{KUBERNETES}{name}{part}")
-    };
     SdsSecretConfig {
-        name,
+        name: format!("{}{part}", resource(name)),
         sds_config: Some(ConfigSource {
             resource_api_version: ApiVersion::V3.into(),
             config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
             ..ConfigSource::default()
         }),
+    }
+}
+
+/// The SDS resource that a rule means by a name.
+fn resource(name: &str) -> String {
+    match name.contains("://") {
+        true => name.to_owned(),
+        false => format!("{KUBERNETES}{name}"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod chain;
 mod gateway;
+mod gateway_streams;
 mod inbound;
 mod inspection;
 mod outbound;

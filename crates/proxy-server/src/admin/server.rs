@@ -52,12 +52,13 @@ async fn respond(
 ) -> Result<Response<http_body_util::Full<Bytes>>, Infallible> {
     let uri = request.uri();
     let reply = answer(
-        source,
+        Rc::clone(&source),
         request.method().as_str(),
         uri.path(),
         uri.query().unwrap_or_default(),
     )
     .await;
+    source.answered();
     Ok(response(reply))
 }
 

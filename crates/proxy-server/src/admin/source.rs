@@ -157,4 +157,6 @@ pub trait AdminSource: 'static {
     fn reopen_logs(&self);
     /// Where the admin interface listens, once it does.
     fn admin_bound(&self, address: SocketAddr);
+    /// Hears that an answer was made, which takes much memory for a moment if it is a dump.
+    fn answered(&self);
 }

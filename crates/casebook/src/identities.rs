@@ -1,7 +1,4 @@
-//! Who the pods of a world are: certificates of the mesh's own authority for their sidecars, and a stranger's authority
-//! for servers outside of the mesh.
-
-mod partner;
+//! Who the pods of a world are: certificates of the mesh's own authority for their sidecars.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,8 +11,6 @@ use tls::settings::{
     TlsParameters, TlsVersion, UpstreamTlsContext,
 };
 use tls::{ClientContext, ServerContext};
-
-pub use partner::Partner;
 
 /// How long a certificate is valid: longer than any page plays.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -30,9 +25,9 @@ const HTTP_ALPN: [&str; 3] = ["istio-http/1.1", "istio", "http/1.1"];
 const TCP_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
 
 /// A chain and its key, both in PEM.
-pub(crate) struct KeyPair {
-    pub(crate) chain: String,
-    pub(crate) key: zeroize::Zeroizing<String>,
+struct KeyPair {
+    chain: String,
+    key: zeroize::Zeroizing<String>,
 }
 
 impl KeyPair {
