@@ -6,6 +6,7 @@ use api_envoy::type_url;
 
 use crate::certificates::{Authority, Leaf, downstream, upstream};
 use crate::harness::discovery::Discovery;
+use crate::harness::secrets::Secrets;
 use crate::harness::{Client, Proxy, cluster, connect, eventually, get, listener, socket};
 use crate::world::{Program, access_log, client, http_with, lines, reflecting_upstream, secure_listener};
 
@@ -244,6 +245,91 @@ fn check_missing(program: &Program) {
     assert_eq!(lines(&client, "log", 1), [format!("503 UF - - {said} {details}")]);
     let not_ready = "cluster.app.client_ssl_socket_factory.upstream_context_secrets_not_ready";
     assert_eq!(client.stat(not_ready), 1);
+}
+
+/// A cluster behind a Unix socket that gRPC is spoken to.
+fn agent(socket: &Path) -> String {
+    format!(
+        "{{ name: sds-grpc, connect_timeout: 1s, type: STATIC, load_assignment: {{ cluster_name: sds-grpc, endpoints: \
+         [{{ lb_endpoints: [{{ endpoint: {{ address: {{ pipe: {{ path: {socket:?} }} }} }} }}] }}] }}, \
+         typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \"@type\": \
+         type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{ \
+         http2_protocol_options: {{}} }} }} }} }}"
+    )
+}
+
+/// A reference as Istio's bootstrap and istiod write it.
+fn from_agent(name: &str) -> String {
+    format!(
+        "{{ name: {name}, sds_config: {{ initial_fetch_timeout: 0s, resource_api_version: V3, api_config_source: {{ \
+         api_type: GRPC, set_node_on_first_message_only: true, transport_api_version: V3, grpc_services: \
+         [{{ envoy_grpc: {{ cluster_name: sds-grpc }} }}] }} }} }}"
+    )
+}
+
+#[test]
+fn an_agent_gives_out_secrets_on_its_socket_and_renews_them() {
+    for program in programs("an_agent_gives_out_secrets_on_its_socket_and_renews_them") {
+        check_agent(&program);
+    }
+}
+
+/// Both proxies have one agent, so that both sides of a hop change their identity.
+fn check_agent(program: &Program) {
+    let (root, directory) = (Authority::new(), tempfile::tempdir().unwrap());
+    let socket = directory.path().join("sds");
+    let secrets = Secrets::start(&socket);
+    let put = |name: &str| {
+        let leaf = root.leaf(name, &["spiffe://td/workload"]);
+        secrets.put(&format!("{{ {} }}", certificate_secret("default", &leaf)));
+    };
+    put("first");
+    secrets.put(&format!("{{ {} }}", roots_secret("ROOTCA", &root.pem())));
+    let common = format!(
+        "tls_certificate_sds_secret_configs: [{}], combined_validation_context: {{ default_validation_context: {{ \
+         match_typed_subject_alt_names: [{{ san_type: URI, matcher: {{ exact: \"spiffe://td/workload\" }} }}] }}, \
+         validation_context_sds_secret_config: {} }}",
+        from_agent("default"),
+        from_agent("ROOTCA")
+    );
+    let log = access_log("log", "%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_LOCAL_SUBJECT%");
+    let chain = format!(
+        "{}, filters: {}",
+        downstream(&common, ", require_client_certificate: true"),
+        http_with(&log)
+    );
+    let app = cluster("app", reflecting_upstream());
+    let server = program.start(secure_listener(&chain, ""), format!("{app}, {}", agent(&socket)));
+    let sds = agent(&socket);
+    let more = format!("}}, {}", sds.strip_suffix('}').unwrap());
+    let client = client(program, &server, &upstream(&common, ""), &more);
+    let ask = |count: usize| {
+        assert_eq!(get(client.listener("plain"), "GET", "a", "/").unwrap().0, 200);
+        lines(&server, "log", count).pop().unwrap()
+    };
+    assert_eq!(ask(1), "CN=first CN=first");
+
+    put("second");
+    eventually("both have the second version", || {
+        let has = |proxy: &Proxy| proxy.stat("sds.default.update_success") == 2;
+        (has(&server) && has(&client)).then_some(())
+    });
+    assert_eq!(ask(2), "CN=first CN=first", "the connection goes on");
+    assert_eq!(client.stat("cluster.app.upstream_cx_total"), 1);
+
+    secrets.put("{ name: default, tls_certificate: { certificate_chain: { inline_string: none }, private_key: { inline_string: none } } }");
+    eventually("both refuse the third version", || {
+        (secrets.nacks().len() >= 2).then_some(())
+    });
+    assert_eq!(client.stat("sds.default.update_rejected"), 1);
+    put("fourth");
+    eventually("both have the fourth version", || {
+        let has = |proxy: &Proxy| proxy.stat("sds.default.update_success") == 3;
+        (has(&server) && has(&client)).then_some(())
+    });
+    let fresh = self::client(program, &server, &upstream(&common, ""), &more);
+    assert_eq!(get(fresh.listener("plain"), "GET", "a", "/").unwrap().0, 200);
+    assert_eq!(lines(&server, "log", 3)[2], "CN=fourth CN=fourth");
 }
 
 #[test]
