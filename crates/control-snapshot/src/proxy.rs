@@ -57,6 +57,8 @@ pub struct Profile {
     pub injects_faults: bool,
     /// Whether it answers cross-origin requests (`envoy.filters.http.cors`).
     pub answers_cors: bool,
+    /// Whether it counts what is said in MongoDB's protocol (`envoy.filters.network.mongo_proxy`).
+    pub counts_mongo: bool,
     /// Whether it must not bind ports below 1024 (`UNPRIVILEGED_POD`).
     pub unprivileged: bool,
     /// Whether HTTP/1.0 is accepted (`HTTP10`).
@@ -172,6 +174,7 @@ impl Proxy {
                 istio_filters: has_extensions(node, &ISTIO_FILTERS),
                 injects_faults: has_extensions(node, &["envoy.filters.http.fault"]),
                 answers_cors: has_extensions(node, &["envoy.filters.http.cors"]),
+                counts_mongo: has_extensions(node, &["envoy.filters.network.mongo_proxy"]),
                 unprivileged: metadata.flag("UNPRIVILEGED_POD"),
                 http10: metadata.flag("HTTP10"),
                 idle_timeout: metadata.shared("IDLE_TIMEOUT"),
@@ -346,6 +349,7 @@ mod tests {
         node.extensions = vec![extension("envoy.filters.http.router")];
         let profile = Proxy::from_node(&node).expect("valid").profile;
         assert!(!profile.istio_filters && !profile.injects_faults && !profile.answers_cors);
+        assert!(!profile.counts_mongo);
         node.extensions.extend(ISTIO_FILTERS.map(extension));
         assert!(Proxy::from_node(&node).expect("valid").profile.istio_filters);
     }
