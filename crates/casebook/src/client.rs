@@ -19,7 +19,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::certificates::Files;
-use crate::limits::{MAX_BODY_BYTES, REQUEST_TIME};
+use crate::limits::{BEFORE_THE_END, MAX_BODY_BYTES, REQUEST_TIME};
 use crate::page::traffic::{Request, Tls};
 use crate::world::EXCHANGE_HEADER;
 
@@ -190,11 +190,21 @@ async fn connect(source: Ipv4Addr, target: SocketAddr) -> anyhow::Result<TcpStre
     Ok(socket.connect(target).await?)
 }
 
-/// Says a line, ends the sending side and reads until the end.
+/// Says a line, ends the sending side and reads until the end; who has nothing to say waits for the other's first line
+/// before.
 async fn talk(mut connection: TcpStream, text: &str) -> anyhow::Result<Answer> {
-    connection.write_all(format!("{text}\n").as_bytes()).await?;
-    connection.shutdown().await?;
     let mut said = Vec::new();
+    if text.is_empty() {
+        while !said.ends_with(b"\n") && connection.read_buf(&mut said).await? > 0 {}
+    } else {
+        connection.write_all(format!("{text}\n").as_bytes()).await?;
+        // Envoy drops a connection that ends before its listener filters have looked at it.
+        let first = connection.read_buf(&mut said);
+        if let Ok(read) = timeout(BEFORE_THE_END, first).await {
+            read?;
+        }
+    }
+    connection.shutdown().await?;
     (&mut connection)
         .take(MAX_BODY_BYTES as u64)
         .read_to_end(&mut said)

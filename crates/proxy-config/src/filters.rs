@@ -93,6 +93,12 @@ pub const LISTENER_FILTERS: &[Extension] = &[
         Maturity::Partial,
         "Detects TLS, reads SNI and ALPN. No JA3 or JA4 fingerprints.",
     ),
+    extension(
+        "envoy.filters.listener.proxy_protocol",
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+        Maturity::Complete,
+        "Reads the PROXY protocol's header, versions 1 and 2, and its TLVs.",
+    ),
 ];
 
 /// Network filters.
@@ -107,7 +113,13 @@ pub const NETWORK_FILTERS: &[Extension] = &[
         "envoy.filters.network.tcp_proxy",
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         Maturity::Partial,
-        "Cluster or weighted clusters, timeouts, access log. No tunnelling and no metadata match.",
+        "Clusters by weight, timeouts, retries with backoff, source hashing, access logs, half-close. No tunnelling.",
+    ),
+    extension(
+        "envoy.filters.network.sni_cluster",
+        "envoy.extensions.filters.network.sni_cluster.v3.SniCluster",
+        Maturity::Complete,
+        "The TCP proxy behind it goes to the cluster that is called as the server name says.",
     ),
 ];
 
@@ -180,6 +192,12 @@ pub const TRANSPORT_SOCKETS: &[Extension] = &[
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         Maturity::Partial,
         "Certificates from files, inline and SDS; no OCSP, no HTTP/2 in ALPN.",
+    ),
+    extension(
+        "envoy.transport_sockets.upstream_proxy_protocol",
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        Maturity::Partial,
+        "Tells hosts of the client, versions 1 and 2, over plain bytes and TLS. TLVs have fixed values, no format strings.",
     ),
 ];
 

@@ -9,6 +9,7 @@ use api_envoy::envoy::config::listener::v3::{
     self as v3, filter::ConfigType, listener::connection_balance_config::BalanceType,
 };
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HttpProto;
+use api_envoy::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpProto;
 use api_envoy::wkt::std_duration;
 use api_envoy::{Message, any};
@@ -124,7 +125,7 @@ pub enum NetworkFilter<H> {
     /// `envoy.filters.network.http_connection_manager`.
     Http(H),
     /// `envoy.filters.network.tcp_proxy`.
-    Tcp(TcpProxy),
+    Tcp(Box<TcpProxy>),
     /// A chain without filters closes its connections.
     Close,
 }
@@ -170,7 +171,7 @@ impl<H> ListenerConfig<H> {
             socket: socket_settings(proto),
             use_original_dst,
             direction: context.direction(),
-            listener_filters: listener_filters(proto, use_original_dst)?,
+            listener_filters: listener_filters(proto, use_original_dst, context)?,
             listener_filters_timeout: listener_filters_timeout(proto),
             continue_on_listener_filters_timeout: proto.continue_on_listener_filters_timeout,
             matcher,
@@ -331,13 +332,20 @@ fn exact_balance(proto: &v3::Listener) -> ConfigResult<bool> {
     }
 }
 
-fn listener_filters(proto: &v3::Listener, use_original_dst: bool) -> ConfigResult<Vec<ListenerFilter>> {
+fn listener_filters(
+    proto: &v3::Listener,
+    use_original_dst: bool,
+    context: &CompileContext<'_>,
+) -> ConfigResult<Vec<ListenerFilter>> {
     let filters = proto.listener_filters.iter().enumerate();
     let mut filters: Vec<_> = filters
-        .map(|(i, filter)| ListenerFilter::compile(filter).within_index("listener_filters", i))
+        .map(|(i, filter)| {
+            ListenerFilter::compile(filter, context.stats()).within_index("listener_filters", i)
+        })
         .collect::<ConfigResult<_>>()?;
     // `use_original_dst` brings the filter along.
-    if use_original_dst && filters.iter().all(|f| f.kind != ListenerFilterKind::OriginalDst) {
+    let restores = |f: &ListenerFilter| matches!(f.kind, ListenerFilterKind::OriginalDst);
+    if use_original_dst && !filters.iter().any(restores) {
         filters.push(ListenerFilter::everywhere(ListenerFilterKind::OriginalDst));
     }
     Ok(filters)
@@ -426,13 +434,33 @@ fn network_filters<H>(
     let Some((last, before)) = protos.split_last() else {
         return Ok(NetworkFilter::Close);
     };
-    // Every filter that this proxy has ends its chain, so nothing may stand before the last.
-    if let Some(first) = before.first() {
-        let (name, _) = known_filter(first).within_index("filters", 0)?;
-        let reason = format!("{name} must be the last filter of its chain");
-        return Err(ConfigError::new(reason).index(0).within("filters"));
+    let mut filter = network_filter(last, context, http).within_index("filters", before.len())?;
+    for (index, proto) in before.iter().enumerate() {
+        precede(&mut filter, proto).within_index("filters", index)?;
     }
-    network_filter(last, context, http).within_index("filters", before.len())
+    Ok(filter)
+}
+
+/// Puts a filter before the one that ends the chain.
+fn precede<H>(last: &mut NetworkFilter<H>, proto: &v3::Filter) -> ConfigResult<()> {
+    let (name, typed) = known_filter(proto)?;
+    match (name, last) {
+        ("envoy.filters.network.sni_cluster", NetworkFilter::Tcp(tcp)) => {
+            let unpacked: Option<Result<SniCluster, _>> = typed.map(any::unpack);
+            unpacked
+                .transpose()
+                .map_err(|e| ConfigError::at("typed_config", e.to_string()))?;
+            tcp.by_server_name = true;
+            Ok(())
+        }
+        ("envoy.filters.network.sni_cluster", _) => {
+            let reason = "envoy.filters.network.sni_cluster is for a TCP proxy behind it";
+            Err(ConfigError::new(reason))
+        }
+        _ => Err(ConfigError::new(format!(
+            "{name} must be the last filter of its chain"
+        ))),
+    }
 }
 
 fn known_filter(proto: &v3::Filter) -> ConfigResult<(&'static str, Option<&api_envoy::Any>)> {
@@ -462,8 +490,13 @@ fn network_filter<H>(
     if name == "envoy.filters.network.tcp_proxy" {
         let tcp: TcpProto = any::unpack(typed).map_err(malformed)?;
         return TcpProxy::compile(&tcp, context)
-            .map(NetworkFilter::Tcp)
+            .map(|tcp| NetworkFilter::Tcp(Box::new(tcp)))
             .within("typed_config");
+    }
+    if name != "envoy.filters.network.http_connection_manager" {
+        return Err(ConfigError::new(format!(
+            "{name} cannot be the last filter of its chain"
+        )));
     }
     let manager: HttpProto = any::unpack(typed).map_err(malformed)?;
     http(&manager, context)

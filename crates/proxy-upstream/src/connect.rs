@@ -14,10 +14,11 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use crate::checkout::ConnectionPermit;
 use crate::config::{BindConfig, ClusterConfig, TcpKeepalive};
 use crate::endpoints::{HostAddress, HostSpec};
+use crate::proxy_protocol::{AnnounceError, Announcement};
 use crate::stream::Stream;
 use crate::transport::Transport;
 
-/// What a connection asks of its TLS handshake, if it has one.
+/// What a connection asks of its transport socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HandshakeOptions<'a> {
     /// The server name in place of the configured one (`auto_sni`).
@@ -28,6 +29,8 @@ pub struct HandshakeOptions<'a> {
     pub for_http: bool,
     /// The application protocols to offer, whatever is configured; empty for those of the transport socket.
     pub alpn: &'a [String],
+    /// Whom the connection is for, where the transport socket tells the host (PROXY protocol).
+    pub announcement: Option<Announcement<'a>>,
 }
 
 /// The future of [`Dialer::socket`].
@@ -59,6 +62,9 @@ pub enum ConnectError {
     /// The TLS handshake failed.
     #[error("{}", .0.envoy_reason())]
     Handshake(HandshakeFailure),
+    /// The host cannot be told of the client, for more is to be told than can be.
+    #[error("{}", AnnounceError::TlvsTooLong)]
+    TlvsTooLong,
     /// Not within the connect timeout.
     #[error("connection timeout")]
     Timeout,
@@ -95,7 +101,7 @@ pub async fn connect(permit: &ConnectionPermit, dialer: Option<&dyn Dialer>) -> 
     connect_with(permit, dialer, HandshakeOptions::default()).await
 }
 
-/// As [`connect`], with something to say about the TLS handshake, whose time counts too.
+/// As [`connect`], with something to say about the transport socket, whose time counts too.
 ///
 /// # Errors
 /// As [`connect`].
@@ -111,12 +117,24 @@ pub async fn connect_with(
         if let Transport::Unavailable(reason) = &spec.transport {
             return Err(ConnectError::TransportUnavailable(Arc::clone(reason)));
         }
-        let stream = match &spec.address {
+        let mut stream = match &spec.address {
             HostAddress::Ip(address) => Stream::Tcp(connect_tcp(*address, cluster.config(), dialer).await?),
             HostAddress::Pipe(path) => Stream::Unix(UnixStream::connect(path).await?),
             HostAddress::Name(..) => return Err(io::Error::other("the name is not resolved").into()),
         };
-        secure(stream, permit, &spec, options).await
+        let mut transport = &spec.transport;
+        if let Transport::ProxyProtocol(around) = transport {
+            let counted = (cluster.shard(), cluster.config().stats.upstream_cx_tx_bytes_total);
+            let announced = around
+                .announcer
+                .announce(&mut stream, options.announcement, counted);
+            announced.await.map_err(|error| match error {
+                AnnounceError::TlvsTooLong => ConnectError::TlvsTooLong,
+                AnnounceError::Io(error) => ConnectError::Io(error),
+            })?;
+            transport = &around.inner;
+        }
+        secure(stream, permit, (&spec, transport), options).await
     };
     let result = match tokio::time::timeout(cluster.config().connect_timeout, attempt).await {
         Ok(result) => result,
@@ -144,10 +162,10 @@ pub async fn connect_with(
 async fn secure(
     stream: Stream,
     permit: &ConnectionPermit,
-    spec: &HostSpec,
+    (spec, transport): (&HostSpec, &Transport),
     options: HandshakeOptions<'_>,
 ) -> Result<Stream, ConnectError> {
-    let Transport::Tls(transport) = &spec.transport else {
+    let Transport::Tls(transport) = transport else {
         return Ok(stream);
     };
     let connect = ConnectOptions {

@@ -57,6 +57,8 @@ cluster_stats! {
         upstream_cx_close_notify,
         /// Times no host could be chosen.
         upstream_cx_none_healthy,
+        /// Connections that a TCP proxy tried in vain, as often as it may.
+        upstream_cx_connect_attempts_exceeded,
         /// Bytes received.
         upstream_cx_rx_bytes_total,
         /// Bytes sent.

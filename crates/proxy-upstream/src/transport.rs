@@ -1,13 +1,14 @@
 //! Which transport socket a host gets (`Cluster.transport_socket`, `Cluster.transport_socket_matches`).
 //!
-//! Plaintext and TLS. A cluster whose every host would need another transport is refused; where matches decide per host,
-//! a host that needs one is kept, and connecting to it fails with the reason.
+//! Plaintext, TLS, and the PROXY protocol before either. A cluster whose every host would need another transport is
+//! refused; where matches decide per host, a host that needs one is kept, and connecting to it fails with the reason.
 
 use std::sync::Arc;
 
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3 as core;
 use api_envoy::envoy::config::core::v3::transport_socket::ConfigType;
+use api_envoy::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use api_envoy::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use api_envoy::{Struct, any};
@@ -17,6 +18,7 @@ use telemetry::stats::Scope;
 use tls::settings::UpstreamTlsContext;
 use tls::{ClientContext, Current};
 
+use crate::proxy_protocol::Announcer;
 use crate::secrets::{Origins, SecretKey, SecretRefs, SecretStore};
 use crate::ssl_stats::SslStats;
 use crate::tls_context::{self, Translated};
@@ -34,8 +36,57 @@ pub enum Transport {
     Plaintext,
     /// `envoy.transport_sockets.tls`.
     Tls(Arc<TlsTransport>),
+    /// `envoy.transport_sockets.upstream_proxy_protocol`, and the one inside it.
+    ProxyProtocol(Arc<Announcing>),
     /// One that this proxy does not have; the reason goes into `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     Unavailable(Arc<str>),
+}
+
+/// A transport socket before which the host is told of the client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Announcing {
+    /// What tells.
+    pub announcer: Announcer,
+    /// What the connection goes on with.
+    pub inner: Transport,
+}
+
+impl Transport {
+    /// How the TLS handshake with the host is done, where one is.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<TlsTransport>> {
+        match self {
+            Self::Tls(tls) => Some(tls),
+            Self::ProxyProtocol(around) => around.inner.tls(),
+            Self::Plaintext | Self::Unavailable(_) => None,
+        }
+    }
+
+    /// Whether a TLS handshake is done with the host.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// Whether a connection tells the host of one downstream connection, and so is for that one alone.
+    #[must_use]
+    pub fn announces(&self) -> bool {
+        matches!(self, Self::ProxyProtocol(_))
+    }
+
+    /// The same for a host with that metadata.
+    fn for_host(self, host: Option<&core::Metadata>) -> Self {
+        match (&self, host) {
+            (Self::ProxyProtocol(around), Some(metadata)) => match around.announcer.for_host(metadata) {
+                Some(announcer) => Self::ProxyProtocol(Arc::new(Announcing {
+                    announcer,
+                    inner: around.inner.clone(),
+                })),
+                None => self,
+            },
+            _ => self,
+        }
+    }
 }
 
 /// TLS towards hosts. Equal where the settings are; secrets may make another context of them meanwhile.
@@ -216,7 +267,8 @@ impl TransportSelection {
                 .iter()
                 .find(|m| satisfies(m.criteria.as_ref(), labels))
         });
-        found.map_or_else(|| self.default.clone(), |m| m.transport.clone())
+        let transport = found.map_or(&self.default, |m| &m.transport);
+        transport.clone().for_host(host)
     }
 
     /// The transport of hosts that no metadata describes.
@@ -257,11 +309,39 @@ fn compiled(
     if any::is::<RawBuffer>(typed) {
         return Ok(Compiled::Transport(Transport::Plaintext));
     }
+    if any::is::<ProxyProtocolUpstreamTransport>(typed) {
+        return announcing(typed, scope, store, secrets).within("typed_config");
+    }
     if !any::is::<tls_pb::UpstreamTlsContext>(typed) {
         return Ok(Compiled::Unavailable(unavailable()));
     }
     let transport = tls_transport(typed, scope, store, secrets).within("typed_config")?;
     Ok(Compiled::Transport(Transport::Tls(Arc::new(transport))))
+}
+
+/// The PROXY protocol around another transport socket.
+fn announcing(
+    typed: &api_envoy::Any,
+    scope: &Scope,
+    store: &mut SecretStore,
+    secrets: &mut Vec<SecretKey>,
+) -> ConfigResult<Compiled> {
+    let proto: ProxyProtocolUpstreamTransport =
+        any::unpack(typed).map_err(|error| ConfigError::new(error.to_string()))?;
+    let inner = proto.transport_socket.as_ref();
+    let inner = inner.ok_or_else(|| ConfigError::at("transport_socket", "a transport socket is needed"))?;
+    match compiled(inner, scope, store, secrets).within("transport_socket")? {
+        Compiled::Unavailable(error) => Ok(Compiled::Unavailable(error.within("transport_socket"))),
+        Compiled::Transport(inner) if inner.announces() => Err(ConfigError::at(
+            "transport_socket",
+            "a connection has one header of the PROXY protocol",
+        )),
+        Compiled::Transport(inner) => {
+            let announcer = Announcer::compile(&proto, scope)?;
+            let around = Arc::new(Announcing { announcer, inner });
+            Ok(Compiled::Transport(Transport::ProxyProtocol(around)))
+        }
+    }
 }
 
 fn tls_transport(

@@ -14,7 +14,8 @@
 //! => in 400ms..1500ms                        how long it took
 //! => on lateen 501 because ...               a difference between data planes, with its reason
 //! TCP ratings:3306 "hello"                   a connection, and what is said on it
-//! => "ratings-v1 hello"                      what is answered
+//! => "ratings-v1 hello"                      what is answered; a * stands for anything
+//! TCP ratings:3306 ""                        a connection on which the server speaks first
 //! => from 75% ratings-v1 25% ratings-v2      who answered
 //! GET https://shop.test/ --cacert ca.crt     over TLS; what follows are options of curl, and files of the page
 //! => certificate shop.crt                    what the server showed

@@ -209,7 +209,7 @@ fn a_listener_and_a_cluster_go_on_without_a_secret_that_does_not_come() {
 
 /// Both programs, where there is an Envoy.
 fn programs(test: &str) -> Vec<Program> {
-    [Some(Program::Lateen), crate::envoy::envoy(test)]
+    [Some(Program::Lateen), crate::harness::program::envoy(test)]
         .into_iter()
         .flatten()
         .collect()

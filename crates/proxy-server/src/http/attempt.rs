@@ -125,7 +125,7 @@ impl<S: Transport> Connection<S> {
         now: Instant,
     ) -> Result<(Box<UpstreamConnection>, Instant), TryEnd> {
         let pool = &self.manager.local.buffers;
-        let server_name = routed.server_name_for(host);
+        let server_name = routed.server_name_for(host, &exchange.info.connection);
         if let Some(connection) = take_idle(&routed.cluster, host, &server_name, now, pool) {
             return Ok((connection, now));
         }

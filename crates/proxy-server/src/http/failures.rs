@@ -22,7 +22,7 @@ pub(crate) fn connect_failure(exchange: &mut Exchange<'_>, error: &ConnectError)
     let reason = error.to_string().replace(' ', "_");
     let (words, name) = match error {
         ConnectError::Timeout => ("connection timeout", "connection_timeout"),
-        ConnectError::TransportUnavailable(_) | ConnectError::Bind { .. } => {
+        ConnectError::TransportUnavailable(_) | ConnectError::TlvsTooLong | ConnectError::Bind { .. } => {
             ("local connection failure", "local_connection_failure")
         }
         ConnectError::Io(_) | ConnectError::Handshake(_) | ConnectError::SecretsNotReady => {

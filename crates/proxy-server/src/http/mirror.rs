@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use proxy_core::ConnectionInfo;
 use proxy_core::stream_info::StreamBytes;
 use proxy_http::{
     BodyDecoder, HeadLimits, HeaderId, RequestHead, ResponseHead, response_framing, write_request_head,
@@ -49,9 +50,9 @@ impl<S: Transport> Connection<S> {
                 );
             }
             let (worker, local) = (self.worker.clone(), Rc::clone(&self.manager.local));
-            let body = body.to_vec();
+            let (body, downstream) = (body.to_vec(), Rc::clone(&exchange.info.connection));
             tokio::task::spawn_local(async move {
-                let copy = send_copy((&worker, &local), &cluster, head, body);
+                let copy = send_copy((&worker, &local), &cluster, &downstream, (head, body));
                 let _ = timeout(limits::MIRROR_TIMEOUT, copy).await;
             });
         }
@@ -62,14 +63,14 @@ impl<S: Transport> Connection<S> {
 async fn send_copy(
     (worker, local): (&Local, &HttpLocal),
     cluster: &Rc<Cluster>,
-    head: RequestHead,
-    body: Vec<u8>,
+    downstream: &ConnectionInfo,
+    (head, body): (RequestHead, Vec<u8>),
 ) -> Option<()> {
     let now = Instant::now();
     let host = cluster
         .pick(&PickContext::default(), now.into_std(), &mut || worker.random())
         .ok()?;
-    let server_name = ServerName::of_request(cluster, &head).for_host(&host);
+    let server_name = ServerName::of_request(cluster, &head).for_host(&host, downstream);
     let mut connection = checkout(
         (worker, local),
         cluster,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use proxy_core::ResponseFlag;
+use proxy_core::{ConnectionInfo, ResponseFlag};
 use proxy_http::{HeaderId, RequestHead};
 use proxy_router::{ClusterRef, Forward as ForwardAction, Match, RequestTimeouts, RetryDecision, RetryState};
 use proxy_upstream::{ActiveRetry, Cluster, Host, RequestPriority};
@@ -52,9 +52,9 @@ fn priority(action: &ForwardAction) -> RequestPriority {
 }
 
 impl Routed<'_> {
-    /// What the request asks of the TLS handshake with a host.
-    pub(crate) fn server_name_for(&self, host: &Host) -> ServerName {
-        self.server_name.for_host(host)
+    /// What the request asks of its connection to a host.
+    pub(crate) fn server_name_for(&self, host: &Host, downstream: &ConnectionInfo) -> ServerName {
+        self.server_name.for_host(host, downstream)
     }
 }
 

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use proxy_core::Address;
+use proxy_core::proxy_protocol::{Endpoints, Tlv};
 use proxy_core::stream_info::StreamBytes;
+use proxy_core::{Address, ConnectionInfo};
 use proxy_http::{HeadLimits, HeadParser, RequestHead};
+use proxy_upstream::proxy_protocol::Announcement;
 use proxy_upstream::transport::Transport as HostTransport;
 use proxy_upstream::{
     Acquired, Cluster, ConnectError, ConnectionPermit, HandshakeOptions, Host, HostAddress, Overflow,
@@ -44,13 +46,15 @@ pub(crate) struct UpstreamConnection {
     permit: ConnectionPermit,
 }
 
-/// What a request asks of the TLS handshake of its connection (`auto_sni`, `auto_san_validation`, `istio.alpn`).
+/// What a request asks of its connection: of the TLS handshake (`auto_sni`, `auto_san_validation`, `istio.alpn`), and
+/// whom the host is told of (PROXY protocol).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServerName {
     pub(crate) name: Option<Box<str>>,
     pub(crate) verify: bool,
     /// The application protocols that are offered, if not those of the transport socket.
     pub(crate) alpn: Option<Rc<[String]>>,
+    client: Option<Box<(Endpoints, Vec<Tlv>)>>,
 }
 
 impl ServerName {
@@ -67,6 +71,7 @@ impl ServerName {
             name: name.filter(|_| options.ask).map(Box::from),
             verify: options.verify,
             alpn: None,
+            client: None,
         }
     }
 
@@ -75,13 +80,24 @@ impl ServerName {
         Self { alpn, ..self }
     }
 
-    /// The same for one host: nothing, where no handshake is done with it.
-    pub(crate) fn for_host(&self, host: &Host) -> Self {
-        if *self != Self::default() && host.with_spec(|spec| matches!(spec.transport, HostTransport::Tls(_)))
-        {
-            return self.clone();
+    /// The same for one host: nothing, where no handshake is done with it, and it is told of nobody.
+    pub(crate) fn for_host(&self, host: &Host, downstream: &ConnectionInfo) -> Self {
+        let (secure, announces) =
+            host.with_spec(|spec| (spec.transport.is_secure(), spec.transport.announces()));
+        if !announces && (!secure || *self == Self::default()) {
+            return Self::default();
         }
-        Self::default()
+        let tlvs = || {
+            downstream
+                .proxy_protocol
+                .as_ref()
+                .map_or_else(Vec::new, |p| p.tlvs.clone())
+        };
+        let client = downstream.endpoints().filter(|_| announces);
+        Self {
+            client: client.map(|endpoints| Box::new((endpoints, tlvs()))),
+            ..if secure { self.clone() } else { Self::default() }
+        }
     }
 }
 
@@ -165,6 +181,10 @@ async fn connection_for(
                 verify_server_name: server_name.verify,
                 for_http: true,
                 alpn: server_name.alpn.as_deref().unwrap_or_default(),
+                announcement: server_name.client.as_ref().map(|client| Announcement {
+                    endpoints: client.0,
+                    tlvs: &client.1,
+                }),
             };
             let stream = proxy_upstream::connect_with(&permit, dialer.as_deref(), options)
                 .await
