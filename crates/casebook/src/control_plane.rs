@@ -79,6 +79,8 @@ fn identity_settings() -> identities::Settings {
         root_namespace: ROOT_NAMESPACE.to_owned(),
         names: vec![SubjectName::Dns(relay::CONTROL_PLANE.to_owned())],
         trusted_node_accounts: BTreeSet::new(),
+        host_users: BTreeSet::new(),
+        roots_file: None,
         rotation: RootRotation::default(),
         jitter: 0.0,
         lifetimes: Lifetimes::default(),
@@ -138,6 +140,10 @@ impl ControlPlane {
             .await
             .with_context(|| format!("secure port {}", relay::SECURE))?;
         let server = self.discovery.clone();
+        let listener = identities::SecureListeners {
+            secure: listener,
+            host: None,
+        };
         tokio::spawn(async move { server.serve_secure(listener, std::future::pending()).await });
         let deadline = Instant::now() + READY_TIME;
         let authority = loop {
