@@ -2,9 +2,11 @@
 //!
 //! A certificate `shop` is the files `shop.crt` and `shop.key`; the authority that signed it, `ca` unless the page says
 //! another, is `ca.crt`. Pages name files where a reader has files: in the commands that make Secrets
-//! ([`crate::page::secrets`]) and after the URL of a request ([`crate::page::traffic`]).
+//! ([`crate::page::secrets`]), after the URL of a request ([`crate::page::traffic`]) and in rules, since the proxy under test
+//! starts in their folder.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -15,7 +17,7 @@ use serde::Deserialize;
 /// How long certificates of a page are valid: longer than any page plays.
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// Who signs where nobody is named.
-const AUTHORITY: &str = "ca";
+pub(crate) const AUTHORITY: &str = "ca";
 
 /// A certificate that a page wants.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,6 +31,16 @@ pub struct Wanted {
     /// Whether its key is RSA instead of ECDSA.
     #[serde(default)]
     pub rsa: bool,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            authority: authority(),
+            rsa: false,
+        }
+    }
 }
 
 fn authority() -> String {
@@ -78,6 +90,18 @@ impl Files {
             files.insert(format!("{name}.key"), key.to_pem()?.to_string());
         }
         Ok(Self(files))
+    }
+
+    /// Writes the files to a folder, as the proxy under test reads them.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_to(&self, directory: &Path) -> Result<()> {
+        for (name, content) in &self.0 {
+            let file = directory.join(name);
+            std::fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
+        }
+        Ok(())
     }
 
     /// The content of a file.

@@ -1,6 +1,7 @@
 //! The application's side: sends requests from a pod's address and notes what comes back.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -44,16 +45,30 @@ pub struct Answer {
     pub certificate: Option<String>,
 }
 
-/// Sends one request from `source` to `target`; `mark` goes into [`EXCHANGE_HEADER`]. TLS is spoken with these files.
-pub async fn send(
-    source: Ipv4Addr,
-    target: SocketAddr,
-    request: &Request,
-    tls: Option<(&Tls, &Files)>,
-    mark: &str,
-) -> Outcome {
+/// Where a connection goes.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The address it starts from.
+    pub source: Ipv4Addr,
+    /// The address it goes to.
+    pub target: SocketAddr,
+    /// How TLS is spoken; not at all when nothing is said.
+    pub secured: Option<Secured>,
+}
+
+/// How TLS is spoken.
+#[derive(Clone, Debug)]
+pub enum Secured {
+    /// As the page says, with its files.
+    ByPage(Tls, Arc<Files>),
+    /// As a sidecar of the mesh does.
+    ByMesh(Arc<ClientContext>),
+}
+
+/// Sends one request on this way; `mark` goes into [`EXCHANGE_HEADER`].
+pub async fn send(way: &Way, request: &Request, mark: &str) -> Outcome {
     let start = Instant::now();
-    let answer = match timeout(REQUEST_TIME, exchange(source, target, request, tls, mark)).await {
+    let answer = match timeout(REQUEST_TIME, exchange(way, request, mark)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(format!("{error:#}")),
         Err(_) => Err(format!("no answer within {REQUEST_TIME:?}")),
@@ -64,27 +79,28 @@ pub async fn send(
     }
 }
 
-async fn exchange(
-    source: Ipv4Addr,
-    target: SocketAddr,
-    request: &Request,
-    tls: Option<(&Tls, &Files)>,
-    mark: &str,
-) -> anyhow::Result<Answer> {
-    let connection = connect(source, target).await?;
-    let Some((tls, files)) = tls else {
-        return match request {
-            Request::Tcp { text, .. } => talk(connection, text).await,
-            Request::Http { .. } => ask(connection, request, mark).await,
-        };
+async fn exchange(way: &Way, request: &Request, mark: &str) -> anyhow::Result<Answer> {
+    let connection = connect(way.source, way.target).await?;
+    let context = match &way.secured {
+        None => {
+            return match request {
+                Request::Tcp { text, .. } => talk(connection, text).await,
+                Request::Http { .. } => ask(connection, request, mark).await,
+            };
+        }
+        Some(Secured::ByMesh(context)) => Arc::clone(context),
+        Some(Secured::ByPage(tls, files)) => {
+            Arc::new(ClientContext::new(&settings(tls, files)?, SystemTime::now())?)
+        }
     };
-    let context = ClientContext::new(&settings(tls, files)?, SystemTime::now())?;
     let (connection, about) = context.connect(connection, ConnectOptions::default()).await?;
     let mut answer = match request {
         Request::Tcp { text, .. } => say(connection, text).await?,
         Request::Http { .. } => ask(connection, request, mark).await?,
     };
-    answer.certificate = about.peer.and_then(|peer| files.holding(peer.leaf().der()));
+    if let Some(Secured::ByPage(_, files)) = &way.secured {
+        answer.certificate = about.peer.and_then(|peer| files.holding(peer.leaf().der()));
+    }
     Ok(answer)
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use api_envoy::json::{Schema, Style};
 use api_envoy::type_url;
 use control_apiserver::{ApiServer, Config, Handle};
-use control_ca::{Lifetimes, RootRotation};
+use control_ca::{Authority, Lifetimes, RootRotation};
 use control_discovery::connections::Connection;
 use control_discovery::{Discovery, Identities, World as Objects, identities};
 use control_snapshot::{Kind, Settings};
@@ -87,11 +87,12 @@ fn identity_settings() -> identities::Settings {
 }
 
 impl ControlPlane {
-    /// Starts one that keeps its objects under `state`, and reads and writes them this way.
+    /// Starts one that keeps its objects under `state`, and reads and writes them this way. `identities` says whether the
+    /// workloads of its mesh have any.
     ///
     /// # Errors
     /// The API server does not start or cannot be reached, or the ADS port is taken.
-    pub async fn start(state: &Path, access: Access) -> Result<Self> {
+    pub async fn start(state: &Path, access: Access, identities: bool) -> Result<Self> {
         let api = ApiServer::start(Config::new(state))
             .await
             .context("start the embedded API server")?;
@@ -99,7 +100,11 @@ impl ControlPlane {
             Access::InProcess => client::in_process(api.service()),
             Access::Https => client::from_kubeconfig(api.kubeconfig_path()).await?,
         };
-        let objects = Objects::new(Settings::default(), "casebook");
+        let settings = Settings {
+            identity: identities,
+            ..Settings::default()
+        };
+        let objects = Objects::new(settings, "casebook");
         let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
         let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
         let identities = Identities::new(client.clone(), Arc::clone(&objects), identity_settings());
@@ -123,11 +128,12 @@ impl ControlPlane {
         Ok(this)
     }
 
-    /// Serves proven proxies as well, and carries the streams of the workload of this SPIFFE id to that port.
+    /// Serves proven proxies as well, and carries the streams of the workload of this SPIFFE id to that port. The authority
+    /// is the mesh's.
     ///
     /// # Errors
     /// The port is taken, or there is no authority in time.
-    pub async fn admit(&self, workload: &str) -> Result<()> {
+    pub async fn admit(&self, workload: &str) -> Result<Arc<Authority>> {
         let listener = TcpListener::bind(relay::SECURE)
             .await
             .with_context(|| format!("secure port {}", relay::SECURE))?;
@@ -141,7 +147,8 @@ impl ControlPlane {
                 None => sleep(LOOK_AGAIN).await,
             }
         };
-        relay::start(&authority, workload).await
+        relay::start(&authority, workload).await?;
+        Ok(authority)
     }
 
     /// Puts what a cluster holds by itself, such as pods with their status.
@@ -313,6 +320,7 @@ fn kind_of(object: &Value) -> Result<Kind> {
             .and_then(Value::as_str)
             .unwrap_or_default()
     };
+    ObjectRef::of(object)?;
     let (version, name) = (text("/apiVersion"), text("/kind"));
     Kind::parse(version, name).with_context(|| format!("the mesh reads no {version} {name}"))
 }

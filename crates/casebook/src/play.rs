@@ -13,13 +13,15 @@ use tokio::time::{Instant, sleep};
 use crate::DataPlane;
 use crate::certificates::Files;
 use crate::check::{self, Observed};
-use crate::client;
+use crate::client::{self, Secured, Way};
 use crate::control_plane::{Access, ControlPlane};
 use crate::data_plane::{self, Proxy};
+use crate::identities::Issuer;
 use crate::limits::{ACCESS_LOG_TIME, CHANGE_TIME, CONCURRENT_REQUESTS};
 use crate::page::fragment::Fragment;
 use crate::page::traffic::{Exchange, Request};
 use crate::page::{Action, Page};
+use crate::secrets;
 use crate::world::{STRANGER, World};
 
 /// What came of a page.
@@ -42,7 +44,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The stage cannot be set up.
 pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report> {
     let files = Arc::new(Files::make(&page.world.certificates)?);
-    crate::stage::on(&page.world, &files, async |scratch| {
+    crate::stage::on(&page.world, &files, async |stage| {
+        let scratch = &stage.scratch;
         let access_log = scratch.join("access.log");
         let first = page
             .steps
@@ -54,7 +57,7 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             DataPlane::Lateen => Access::InProcess,
             DataPlane::Envoy => Access::Https,
         };
-        let control_plane = ControlPlane::start(&scratch.join("api"), access).await?;
+        let control_plane = ControlPlane::start(&scratch.join("api"), access, page.world.identities).await?;
         control_plane
             .put_cluster(&page.world.objects(&access_log.to_string_lossy()))
             .await?;
@@ -68,14 +71,20 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
             }
         }
         control_plane.ready().await?;
+        let mut issuer = None;
         if page.world.has_identity() {
-            control_plane.admit(&page.world.identity()).await?;
+            let authority = control_plane.admit(&page.world.identity()).await?;
+            let own = Arc::new(Issuer::new(authority));
+            secrets::serve(&page.world, &own, scratch)?;
+            stage.mesh.send_replace(Some(Arc::clone(&own)));
+            issuer = Some(own);
         }
         let mut player = Player {
             world: &page.world,
             files: Arc::clone(&files),
             data_plane,
             control_plane,
+            issuer,
             node: data_plane::node_id(&page.world),
             access_log,
             changed: Instant::now(),
@@ -102,6 +111,8 @@ struct Player<'a> {
     files: Arc<Files>,
     data_plane: DataPlane,
     control_plane: ControlPlane,
+    /// Gives callers from other pods identities, in a mesh that has any.
+    issuer: Option<Arc<Issuer>>,
     node: String,
     access_log: PathBuf,
     /// When objects were applied last; soon after, an exchange may be tried again.
@@ -196,22 +207,17 @@ impl Player<'_> {
     }
 
     async fn send(&mut self, exchange: &Exchange) -> Result<Vec<Observed>> {
-        let (source, target) = self.route(exchange)?;
+        let way = self.way(exchange)?;
         let mut observed = Vec::new();
         let mut under_way = JoinSet::new();
         for _ in 0..exchange.times {
             self.marks += 1;
             self.report.requests += 1;
-            let (mark, request, tls) = (
-                self.marks.to_string(),
-                exchange.request.clone(),
-                exchange.tls.clone(),
-            );
-            let files = Arc::clone(&self.files);
+            let (mark, request) = (self.marks.to_string(), exchange.request.clone());
+            let way = way.clone();
             let log = check::wants_flags(exchange).then(|| self.access_log.clone());
             under_way.spawn(async move {
-                let tls = tls.as_ref().map(|tls| (tls, &*files));
-                let outcome = client::send(source, target, &request, tls, &mark).await;
+                let outcome = client::send(&way, &request, &mark).await;
                 let flags = match log {
                     Some(log) => flags(&log, &mark).await,
                     None => None,
@@ -228,7 +234,37 @@ impl Player<'_> {
         Ok(observed)
     }
 
-    /// Where an exchange starts from, and where it goes.
+    /// Where an exchange starts from, where it goes, and in what.
+    fn way(&self, exchange: &Exchange) -> Result<Way> {
+        let (source, target) = self.route(exchange)?;
+        if let Some(tls) = &exchange.tls {
+            return Ok(Way {
+                source,
+                target,
+                secured: Some(Secured::ByPage(tls.clone(), Arc::clone(&self.files))),
+            });
+        }
+        let secured = exchange.caller.as_ref().map(|(namespace, account)| {
+            let issuer = self
+                .issuer
+                .as_ref()
+                .context("a caller has an identity in a world with `identities: true`")?;
+            let pod = self.world.proxy_pod();
+            let host = format!("{}.{}.svc.cluster.local", pod.service, pod.namespace);
+            let server_name = format!("outbound_.{}_._.{host}", target.port());
+            let http = matches!(exchange.request, Request::Http { .. });
+            let context = issuer.client((namespace, account), &server_name, http)?;
+            Ok(Secured::ByMesh(Arc::new(context)))
+        });
+        let secured: Result<Option<_>> = secured.transpose();
+        Ok(Way {
+            source,
+            target,
+            secured: secured.with_context(|| format!("line {}", exchange.line))?,
+        })
+    }
+
+    /// The addresses that an exchange starts from and goes to.
     fn route(&self, exchange: &Exchange) -> Result<(Ipv4Addr, std::net::SocketAddr)> {
         let (authority, default_port) = match &exchange.request {
             Request::Http { authority, .. } if exchange.tls.is_some() => (authority, 443),

@@ -39,7 +39,7 @@ pub enum Kind {
     ProxyConfig,
     /// `security.istio.io/AuthorizationPolicy`, without effect yet.
     AuthorizationPolicy,
-    /// `security.istio.io/PeerAuthentication`, without effect yet.
+    /// `security.istio.io/PeerAuthentication`.
     PeerAuthentication,
     /// `security.istio.io/RequestAuthentication`, without effect yet.
     RequestAuthentication,

@@ -9,6 +9,7 @@ use api_istio::json::Json;
 use api_istio::networking::{
     DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
 };
+use api_istio::security::PeerAuthentication;
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,7 +40,8 @@ pub struct Settings {
     pub domain: Arc<str>,
     /// The name of this Kubernetes cluster.
     pub cluster: Arc<str>,
-    /// Whether workloads can get identities. Without them nothing offers or expects the mesh's mutual TLS.
+    /// Whether workloads can get identities. Without them nothing offers or expects the mesh's mutual TLS. With them
+    /// those do that say so: pods and proxies by the label `security.istio.io/tlsMode`, see [`crate::Profile::identity`].
     pub identity: bool,
     /// Whether a Gateway selects workloads of its own namespace only (Istio's `PILOT_SCOPE_GATEWAY_TO_NAMESPACE`).
     pub gateways_of_own_namespace: bool,
@@ -88,6 +90,7 @@ pub struct Objects {
     pub(crate) workload_entries: Table<Config<WorkloadEntry>>,
     pub(crate) workload_groups: Table<Config<WorkloadGroup>>,
     pub(crate) sidecars: Table<Config<Sidecar>>,
+    pub(crate) peer_authentications: Table<Config<PeerAuthentication>>,
     /// WorkloadEntries that get no traffic: their agents say so, or have not said anything yet.
     pub(crate) unhealthy_entries: BTreeSet<Key>,
     broken: BTreeMap<(Kind, Key), Diagnostic>,
@@ -115,6 +118,11 @@ impl Objects {
         &self.settings
     }
 
+    /// Says whether workloads can get identities from now on.
+    pub fn set_identity(&mut self, identity: bool) {
+        self.settings.identity = identity;
+    }
+
     /// Stores a new or changed object (the complete JSON, metadata included).
     ///
     /// Returns what is wrong with it, if it does not parse; it is then treated as absent.
@@ -133,11 +141,19 @@ impl Objects {
                 None
             }
             Err(reason) => {
-                self.remove(kind, &key);
+                // A demand that somebody mistypes must not open what it closed.
+                let kept = kind == Kind::PeerAuthentication && self.peer_authentications.contains_key(&key);
+                if !kept {
+                    self.remove(kind, &key);
+                }
                 let resource = resource(kind, &key);
                 let diagnostic = Diagnostic::new(Code::SchemaValidationError, resource, reason.message)
                     .at(reason.field)
-                    .hint("the object has no effect until it is corrected");
+                    .hint(if kept {
+                        "what the object said before has effect until it is corrected"
+                    } else {
+                        "the object has no effect until it is corrected"
+                    });
                 self.broken.insert((kind, key), diagnostic.clone());
                 Some(diagnostic)
             }
@@ -193,6 +209,7 @@ impl Objects {
             .chain(specs(&self.workload_entries))
             .chain(specs(&self.workload_groups))
             .chain(specs(&self.sidecars))
+            .chain(specs(&self.peer_authentications))
     }
 
     /// The pod of this name.
@@ -245,10 +262,10 @@ impl Objects {
             Kind::WorkloadEntry => insert_spec(&mut self.workload_entries, kind, meta, object),
             Kind::WorkloadGroup => insert_spec(&mut self.workload_groups, kind, meta, object),
             Kind::Sidecar => insert_spec(&mut self.sidecars, kind, meta, object),
+            Kind::PeerAuthentication => insert_spec(&mut self.peer_authentications, kind, meta, object),
             Kind::EnvoyFilter
             | Kind::ProxyConfig
             | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication
             | Kind::RequestAuthentication
             | Kind::Telemetry
             | Kind::WasmPlugin
@@ -326,10 +343,10 @@ impl Objects {
             }
             Kind::WorkloadGroup => drop(self.workload_groups.remove(key)),
             Kind::Sidecar => drop(self.sidecars.remove(key)),
+            Kind::PeerAuthentication => drop(self.peer_authentications.remove(key)),
             Kind::EnvoyFilter
             | Kind::ProxyConfig
             | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication
             | Kind::RequestAuthentication
             | Kind::Telemetry
             | Kind::WasmPlugin

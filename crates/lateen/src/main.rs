@@ -50,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Down(arguments) => commands::down::run(&arguments),
         Command::Ps(arguments) => commands::ps::run(&arguments),
         Command::Logs(arguments) => commands::logs::run(&arguments),
+        Command::ProxyConfig(arguments) => commands::proxy_config::run(arguments.what),
         Command::Kubeconfig => commands::kubeconfig::run(),
         Command::Bookinfo(arguments) => commands::bookinfo::run(arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),

@@ -120,6 +120,12 @@ pub const HTTP_FILTERS: &[Extension] = &[
         "Routes, retries, timeouts, redirects, direct responses.",
     ),
     extension(
+        "istio.alpn",
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        Maturity::Complete,
+        "Chooses the application protocols of the TLS handshake towards the host by the version of HTTP.",
+    ),
+    extension(
         "envoy.filters.http.fault",
         "envoy.extensions.filters.http.fault.v3.HTTPFault",
         Maturity::NoEffect,
@@ -173,7 +179,7 @@ pub const TRANSPORT_SOCKETS: &[Extension] = &[
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         Maturity::Partial,
-        "Certificates from files and inline; no secrets over SDS, no OCSP, no HTTP/2 in ALPN.",
+        "Certificates from files, inline and SDS; no OCSP, no HTTP/2 in ALPN.",
     ),
 ];
 

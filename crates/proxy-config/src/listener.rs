@@ -14,6 +14,7 @@ use api_envoy::wkt::std_duration;
 use api_envoy::{Message, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
+use proxy_upstream::secrets::SecretKey;
 use telemetry::stats::Scope;
 
 use crate::access_log::AccessLogConfig;
@@ -65,6 +66,8 @@ pub struct ListenerConfig<H> {
     pub access_logs: Vec<AccessLogConfig>,
     /// Route configurations that must be there before the listener serves.
     pub awaited_routes: Vec<AwaitedRoute>,
+    /// Secrets that must be there before the listener serves.
+    pub secrets: Vec<SecretKey>,
     /// Counters.
     pub stats: ListenerStats,
     /// A hash of everything but the filter chains: when it stays, chains that stay keep their connections.
@@ -113,8 +116,6 @@ pub enum Transport {
     RawBuffer,
     /// TLS.
     Tls(Arc<DownstreamTls>),
-    /// TLS with secrets that this proxy cannot fetch. A connection that needs it is closed and counted.
-    Unavailable,
 }
 
 /// The filter that ends a chain.
@@ -155,13 +156,13 @@ impl<H> ListenerConfig<H> {
             context,
             http,
             scope: &scope,
-            unavailable: Vec::new(),
+            secrets: Vec::new(),
         };
         let (matcher, chains) = chains(proto, &mut compiler)?;
         let default_chain = proto.default_filter_chain.as_ref();
         let default_chain = default_chain.map(|chain| compiler.filter_chain(chain));
         let default_chain = default_chain.transpose().within("default_filter_chain")?;
-        refuse_if_all_unavailable(proto, compiler.unavailable)?;
+        let secrets = compiler.secrets;
         let use_original_dst = proto.use_original_dst.unwrap_or(false);
         Ok(Self {
             name: listener_name(proto, &addresses).into(),
@@ -182,6 +183,7 @@ impl<H> ListenerConfig<H> {
             exact_balance: exact_balance(proto)?,
             access_logs: context.access_logs("access_log", &proto.access_log)?,
             awaited_routes: context.take_awaited(),
+            secrets,
             stats: ListenerStats::new(scope),
             own_fingerprint: own_fingerprint(proto),
             addresses,
@@ -203,7 +205,8 @@ impl<H> ListenerConfig<H> {
         self.all_chains().filter(|chain| !stays(chain)).count()
     }
 
-    fn all_chains(&self) -> impl Iterator<Item = &FilterChain<H>> {
+    /// The chains, the default one last.
+    pub fn all_chains(&self) -> impl Iterator<Item = &FilterChain<H>> {
         self.chains.iter().chain(&self.default_chain)
     }
 }
@@ -346,8 +349,8 @@ struct ChainCompiler<'a, 'c, H> {
     http: HttpCompiler<'a, H>,
     /// The listener's statistics.
     scope: &'a Scope,
-    /// For each chain so far, why its transport socket is not available.
-    unavailable: Vec<Option<ConfigError>>,
+    /// The secrets of the chains so far.
+    secrets: Vec<SecretKey>,
 }
 
 fn chains<H>(
@@ -400,34 +403,18 @@ impl<H> ChainCompiler<'_, '_, H> {
 
     fn transport(&mut self, proto: &v3::FilterChain, speaks_http: bool) -> ConfigResult<Transport> {
         let timeout = proto.transport_socket_connect_timeout.as_ref().map(std_duration);
-        let compiled = match &proto.transport_socket {
-            None => downstream_tls::Compiled::RawBuffer,
-            Some(socket) => downstream_tls::compile(socket, timeout, speaks_http, self.scope)?,
+        let Some(socket) = &proto.transport_socket else {
+            return Ok(Transport::RawBuffer);
         };
-        let (transport, unavailable) = match compiled {
-            downstream_tls::Compiled::RawBuffer => (Transport::RawBuffer, None),
-            downstream_tls::Compiled::Tls(tls) => (Transport::Tls(tls), None),
-            downstream_tls::Compiled::Unavailable(error) => {
-                (Transport::Unavailable, Some(error.within("transport_socket")))
+        let scope = self.scope;
+        let compile = |store: &mut _| downstream_tls::compile(socket, timeout, speaks_http, scope, store);
+        match self.context.with_secrets(compile)? {
+            downstream_tls::Compiled::RawBuffer => Ok(Transport::RawBuffer),
+            downstream_tls::Compiled::Tls(tls, secrets) => {
+                self.secrets.extend(secrets);
+                Ok(Transport::Tls(tls))
             }
-        };
-        self.unavailable.push(unavailable);
-        Ok(transport)
-    }
-}
-
-/// A listener of which nothing could be served is refused; one with other chains is not.
-fn refuse_if_all_unavailable(
-    proto: &v3::Listener,
-    unavailable: Vec<Option<ConfigError>>,
-) -> ConfigResult<()> {
-    let Some(all) = unavailable.into_iter().collect::<Option<Vec<_>>>() else {
-        return Ok(());
-    };
-    match all.into_iter().next() {
-        None => Ok(()),
-        Some(error) if proto.filter_chains.is_empty() => Err(error.within("default_filter_chain")),
-        Some(error) => Err(error.index(0).within("filter_chains")),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3 as core;
 use api_envoy::wkt;
+use prost_types::value::Kind;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 use telemetry::stats::Registry;
@@ -23,6 +24,7 @@ pub use http::{HttpOptions, HttpProtocol, ServerNameOptions};
 use crate::circuit_breaker::CircuitBreakers;
 use crate::load_balancer::LbConfig;
 use crate::outlier::{Detector, OutlierConfig};
+use crate::secrets::{SecretStore, Sources};
 use crate::stats::ClusterStats;
 use crate::{Assignment, limits};
 
@@ -57,6 +59,8 @@ pub struct ClusterConfig {
     pub outlier_detector: Option<Detector>,
     /// `Cluster.metadata`, for command operators and filters.
     pub metadata: Option<core::Metadata>,
+    /// Whether `istio.alpn` leaves its connections alone.
+    pub refuses_alpn_override: bool,
     /// Statistics, under `cluster.<stat name>.`.
     pub stats: ClusterStats,
 }
@@ -150,11 +154,24 @@ impl TcpKeepalive {
 }
 
 impl ClusterConfig {
-    /// Compiles a cluster. Its statistics are registered in `registry`.
+    /// Compiles a cluster that names no secrets. Its statistics are registered in `registry`.
     ///
     /// # Errors
     /// A field that is malformed, or that would change traffic and is not enforced here.
     pub fn compile(proto: &pb::Cluster, registry: &Registry) -> ConfigResult<Self> {
+        let mut none = SecretStore::new(registry, Sources::default());
+        Self::compile_with(proto, registry, &mut none)
+    }
+
+    /// Compiles a cluster. Secrets that it names are asked of `secrets`.
+    ///
+    /// # Errors
+    /// As [`ClusterConfig::compile`].
+    pub fn compile_with(
+        proto: &pb::Cluster,
+        registry: &Registry,
+        secrets: &mut SecretStore,
+    ) -> ConfigResult<Self> {
         if proto.name.is_empty() {
             return Err(ConfigError::at("name", "must not be empty"));
         }
@@ -164,7 +181,7 @@ impl ClusterConfig {
             .filter(|n| !n.is_empty())
             .unwrap_or(&proto.name);
         let scope = registry.cluster_scope(stat_name);
-        let transport = TransportSelection::compile(proto, &scope)?;
+        let transport = TransportSelection::compile(proto, &scope, secrets)?;
         let discovery = Discovery::compile(proto)?;
         let static_endpoints = static_endpoints(proto, &discovery, &transport)?;
         let bind = proto.upstream_bind_config.as_ref().map(BindConfig::compile);
@@ -193,6 +210,7 @@ impl ClusterConfig {
                 .transpose()
                 .within("outlier_detection")?
                 .map(Detector::new),
+            refuses_alpn_override: proto.metadata.as_ref().is_some_and(refuses_alpn_override),
             metadata: proto.metadata.clone(),
             stats: ClusterStats::new(scope),
         })
@@ -206,6 +224,19 @@ impl ClusterConfig {
             Discovery::Eds { .. } | Discovery::StrictDns(_) | Discovery::LogicalDns(_) => None,
         }
     }
+}
+
+/// Metadata `istio` with `alpn_override: "false"`: Istio marks so the clusters that speak TLS to servers outside of the
+/// mesh.
+fn refuses_alpn_override(metadata: &core::Metadata) -> bool {
+    let Some(istio) = metadata.filter_metadata.get("istio") else {
+        return false;
+    };
+    let value = istio
+        .fields
+        .get("alpn_override")
+        .and_then(|value| value.kind.as_ref());
+    matches!(value, Some(Kind::StringValue(text)) if text == "false")
 }
 
 fn connect_timeout(proto: &pb::Cluster) -> ConfigResult<Duration> {

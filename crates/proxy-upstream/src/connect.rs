@@ -26,6 +26,8 @@ pub struct HandshakeOptions<'a> {
     pub verify_server_name: bool,
     /// HTTP will be spoken, so that application protocols are not offered that it cannot be spoken in here.
     pub for_http: bool,
+    /// The application protocols to offer, whatever is configured; empty for those of the transport socket.
+    pub alpn: &'a [String],
 }
 
 /// The future of [`Dialer::socket`].
@@ -51,6 +53,9 @@ pub enum ConnectError {
     /// The host needs a transport socket that this proxy does not have.
     #[error("{0}")]
     TransportUnavailable(Arc<str>),
+    /// The secrets of the TLS context have not come.
+    #[error("TLS error: Secret is not supplied by SDS")]
+    SecretsNotReady,
     /// The TLS handshake failed.
     #[error("{}", .0.envoy_reason())]
     Handshake(HandshakeFailure),
@@ -148,7 +153,9 @@ async fn secure(
     let connect = ConnectOptions {
         server_name: options.server_name,
         endpoint_hostname: Some(&*spec.hostname).filter(|name| !name.is_empty()),
-        alpn: if options.for_http {
+        alpn: if !options.alpn.is_empty() {
+            options.alpn
+        } else if options.for_http {
             transport.http_alpn()
         } else {
             &[]
@@ -156,7 +163,11 @@ async fn secure(
         verify_server_name: options.verify_server_name,
     };
     let (shard, stats) = (permit.cluster().shard(), transport.stats());
-    match stream.connect_tls(transport.context(), connect).await {
+    let Some(context) = transport.context() else {
+        shard.inc(stats.secrets_not_ready);
+        return Err(ConnectError::SecretsNotReady);
+    };
+    match stream.connect_tls(&context, connect).await {
         Ok(stream) => {
             if let Some(info) = stream.tls() {
                 stats.count_success(shard, info);

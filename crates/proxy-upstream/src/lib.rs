@@ -14,6 +14,7 @@ pub mod dns;
 pub mod limits;
 pub mod load_balancer;
 pub mod outlier;
+pub mod secrets;
 pub mod snapshot;
 pub mod stats;
 pub mod tls_context;

@@ -22,6 +22,11 @@ pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most bytes of one certificate chain, key, bundle or revocation list of a TLS context.
 pub const MAX_TLS_SOURCE_BYTES: u64 = 4 << 20;
 
+/// `ConfigSource.initial_fetch_timeout` of secrets when it is absent.
+pub const DEFAULT_INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most secrets that the configuration of one proxy may name.
+pub const MAX_SECRETS: usize = 16 * 1024;
+
 /// `CircuitBreakers.Thresholds.max_connections` when it is absent.
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
 /// `CircuitBreakers.Thresholds.max_pending_requests` when it is absent.

@@ -1,10 +1,9 @@
 //! Which transport socket a host gets (`Cluster.transport_socket`, `Cluster.transport_socket_matches`).
 //!
-//! Plaintext and TLS. A cluster whose every host would need another transport, or a secret, is refused; where matches
-//! decide per host, a host that needs one is kept, and connecting to it fails with the reason.
+//! Plaintext and TLS. A cluster whose every host would need another transport is refused; where matches decide per host,
+//! a host that needs one is kept, and connecting to it fails with the reason.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3 as core;
@@ -15,11 +14,12 @@ use api_envoy::{Struct, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 use telemetry::stats::Scope;
-use tls::ClientContext;
 use tls::settings::UpstreamTlsContext;
+use tls::{ClientContext, Current};
 
+use crate::secrets::{Origins, SecretKey, SecretRefs, SecretStore};
 use crate::ssl_stats::SslStats;
-use crate::tls_context;
+use crate::tls_context::{self, Translated};
 
 /// The metadata that `transport_socket_matches` looks at.
 const MATCH_METADATA: &str = "envoy.transport_socket_match";
@@ -38,11 +38,13 @@ pub enum Transport {
     Unavailable(Arc<str>),
 }
 
-/// TLS towards hosts. Equal where the settings are.
+/// TLS towards hosts. Equal where the settings are; secrets may make another context of them meanwhile.
 #[derive(Debug)]
 pub struct TlsTransport {
     settings: UpstreamTlsContext,
-    context: ClientContext,
+    secrets: SecretRefs,
+    origins: Origins,
+    current: Current<ClientContext>,
     /// What is offered where HTTP will be spoken, when that differs from the settings.
     http_alpn: Vec<String>,
     stats: SslStats,
@@ -50,31 +52,55 @@ pub struct TlsTransport {
 
 impl PartialEq for TlsTransport {
     fn eq(&self, other: &Self) -> bool {
-        self.settings == other.settings
+        self.settings == other.settings && self.secrets == other.secrets
     }
 }
 
 impl Eq for TlsTransport {}
 
+/// What Envoy calls the statistics of contexts towards hosts.
+const FACTORY: &str = "client_ssl_socket_factory";
+
 impl TlsTransport {
-    fn compile(settings: UpstreamTlsContext, scope: &Scope) -> ConfigResult<Self> {
-        let context = ClientContext::new(&settings, SystemTime::now())
-            .map_err(|error| ConfigError::new(error.to_string()))?;
-        if !context.left_out().is_empty() {
-            tracing::info!(names = ?context.left_out(), "left out of a TLS context, as nothing here offers them");
-        }
+    fn compile(
+        translated: Translated<UpstreamTlsContext>,
+        scope: &Scope,
+        store: &mut SecretStore,
+        awaited: &mut Vec<SecretKey>,
+    ) -> ConfigResult<Self> {
+        let Translated {
+            settings,
+            secrets,
+            origins,
+        } = translated;
+        let context = store.context(settings.clone(), &secrets, (scope, FACTORY))?;
+        awaited.extend(context.secrets);
         Ok(Self {
             http_alpn: http_alpn(&settings.common.alpn_protocols),
-            context,
+            current: context.current,
             settings,
-            stats: SslStats::new(scope),
+            secrets,
+            origins,
+            stats: SslStats::new(scope, FACTORY),
         })
     }
 
-    /// What handshakes are done with.
+    /// What handshakes are done with; none as long as its secrets have not come.
     #[must_use]
-    pub fn context(&self) -> &ClientContext {
-        &self.context
+    pub fn context(&self) -> Option<Arc<ClientContext>> {
+        self.current.get()
+    }
+
+    /// The same, to be asked before each handshake.
+    #[must_use]
+    pub fn current(&self) -> &Current<ClientContext> {
+        &self.current
+    }
+
+    /// Where its certificates came from.
+    #[must_use]
+    pub fn origins(&self) -> &Origins {
+        &self.origins
     }
 
     /// What a connection for HTTP offers in place of the context's own protocols; empty when there is no difference.
@@ -113,6 +139,7 @@ struct Match {
 pub struct TransportSelection {
     matches: Vec<Match>,
     default: Transport,
+    secrets: Vec<SecretKey>,
 }
 
 impl TransportSelection {
@@ -122,17 +149,21 @@ impl TransportSelection {
         Self {
             matches: Vec::new(),
             default: Transport::Plaintext,
+            secrets: Vec::new(),
         }
     }
 
-    /// Reads the transport sockets of a cluster, whose statistics are in `scope`.
+    /// Reads the transport sockets of a cluster, whose statistics are in `scope`. Secrets that they need are asked of
+    /// `store`, and are in [`TransportSelection::secrets`].
     ///
     /// # Errors
     /// The cluster's own transport socket is one that this proxy does not have, or a TLS context is not good.
-    pub fn compile(proto: &pb::Cluster, scope: &Scope) -> ConfigResult<Self> {
+    pub fn compile(proto: &pb::Cluster, scope: &Scope, store: &mut SecretStore) -> ConfigResult<Self> {
+        let mut secrets = Vec::new();
+        let mut compiled = |socket| compiled(socket, scope, store, &mut secrets);
         let default = match &proto.transport_socket {
             None => Transport::Plaintext,
-            Some(socket) => match compiled(socket, scope).within("transport_socket")? {
+            Some(socket) => match compiled(socket).within("transport_socket")? {
                 Compiled::Transport(transport) => transport,
                 Compiled::Unavailable(error) => return Err(error.within("transport_socket")),
             },
@@ -140,7 +171,7 @@ impl TransportSelection {
         let mut matches = Vec::with_capacity(proto.transport_socket_matches.len());
         for (index, proto) in proto.transport_socket_matches.iter().enumerate() {
             let socket = proto.transport_socket.as_ref();
-            let socket = socket.map(|socket| compiled(socket, scope).within("transport_socket"));
+            let socket = socket.map(|socket| compiled(socket).within("transport_socket"));
             let transport = match socket
                 .transpose()
                 .within_index("transport_socket_matches", index)?
@@ -156,7 +187,23 @@ impl TransportSelection {
                 transport,
             });
         }
-        Ok(Self { matches, default })
+        Ok(Self {
+            matches,
+            default,
+            secrets,
+        })
+    }
+
+    /// The secrets that must be there before the hosts can be spoken to.
+    #[must_use]
+    pub fn secrets(&self) -> &[SecretKey] {
+        &self.secrets
+    }
+
+    /// Every transport that some host may get.
+    pub fn all(&self) -> impl Iterator<Item = &Transport> {
+        let matches = self.matches.iter().map(|m| &m.transport);
+        matches.chain(std::iter::once(&self.default))
     }
 
     /// The transport of a host: the first match that its own metadata satisfies, else the first that its locality's
@@ -193,7 +240,12 @@ enum Compiled {
     Unavailable(ConfigError),
 }
 
-fn compiled(socket: &core::TransportSocket, scope: &Scope) -> ConfigResult<Compiled> {
+fn compiled(
+    socket: &core::TransportSocket,
+    scope: &Scope,
+    store: &mut SecretStore,
+    secrets: &mut Vec<SecretKey>,
+) -> ConfigResult<Compiled> {
     let unavailable = || ConfigError::new(format!("no transport socket {:?}", socket.name));
     let Some(ConfigType::TypedConfig(typed)) = &socket.config_type else {
         let is_plaintext = matches!(&*socket.name, "envoy.transport_sockets.raw_buffer" | "raw_buffer");
@@ -208,30 +260,34 @@ fn compiled(socket: &core::TransportSocket, scope: &Scope) -> ConfigResult<Compi
     if !any::is::<tls_pb::UpstreamTlsContext>(typed) {
         return Ok(Compiled::Unavailable(unavailable()));
     }
-    tls_transport(typed, scope).within("typed_config")
+    let transport = tls_transport(typed, scope, store, secrets).within("typed_config")?;
+    Ok(Compiled::Transport(Transport::Tls(Arc::new(transport))))
 }
 
-fn tls_transport(typed: &api_envoy::Any, scope: &Scope) -> ConfigResult<Compiled> {
+fn tls_transport(
+    typed: &api_envoy::Any,
+    scope: &Scope,
+    store: &mut SecretStore,
+    secrets: &mut Vec<SecretKey>,
+) -> ConfigResult<TlsTransport> {
     let proto: tls_pb::UpstreamTlsContext =
         any::unpack(typed).map_err(|error| ConfigError::new(error.to_string()))?;
-    let translated = tls_context::upstream(&proto)?;
-    if let Some(secret) = translated.secret {
-        return Ok(Compiled::Unavailable(secret.within("typed_config")));
-    }
-    let transport = TlsTransport::compile(translated.settings, scope)?;
-    Ok(Compiled::Transport(Transport::Tls(Arc::new(transport))))
+    TlsTransport::compile(tls_context::upstream(&proto)?, scope, store, secrets)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Sources;
     use api_envoy::envoy::config::cluster::v3::cluster::TransportSocketMatch;
     use api_envoy::wkt;
     use serde_json::json;
     use telemetry::stats::Registry;
 
-    fn scope() -> Scope {
-        Registry::new().cluster_scope("c")
+    fn compiled(cluster: &pb::Cluster) -> ConfigResult<TransportSelection> {
+        let registry = Registry::new();
+        let mut store = SecretStore::new(&registry, Sources::default());
+        TransportSelection::compile(cluster, &registry.cluster_scope("c"), &mut store)
     }
 
     fn socket(name: &str) -> Option<core::TransportSocket> {
@@ -256,7 +312,7 @@ mod tests {
             transport_socket_matches: vec![tls, plaintext],
             ..Default::default()
         };
-        TransportSelection::compile(&cluster, &scope()).unwrap()
+        compiled(&cluster).unwrap()
     }
 
     fn labels(value: &str) -> core::Metadata {
@@ -304,7 +360,7 @@ mod tests {
             transport_socket: socket("envoy.transport_sockets.tls"),
             ..Default::default()
         };
-        let error = TransportSelection::compile(&cluster, &scope()).unwrap_err();
+        let error = compiled(&cluster).unwrap_err();
         assert_eq!(error.path(), "transport_socket");
     }
 }

@@ -50,8 +50,9 @@ pub use forwarded::{ClientCertDetails, ForwardClientCert, client_cert_element, f
 pub use handshake::HandshakeFailure;
 pub use pem::read_certificates;
 pub use refusal::ContextError;
-pub use rotation::{Awaited, ContextSettings, Current, Rotation};
+pub use rotation::{ContextSettings, Current, Rotation, Step};
 pub use server::{ServerContext, ServerStream};
+pub use settings::Awaited;
 pub use stream::Stream;
 pub use verification::VerificationFailure;
 

@@ -1,21 +1,23 @@
 //! Contexts whose material comes and changes as secrets (SDS), without dropping a connection.
 //!
 //! On the thread that receives secrets, a [`Rotation`] makes a new immutable context for each change, or refuses the
-//! change whole and keeps the old context. What it makes is sent to the workers as an [`Arc`]; there a [`Current`]
-//! holds it for new handshakes. A handshake takes no lock, and open connections keep what they began with.
+//! change whole and keeps the old context. A secret that several contexts use is first tried on all of them: each gives
+//! a [`Step`], and when none has refused, the steps are taken. New contexts go into a [`Current`], which the workers
+//! share. A handshake takes no lock, and open connections keep what they began with.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::client::ClientContext;
+use arc_swap::ArcSwapOption;
+
+use crate::client::{self, ClientContext};
 use crate::parameters::{Side, parameters};
 use crate::pem;
 use crate::refusal::ContextError;
-use crate::server::ServerContext;
+use crate::server::{self, ServerContext};
 use crate::settings::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsCertificate, UpstreamTlsContext,
+    Awaited, CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsCertificate,
+    UpstreamTlsContext,
 };
 use crate::verification::PeerRules;
 
@@ -29,6 +31,13 @@ pub trait ContextSettings: Clone {
     /// # Errors
     /// As [`ServerContext::new`] and [`ClientContext::new`].
     fn build(&self, now: SystemTime) -> Result<Self::Context, ContextError>;
+
+    /// Refuses settings that could never make a context, whatever comes for what is `awaited`. Gives the names in them
+    /// that nothing here offers, such as cipher suites without forward secrecy.
+    ///
+    /// # Errors
+    /// As [`ContextSettings::build`].
+    fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError>;
 
     /// The part that secrets change.
     fn common(&mut self) -> &mut CommonTlsContext;
@@ -51,6 +60,10 @@ impl ContextSettings for DownstreamTlsContext {
         ServerContext::new(self, now)
     }
 
+    fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError> {
+        server::check(self, awaited, now)
+    }
+
     fn common(&mut self) -> &mut CommonTlsContext {
         &mut self.common
     }
@@ -69,6 +82,10 @@ impl ContextSettings for UpstreamTlsContext {
 
     fn build(&self, now: SystemTime) -> Result<ClientContext, ContextError> {
         ClientContext::new(self, now)
+    }
+
+    fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError> {
+        client::check(self, awaited, now)
     }
 
     fn common(&mut self) -> &mut CommonTlsContext {
@@ -95,21 +112,28 @@ fn check_rules(
     PeerRules::load(validation, side, algorithms, now).map(|_| ())
 }
 
-/// Which parts of a context come as secrets, later than its settings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Awaited {
-    /// The certificates with their keys (`tls_certificate_sds_secret_configs`).
-    pub certificates: bool,
-    /// The validation context (`validation_context_sds_secret_config`, alone or combined with defaults).
-    pub validation: bool,
-}
-
 /// Settings with the secrets that have come, and the context that they make.
 pub struct Rotation<S: ContextSettings> {
     settings: S,
     defaults: CertificateValidationContext,
     awaited: Awaited,
     current: Option<Arc<S::Context>>,
+}
+
+/// A change that was found good and is not made yet.
+pub struct Step<S: ContextSettings> {
+    settings: S,
+    awaited: Awaited,
+    context: Option<Arc<S::Context>>,
+}
+
+impl<S: ContextSettings> std::fmt::Debug for Step<S> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Step")
+            .field("awaited", &self.awaited)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<S: ContextSettings> std::fmt::Debug for Rotation<S> {
@@ -129,6 +153,7 @@ impl<S: ContextSettings> Rotation<S> {
     /// # Errors
     /// When nothing is awaited and the settings make no context, or when they could never make one.
     pub fn new(settings: S, awaited: Awaited, now: SystemTime) -> Result<Self, ContextError> {
+        settings.check(awaited, now)?;
         let mut settings = settings;
         let defaults = settings.common().validation_context.clone().unwrap_or_default();
         let mut rotation = Self {
@@ -153,38 +178,37 @@ impl<S: ContextSettings> Rotation<S> {
         self.awaited
     }
 
-    /// Takes new certificates. Gives the new context for the workers, or `None` as long as another secret is missing.
+    /// Tries new certificates, of which some may not have come yet.
     ///
     /// # Errors
-    /// Why they are refused; then nothing has changed.
-    pub fn set_certificates(
-        &mut self,
-        certificates: Vec<TlsCertificate>,
+    /// Why they are refused.
+    pub fn with_certificates(
+        &self,
+        certificates: &[Option<TlsCertificate>],
         now: SystemTime,
-    ) -> Result<Option<Arc<S::Context>>, ContextError> {
-        for certificate in &certificates {
+    ) -> Result<Step<S>, ContextError> {
+        for certificate in certificates.iter().flatten() {
             pem::identity(certificate, now)?;
         }
         let mut settings = self.settings.clone();
-        settings.common().tls_certificates = certificates;
+        settings.common().tls_certificates = certificates.iter().flatten().cloned().collect();
         let awaited = Awaited {
-            certificates: false,
+            certificates: certificates.iter().any(Option::is_none),
             ..self.awaited
         };
-        self.take(settings, awaited, now)
+        Self::step(settings, awaited, now)
     }
 
-    /// Takes a new validation context, merged into the defaults. Gives the new context for the workers, or `None` as
-    /// long as another secret is missing.
+    /// Tries a new validation context, merged into the defaults.
     ///
     /// # Errors
-    /// Why it is refused; then nothing has changed. A secret without any authority is refused.
-    pub fn set_validation(
-        &mut self,
+    /// Why it is refused. A secret by which no certificate would be judged is refused.
+    pub fn with_validation(
+        &self,
         secret: &CertificateValidationContext,
         now: SystemTime,
-    ) -> Result<Option<Arc<S::Context>>, ContextError> {
-        if secret.trusted_ca.is_none() && secret.spiffe.is_none() {
+    ) -> Result<Step<S>, ContextError> {
+        if secret.judges_nothing() {
             return Err(ContextError::Empty { what: "trusted_ca" });
         }
         let merged = self.defaults.merged_with(secret);
@@ -195,55 +219,104 @@ impl<S: ContextSettings> Rotation<S> {
             validation: false,
             ..self.awaited
         };
-        self.take(settings, awaited, now)
+        Self::step(settings, awaited, now)
     }
 
-    fn take(
-        &mut self,
-        settings: S,
-        awaited: Awaited,
-        now: SystemTime,
-    ) -> Result<Option<Arc<S::Context>>, ContextError> {
+    fn step(mut settings: S, awaited: Awaited, now: SystemTime) -> Result<Step<S>, ContextError> {
+        // While certificates are awaited, those that have come are kept by whoever awaits the rest.
+        if awaited.certificates {
+            settings.common().tls_certificates.clear();
+        }
         let context = match awaited == Awaited::default() {
             true => Some(Arc::new(settings.build(now)?)),
             false => None,
         };
-        self.settings = settings;
-        self.awaited = awaited;
-        self.current.clone_from(&context);
-        Ok(context)
+        Ok(Step {
+            settings,
+            awaited,
+            context,
+        })
+    }
+
+    /// Makes the change. Gives the new context for the workers, or `None` as long as another secret is missing.
+    pub fn take(&mut self, step: Step<S>) -> Option<Arc<S::Context>> {
+        self.settings = step.settings;
+        self.awaited = step.awaited;
+        self.current.clone_from(&step.context);
+        step.context
+    }
+
+    /// Takes new certificates, all at once: [`Rotation::with_certificates`] and [`Rotation::take`].
+    ///
+    /// # Errors
+    /// Why they are refused; then nothing has changed.
+    pub fn set_certificates(
+        &mut self,
+        certificates: Vec<TlsCertificate>,
+        now: SystemTime,
+    ) -> Result<Option<Arc<S::Context>>, ContextError> {
+        let certificates: Vec<_> = certificates.into_iter().map(Some).collect();
+        let step = self.with_certificates(&certificates, now)?;
+        Ok(self.take(step))
+    }
+
+    /// Takes a new validation context: [`Rotation::with_validation`] and [`Rotation::take`].
+    ///
+    /// # Errors
+    /// Why it is refused; then nothing has changed.
+    pub fn set_validation(
+        &mut self,
+        secret: &CertificateValidationContext,
+        now: SystemTime,
+    ) -> Result<Option<Arc<S::Context>>, ContextError> {
+        let step = self.with_validation(secret, now)?;
+        Ok(self.take(step))
     }
 }
 
-/// A worker's context for new handshakes. Clones share it; it does not leave its thread.
-#[derive(Debug)]
-pub struct Current<C>(Rc<RefCell<Option<Arc<C>>>>);
+/// The context for new handshakes, shared between the thread that renews it and the workers that use it. Reading it
+/// takes no lock.
+pub struct Current<C>(Arc<ArcSwapOption<C>>);
+
+impl<C> std::fmt::Debug for Current<C> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Current")
+            .field("ready", &self.0.load().is_some())
+            .finish()
+    }
+}
 
 impl<C> Clone for Current<C> {
     fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<C> Default for Current<C> {
     fn default() -> Self {
-        Self(Rc::default())
+        Self::new(None)
     }
 }
 
 impl<C> Current<C> {
     /// Begins with `context`, or with none while its secrets have not come.
     pub fn new(context: Option<Arc<C>>) -> Self {
-        Self(Rc::new(RefCell::new(context)))
+        Self(Arc::new(ArcSwapOption::new(context)))
     }
 
     /// The context for a handshake that begins now. Without one, the connection is to be closed.
     pub fn get(&self) -> Option<Arc<C>> {
-        self.0.borrow().clone()
+        self.0.load_full()
     }
 
     /// Puts a new one in its place, for handshakes from now on.
     pub fn replace(&self, context: Arc<C>) {
-        *self.0.borrow_mut() = Some(context);
+        self.0.store(Some(context));
+    }
+
+    /// Whether somebody else holds it too; when nobody does, nobody will do a handshake with it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }

@@ -1,6 +1,7 @@
 //! Server contexts: Envoy's `DownstreamTlsContext`, with its choice of a certificate.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,9 +18,9 @@ use crate::limits::MAX_CERTIFICATES_PER_SERVER;
 use crate::parameters::{self, Parameters, Side, parameters};
 use crate::pem::{self, Identity};
 use crate::refusal::ContextError;
-use crate::settings::{CertificateValidationContext, DownstreamTlsContext};
+use crate::settings::{Awaited, CertificateValidationContext, DownstreamTlsContext};
 use crate::signing::{Fixed, narrow};
-use crate::verification::{PeerRules, Verifier};
+use crate::verification::{PeerRules, Verifier, heard};
 
 /// A TLS stream on a server's side.
 pub type ServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
@@ -100,6 +101,13 @@ impl ServerContext {
             .map(|presented| &*presented.identity.leaf)
     }
 
+    /// The first certificate of the bundle that clients are verified by.
+    pub fn authority(&self) -> Option<&Certificate> {
+        self.verifier
+            .as_deref()
+            .and_then(|verifier| verifier.rules().authority())
+    }
+
     /// Does a handshake on `io`. The caller bounds its time.
     ///
     /// # Errors
@@ -120,13 +128,15 @@ impl ServerContext {
             None => &self.refusing,
         };
         let now = config.time_provider.current_time();
-        let stream = start.into_stream(Arc::clone(config)).await.map_err(fail)?;
+        let (stream, signature) = heard(pin!(start.into_stream(Arc::clone(config)))).await;
+        let stream = stream.map_err(fail)?;
         let known = Known {
             local: presented.map(|presented| Arc::clone(&presented.identity.leaf)),
             server_name,
             verifier: self.verifier.as_deref(),
             expected: None,
             now,
+            signature,
         };
         let info = connection::describe(stream.get_ref().1, known)?;
         Ok((stream, info))
@@ -197,6 +207,22 @@ impl Presented {
             false => &self.without_alpn,
         }
     }
+}
+
+/// Refuses settings that could make no context; gives the names in them that nothing here offers.
+pub(crate) fn check(
+    settings: &DownstreamTlsContext,
+    awaited: Awaited,
+    now: SystemTime,
+) -> Result<Vec<String>, ContextError> {
+    let parameters = parameters(&settings.common.tls_params, Side::Server)?;
+    alpn::protocols(&settings.common.alpn_protocols)?;
+    match &settings.common.validation_context {
+        Some(defaults) if awaited.validation => PeerRules::check_defaults(defaults, now)?,
+        None if awaited.validation => {}
+        _ => drop(verifier(settings, &parameters, now)?),
+    }
+    Ok(parameters.left_out)
 }
 
 fn verifier(

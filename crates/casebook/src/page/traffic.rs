@@ -20,6 +20,7 @@
 //! => certificate shop.crt                    what the server showed
 //! TLS db.test:443 "hello" --cacert ca.crt    a connection over TLS; the name is the server name
 //! inbound GET http://reviews:9080/           a request that comes from another pod to the proxy's own workload
+//! inbound as default/frontend GET http://...  the same with mutual TLS, as this namespace's service account
 //! => closed                                  the connection ends without an answer
 //! # a remark
 //! ```
@@ -40,6 +41,8 @@ pub struct Exchange {
     pub text: String,
     /// Whether it comes from another pod to the proxy's own workload.
     pub inbound: bool,
+    /// The namespace and service account of a caller that speaks mutual TLS.
+    pub caller: Option<(String, String)>,
     /// What is sent.
     pub request: Request,
     /// How TLS is spoken; not at all when there is none.
@@ -225,6 +228,15 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
         Some(rest) => (true, rest),
         None => (false, text),
     };
+    let (caller, rest) = match rest.strip_prefix("as ") {
+        Some(rest) if inbound => {
+            let (caller, rest) = rest.split_once(' ').context("expected NAMESPACE/ACCOUNT")?;
+            let (namespace, account) = caller.split_once('/').context("expected NAMESPACE/ACCOUNT")?;
+            (Some((namespace.to_owned(), account.to_owned())), rest)
+        }
+        Some(_) => bail!("only what comes from another pod has a caller"),
+        None => (None, rest),
+    };
     let (rest, times) = match rest.rsplit_once(" x") {
         Some((rest, times)) if times.bytes().all(|byte| byte.is_ascii_digit()) => (rest, times.parse()?),
         _ => (rest, 1),
@@ -274,6 +286,7 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
         line,
         text: text.to_owned(),
         inbound,
+        caller,
         request,
         tls,
         times,

@@ -11,33 +11,35 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use tls::ServerContext;
 use tokio::net::TcpListener;
 
-use super::{NAME_HEADER, Seen};
+use super::connection::{Caller, Front};
+use super::{NAME_HEADER, PEER_HEADER, SERVER_NAME_HEADER, Seen};
 use crate::limits::{MAX_BODY_BYTES, MAX_UPSTREAM_DELAY};
 
 /// Answers connections until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, tls: Option<Arc<ServerContext>>, name: String) {
+pub(super) async fn serve(listener: TcpListener, front: Front, name: String) {
     let name: Arc<str> = name.into();
     while let Ok((connection, _)) = listener.accept().await {
-        let (name, tls) = (Arc::clone(&name), tls.clone());
+        let (name, front) = (Arc::clone(&name), front.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&name)));
-            let server = Builder::new(TokioExecutor::new());
-            // A connection that the proxy ends early is the proxy's business; the exchange shows what came of it.
-            let _ = match tls {
-                None => server.serve_connection(TokioIo::new(connection), service).await,
-                Some(tls) => match tls.accept(connection).await {
-                    Ok((connection, _)) => server.serve_connection(TokioIo::new(connection), service).await,
-                    Err(_) => Ok(()),
-                },
+            // A connection that fails or ends early is the proxy's business; the exchange shows what came of it.
+            let Ok((connection, caller)) = front.accept(connection).await else {
+                return;
             };
+            let service = service_fn(|request| answer(request, Arc::clone(&name), caller.clone()));
+            let _ = Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(connection), service)
+                .await;
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    name: Arc<str>,
+    caller: Caller,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let _ = Limited::new(body, MAX_BODY_BYTES).collect().await;
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -57,6 +59,7 @@ async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<F
             .headers
             .iter()
             .map(|(name, value)| (name.to_string(), text(value)))
+            .chain(learnt(&caller))
             .collect(),
     };
     tokio::time::sleep(delay(&seen.path)).await;
@@ -75,6 +78,14 @@ async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<F
         headers.insert(NAME_HEADER, value);
     }
     Ok(response)
+}
+
+/// What the connection tells about the caller.
+fn learnt(caller: &Caller) -> impl Iterator<Item = (String, String)> {
+    let identity = caller.identity.clone().map(|id| (PEER_HEADER.to_owned(), id));
+    let server_name = caller.server_name.clone();
+    let server_name = server_name.map(|name| (SERVER_NAME_HEADER.to_owned(), name));
+    identity.into_iter().chain(server_name)
 }
 
 /// What follows `/word/` at the beginning of a path.

@@ -111,14 +111,15 @@ fn cluster(
     ) {
         return None;
     }
-    let http2 = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
+    let version = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
     let upstream = Upstream {
         view,
         service,
         port: port.port,
         subset,
         discovery: found,
-        http2,
+        protocol: port.protocol,
+        version,
     };
     builtin::exchange_metadata(view, &mut cluster);
     if chosen == Chosen::ByServerName {

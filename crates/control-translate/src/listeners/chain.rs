@@ -162,7 +162,8 @@ pub(super) fn disabled_on(mut filter: ListenerFilter, ports: &[u32]) -> Listener
     filter
 }
 
-fn predicate(rule: Rule) -> ListenerFilterChainMatchPredicate {
+/// A condition on a connection.
+pub(super) fn predicate(rule: Rule) -> ListenerFilterChainMatchPredicate {
     ListenerFilterChainMatchPredicate { rule: Some(rule) }
 }
 

@@ -4,7 +4,9 @@ mod chain;
 mod gateway;
 mod gateway_streams;
 mod inbound;
+mod inspection;
 mod outbound;
+mod peer_chains;
 mod service_chains;
 mod virtual_outbound;
 

@@ -13,7 +13,7 @@ use crate::world::{
 };
 
 #[allow(clippy::print_stderr, reason = "what did not run must be seen")]
-fn envoy(test: &str) -> Option<Program> {
+pub(crate) fn envoy(test: &str) -> Option<Program> {
     let path = std::env::var_os("LATEEN_ENVOY").map(PathBuf::from);
     if let Some(path) = path.filter(|path| path.is_file()) {
         return Some(Program::Envoy(path));

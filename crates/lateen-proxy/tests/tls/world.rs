@@ -58,6 +58,16 @@ pub(crate) fn secure_cluster(address: SocketAddr, transport: &str, more: &str) -
     format!("{fields}, {transport} {more} }}")
 }
 
+/// Who asks for secrets must say who it is.
+const FLAGS: [&str; 6] = [
+    "--concurrency",
+    "1",
+    "--service-node",
+    "node",
+    "--service-cluster",
+    "test",
+];
+
 /// Which proxy plays a part.
 #[derive(Clone, Debug)]
 pub(crate) enum Program {
@@ -70,9 +80,9 @@ impl Program {
     pub(crate) fn start(&self, listener: String, cluster: String) -> Proxy {
         let bootstrap = bootstrap(&[listener], &[cluster]);
         let proxy = match self {
-            Self::Lateen => Proxy::start(&bootstrap, &["--concurrency", "1"]),
+            Self::Lateen => Proxy::start(&bootstrap, &FLAGS),
             Self::Envoy(path) => {
-                let flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"];
+                let flags = [&FLAGS[..], &["--disable-hot-restart", "-l", "error"]].concat();
                 Proxy::launch(Command::new(path), &bootstrap, &flags)
             }
         };

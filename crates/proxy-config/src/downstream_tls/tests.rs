@@ -1,6 +1,9 @@
 //! Which chains get TLS, and with which protocols.
 
+use std::time::SystemTime;
+
 use api_envoy::json::Schema;
+use proxy_upstream::secrets::Sources;
 use serde_json::{Value, json};
 use telemetry::stats::Registry;
 use tls::CertificateAuthority;
@@ -25,16 +28,21 @@ fn compiled(mut context: Value, speaks_http: bool) -> ConfigResult<Compiled> {
         "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext".into();
     let socket = json!({ "name": "envoy.transport_sockets.tls", "typed_config": context });
     let socket = Schema::get().parse(&socket).unwrap();
-    compile(&socket, None, speaks_http, &Registry::new().listener_scope("l"))
+    let registry = Registry::new();
+    let mut store = SecretStore::new(&registry, Sources::default());
+    let scope = registry.listener_scope("l");
+    compile(&socket, None, speaks_http, &scope, &mut store)
 }
 
 #[test]
 fn a_chain_with_a_certificate_is_served_within_the_default_time() {
-    let Ok(Compiled::Tls(tls)) = compiled(context(&["http/1.1"]), true) else {
+    let Ok(Compiled::Tls(tls, secrets)) = compiled(context(&["http/1.1"]), true) else {
         panic!("it is not TLS");
     };
     assert_eq!(tls.timeout, DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT);
-    assert_eq!(tls.context.certificates().next().unwrap().dns_names, ["a.test"]);
+    assert!(secrets.is_empty());
+    let context = tls.current.get().unwrap();
+    assert_eq!(context.certificates().next().unwrap().dns_names, ["a.test"]);
 }
 
 #[test]
@@ -75,4 +83,13 @@ fn a_key_is_not_in_any_refusal() {
     let error = compiled(context, false).err().unwrap().to_string();
     assert!(error.contains("private_key"), "{error}");
     assert!(!error.contains("c2VjcmV0"), "{error}");
+}
+
+#[test]
+fn a_secret_that_nobody_can_fetch_is_refused() {
+    let secret = json!({ "name": "default", "sds_config": { "ads": {} } });
+    let context = json!({ "common_tls_context": { "tls_certificate_sds_secret_configs": [secret] } });
+    let error = compiled(context, false).err().unwrap();
+    assert_eq!(error.path(), "typed_config");
+    assert!(error.reason().contains("default"), "{error}");
 }

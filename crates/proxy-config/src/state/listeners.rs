@@ -22,7 +22,7 @@ pub struct ListenerEntry<H> {
     pub is_static: bool,
     /// In force.
     pub active: Option<ListenerVersion<H>>,
-    /// Waiting for route configurations, or for the start.
+    /// Waiting for route configurations, secrets, or the start.
     pub warming: Option<ListenerVersion<H>>,
     /// The last update, if it was refused.
     pub refused: Option<Refused>,
@@ -131,8 +131,11 @@ impl<H> ConfigState<H> {
         proto: &Listener,
         http: HttpCompiler<'_, H>,
     ) -> ConfigResult<ListenerConfig<H>> {
-        let mut context = CompileContext::new(&mut self.names, &self.stats, &self.node, &self.log_files);
-        ListenerConfig::compile(proto, &mut context, http)
+        let context = CompileContext::new(&mut self.names, &self.stats, &self.node, &self.log_files);
+        let mut context = context.and_secrets(&mut self.store);
+        let compiled = ListenerConfig::compile(proto, &mut context, http);
+        self.carry_out_secret_requests();
+        compiled
     }
 
     /// Two listeners may not share an address; port 0 is never shared.
@@ -173,6 +176,7 @@ impl<H> ConfigState<H> {
     fn is_ready(&self, config: &ListenerConfig<H>) -> bool {
         let ready = |name: &Arc<str>| self.routes.get(name).is_none_or(super::RouteEntry::is_ready);
         config.awaited_routes.iter().all(|awaited| ready(&awaited.name))
+            && self.secrets_are_ready(&config.secrets)
     }
 
     pub(super) fn listeners_are_warm(&self) -> bool {

@@ -6,12 +6,16 @@
 //! - A cluster whose endpoints come by EDS or DNS is *warming* until they are there, or until its
 //!   `initial_fetch_timeout` is over; meanwhile the cluster that it replaces stays in force.
 //! - A listener is warming until every route configuration it names is there, or timed out.
+//! - Both are warming until every secret that their TLS contexts name is there, or timed out.
 //! - Nothing is listened on before the *start* is complete: all static clusters are warm, the first CDS and LDS
 //!   answers have come (or timed out), and what they brought is warm.
 
 mod clusters;
 mod listeners;
 mod routes;
+#[cfg(test)]
+mod secret_tests;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +28,7 @@ use indexmap::IndexMap;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
 use proxy_observe::LogFiles;
 use proxy_router::RouteTable;
+use proxy_upstream::secrets::{SecretKey, SecretStore, Sources};
 use proxy_upstream::{Assignment, ClusterConfig};
 use telemetry::stats::Registry;
 
@@ -33,6 +38,7 @@ use crate::listener::ListenerConfig;
 pub use clusters::ClusterEntry;
 pub use listeners::{Bind, ListenerEntry, ListenerVersion};
 pub use routes::{EndpointsEntry, RouteEntry};
+pub use secrets::SecretEntry;
 
 /// Something that must be done because configuration changed. Actions are done in order.
 #[derive(Debug)]
@@ -100,6 +106,16 @@ pub enum Action<H> {
         /// Its name.
         name: Arc<str>,
     },
+    /// Begins to fetch a secret that does not come over ADS; each version goes to [`ConfigState::update_secret`].
+    FetchSecret {
+        /// The secret.
+        key: SecretKey,
+    },
+    /// No longer fetches a secret.
+    DropSecret {
+        /// The secret.
+        key: SecretKey,
+    },
     /// Calls [`ConfigState::timed_out`] after a while.
     Wait {
         /// What is waited for.
@@ -122,6 +138,8 @@ pub enum Waiting {
     Endpoints(Arc<str>),
     /// A route configuration.
     Routes(Arc<str>),
+    /// A secret.
+    Secret(SecretKey),
 }
 
 /// A resource as it came.
@@ -176,6 +194,8 @@ pub struct ConfigState<H> {
     /// Listeners of which no version was ever taken, the latest refusal last.
     refused_listeners: IndexMap<Arc<str>, Refused>,
     routes: IndexMap<Arc<str>, RouteEntry>,
+    store: SecretStore,
+    secrets: IndexMap<SecretKey, SecretEntry>,
     /// Whether a version of a listener that named routes has gone since unused ones were looked for.
     routes_may_be_unused: bool,
     actions: VecDeque<Action<H>>,
@@ -191,8 +211,14 @@ impl<H> ConfigState<H> {
     /// Nothing is in force; the start waits for nothing.
     #[must_use]
     pub fn new(stats: Registry, node: LocalNode, log_files: Arc<LogFiles>) -> Self {
+        let sources = Sources {
+            ads: true,
+            ..Sources::default()
+        };
         Self {
             names: NameTables::default(),
+            store: SecretStore::new(&stats, sources),
+            secrets: IndexMap::new(),
             stats,
             node,
             log_files,
@@ -249,6 +275,7 @@ impl<H> ConfigState<H> {
             Waiting::Listeners => self.await_listeners = false,
             Waiting::Endpoints(service) => self.endpoints_timed_out(service),
             Waiting::Routes(name) => self.routes_timed_out(name),
+            Waiting::Secret(key) => self.secret_timed_out(key),
         }
         self.advance();
     }
@@ -293,6 +320,12 @@ impl<H> ConfigState<H> {
     #[must_use]
     pub fn routes(&self) -> &IndexMap<Arc<str>, RouteEntry> {
         &self.routes
+    }
+
+    /// All secrets that configuration names, those of the bootstrap among them.
+    #[must_use]
+    pub fn secrets(&self) -> &IndexMap<SecretKey, SecretEntry> {
+        &self.secrets
     }
 
     fn push(&mut self, action: Action<H>) {

@@ -25,7 +25,7 @@ pub(crate) fn connect_failure(exchange: &mut Exchange<'_>, error: &ConnectError)
         ConnectError::TransportUnavailable(_) | ConnectError::Bind { .. } => {
             ("local connection failure", "local_connection_failure")
         }
-        ConnectError::Io(_) | ConnectError::Handshake(_) => {
+        ConnectError::Io(_) | ConnectError::Handshake(_) | ConnectError::SecretsNotReady => {
             ("remote connection failure", "remote_connection_failure")
         }
     };

@@ -6,6 +6,7 @@
 //! the bytes.
 //! Configuration is compiled once by [`HttpConfig`] and shared; [`HttpConnectionManager`] is what a worker makes of it.
 
+mod alpn;
 mod attempt;
 mod buffer;
 mod config;
@@ -46,6 +47,7 @@ pub(crate) use local::HttpLocal;
 pub use stats::HttpStats;
 pub use transport::Transport;
 
+use self::alpn::AlpnOffers;
 use crate::local::Local;
 
 /// A connection manager on one worker.
@@ -54,6 +56,8 @@ pub struct HttpConnectionManager {
     pub(crate) loggers: Vec<Rc<dyn AccessLogger>>,
     /// What it shares with the other connection managers of its worker.
     pub(crate) local: Rc<HttpLocal>,
+    /// What is offered to hosts in TLS handshakes.
+    pub(crate) alpn: AlpnOffers,
 }
 
 impl std::fmt::Debug for HttpConnectionManager {
@@ -69,6 +73,7 @@ impl HttpConnectionManager {
     pub(crate) fn new(config: Arc<HttpConfig>, worker: &Local, local: &Rc<HttpLocal>) -> Rc<Self> {
         let loggers = worker.access_loggers(&config.access_logs);
         Rc::new(HttpConnectionManager {
+            alpn: AlpnOffers::new(config.filters.alpn()),
             config,
             loggers,
             local: Rc::clone(local),

@@ -115,6 +115,7 @@ impl<S: Transport> Connection<S> {
         let timeouts = matched.timeouts(request, suppress);
         matched.rewrite_request(request, &exchange.info, self.worker.process(), suppress);
         let server_name = ServerName::of_request(&cluster, request);
+        let server_name = server_name.offering(self.manager.alpn.offered(&cluster));
         let retry = matched.begin_retries(request);
         let buffer_limit = matched
             .buffer_limit_bytes()

@@ -44,11 +44,13 @@ pub(crate) struct UpstreamConnection {
     permit: ConnectionPermit,
 }
 
-/// What a request asks of the TLS handshake of its connection (`auto_sni`, `auto_san_validation`).
+/// What a request asks of the TLS handshake of its connection (`auto_sni`, `auto_san_validation`, `istio.alpn`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServerName {
     pub(crate) name: Option<Box<str>>,
     pub(crate) verify: bool,
+    /// The application protocols that are offered, if not those of the transport socket.
+    pub(crate) alpn: Option<Rc<[String]>>,
 }
 
 impl ServerName {
@@ -64,7 +66,13 @@ impl ServerName {
         Self {
             name: name.filter(|_| options.ask).map(Box::from),
             verify: options.verify,
+            alpn: None,
         }
+    }
+
+    /// The same, with these application protocols.
+    pub(crate) fn offering(self, alpn: Option<Rc<[String]>>) -> Self {
+        Self { alpn, ..self }
     }
 
     /// The same for one host: nothing, where no handshake is done with it.
@@ -156,6 +164,7 @@ async fn connection_for(
                 server_name: server_name.name.as_deref(),
                 verify_server_name: server_name.verify,
                 for_http: true,
+                alpn: server_name.alpn.as_deref().unwrap_or_default(),
             };
             let stream = proxy_upstream::connect_with(&permit, dialer.as_deref(), options)
                 .await

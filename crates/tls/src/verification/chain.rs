@@ -39,6 +39,11 @@ impl Anchors {
         Ok(Self { entries, anchors })
     }
 
+    /// The first authority.
+    pub(crate) fn first(&self) -> Option<&Certificate> {
+        self.entries.first().map(|(_, certificate)| certificate)
+    }
+
     /// The authorities' names, as DER, for the list that a server sends.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &[u8]> {
         self.anchors.iter().map(|anchor| anchor.subject.as_ref())

@@ -1,7 +1,10 @@
 //! The gRPC shell: it moves messages between the state machines and the wire, and decides nothing.
 
+mod call;
 pub mod client;
+mod connect;
 pub mod server;
+mod target;
 mod traffic;
 
 pub use traffic::Traffic;
