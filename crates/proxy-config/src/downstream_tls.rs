@@ -13,13 +13,9 @@ use proxy_upstream::SslStats;
 use proxy_upstream::tls_context::{self, Translated};
 use telemetry::stats::Scope;
 use tls::ServerContext;
-use tls::settings::DownstreamTlsContext;
 
 use crate::filters::{self, Category};
 use crate::limits::DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT;
-
-/// Application protocols that the connection manager does not speak, so that it does not offer them.
-const NOT_SPOKEN: &[&str] = &["h2"];
 
 /// TLS towards clients.
 #[derive(Debug)]
@@ -46,7 +42,6 @@ pub(crate) enum Compiled {
 pub(crate) fn compile(
     socket: &TransportSocket,
     timeout: Option<Duration>,
-    speaks_http: bool,
     scope: &Scope,
 ) -> ConfigResult<Compiled> {
     let typed = socket.config_type.as_ref();
@@ -67,10 +62,6 @@ pub(crate) fn compile(
     if let Some(secret) = secret {
         return Ok(Compiled::Unavailable(secret.within("typed_config")));
     }
-    let settings = match speaks_http {
-        true => without_unspoken(settings).within("typed_config")?,
-        false => settings,
-    };
     let context = ServerContext::new(&settings, SystemTime::now())
         .map_err(|error| ConfigError::at("typed_config", error.to_string()))?;
     if !context.left_out().is_empty() {
@@ -82,20 +73,6 @@ pub(crate) fn compile(
         timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(default),
         stats: SslStats::new(scope),
     })))
-}
-
-/// A client that would agree on a protocol that is not spoken is better served with another one, or refused.
-fn without_unspoken(mut settings: DownstreamTlsContext) -> ConfigResult<DownstreamTlsContext> {
-    let protocols = &mut settings.common.alpn_protocols;
-    let any = !protocols.is_empty();
-    protocols.retain(|name| !NOT_SPOKEN.contains(&name.as_str()));
-    match any && protocols.is_empty() {
-        true => {
-            Err(ConfigError::at("alpn_protocols", "none is spoken by this proxy")
-                .within("common_tls_context"))
-        }
-        false => Ok(settings),
-    }
 }
 
 #[cfg(test)]

@@ -389,20 +389,19 @@ impl<H> ChainCompiler<'_, '_, H> {
             return Err(ConfigError::unsupported("use_proxy_proto"));
         }
         let filter = network_filters(&proto.filters, self.context, self.http)?;
-        let speaks_http = matches!(filter, NetworkFilter::Http(_));
         Ok(FilterChain {
             name: proto.name.as_str().into(),
-            transport: self.transport(proto, speaks_http).within("transport_socket")?,
+            transport: self.transport(proto).within("transport_socket")?,
             filter,
             fingerprint: fingerprint(proto),
         })
     }
 
-    fn transport(&mut self, proto: &v3::FilterChain, speaks_http: bool) -> ConfigResult<Transport> {
+    fn transport(&mut self, proto: &v3::FilterChain) -> ConfigResult<Transport> {
         let timeout = proto.transport_socket_connect_timeout.as_ref().map(std_duration);
         let compiled = match &proto.transport_socket {
             None => downstream_tls::Compiled::RawBuffer,
-            Some(socket) => downstream_tls::compile(socket, timeout, speaks_http, self.scope)?,
+            Some(socket) => downstream_tls::compile(socket, timeout, self.scope)?,
         };
         let (transport, unavailable) = match compiled {
             downstream_tls::Compiled::RawBuffer => (Transport::RawBuffer, None),

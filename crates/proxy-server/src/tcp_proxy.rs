@@ -9,9 +9,7 @@ use std::time::SystemTime;
 use proxy_config::listener::NetworkFilter;
 use proxy_config::tcp_proxy::TcpProxy as Config;
 use proxy_core::{AccessLogger, Address, ResponseFlag, StreamInfo};
-use proxy_upstream::{
-    Cluster, ConnectionPermit, HostAddress, PickContext, RequestPriority, Stream, UpstreamProtocol, connect,
-};
+use proxy_upstream::{Cluster, ConnectionPermit, HostAddress, PickContext, RequestPriority, Stream, connect};
 use tokio::time::Instant;
 
 use crate::command::Listener;
@@ -126,7 +124,6 @@ fn permit(
     info: &mut StreamInfo<'_>,
 ) -> Option<ConnectionPermit> {
     let context = PickContext {
-        protocol: UpstreamProtocol::Tcp,
         original_destination: downstream.connection.original_destination,
         previous_hosts: tried,
         more_attempts: u32::from(!tried.is_empty()),

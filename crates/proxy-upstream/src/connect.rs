@@ -1,5 +1,6 @@
 //! Connecting to a host.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use crate::checkout::ConnectionPermit;
 use crate::config::{BindConfig, ClusterConfig, TcpKeepalive};
 use crate::endpoints::{HostAddress, HostSpec};
 use crate::stream::Stream;
-use crate::transport::Transport;
+use crate::transport::{ALPN_HTTP_2, ALPN_HTTP_11, TlsTransport, Transport};
 
 /// What a connection asks of its TLS handshake, if it has one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,8 +25,19 @@ pub struct HandshakeOptions<'a> {
     pub server_name: Option<&'a str>,
     /// The server's certificate must have that name (`auto_san_validation`).
     pub verify_server_name: bool,
-    /// HTTP will be spoken, so that application protocols are not offered that it cannot be spoken in here.
-    pub for_http: bool,
+    /// What will be spoken, where that is HTTP; it decides which application protocols are offered.
+    pub http: Option<HttpVersions>,
+}
+
+/// The versions of HTTP that a connection may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Either, as the handshake decides.
+    Either,
 }
 
 /// The future of [`Dialer::socket`].
@@ -148,11 +160,7 @@ async fn secure(
     let connect = ConnectOptions {
         server_name: options.server_name,
         endpoint_hostname: Some(&*spec.hostname).filter(|name| !name.is_empty()),
-        alpn: if options.for_http {
-            transport.http_alpn()
-        } else {
-            &[]
-        },
+        alpn: &alpn(transport, options.http),
         verify_server_name: options.verify_server_name,
     };
     let (shard, stats) = (permit.cluster().shard(), transport.stats());
@@ -167,6 +175,19 @@ async fn secure(
             stats.count_failure(shard, &failure);
             Err(ConnectError::Handshake(failure))
         }
+    }
+}
+
+/// What is offered in place of the transport socket's own list; empty leaves that. As in Envoy a list that is
+/// configured outranks what would be spoken, with one exception: HTTP/2 is not offered where HTTP/1 will be spoken.
+fn alpn(transport: &TlsTransport, versions: Option<HttpVersions>) -> Cow<'_, [String]> {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    match versions {
+        None => Cow::Borrowed(&[]),
+        Some(HttpVersions::Http1) => Cow::Borrowed(transport.http1_alpn()),
+        Some(_) if !transport.names_no_alpn() => Cow::Borrowed(&[]),
+        Some(HttpVersions::Http2) => Cow::Owned(names(&[ALPN_HTTP_2])),
+        Some(HttpVersions::Either) => Cow::Owned(names(&[ALPN_HTTP_2, ALPN_HTTP_11])),
     }
 }
 
