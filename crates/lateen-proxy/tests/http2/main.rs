@@ -1,0 +1,11 @@
+//! HTTP/2 on both sides of the proxy, by the `h2` crate as client and upstream, and by raw frames where a client means
+//! harm.
+
+mod downstream;
+mod floods;
+mod grpc;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod peer;
+mod raw;
+mod upstream;
