@@ -199,7 +199,7 @@ impl<D: Downlink> ActiveStream<D> {
         let is_empty = exchange.upload.is_empty();
         match connection.write_request(&heads.request, is_empty, chunked, pool) {
             Ok(bytes) => exchange.info.bytes.upstream_header_sent += bytes as u64,
-            Err(reset) => return self.reset(routed, request.host(), reset, false),
+            Err(reset) => return self.reset(routed, &request, &connection, reset),
         }
         if exchange.info.attempt_count > 1 && !is_empty {
             exchange.upload.replay(&mut connection, pool);
@@ -236,7 +236,6 @@ impl<D: Downlink> ActiveStream<D> {
         let end = poll_fn(|context| forward.poll_head(&mut reception, context)).await;
         let (framing, upload_broken) = (reception.framing, forward.upload_broken);
         exchange.info.bytes.upstream_header_received += reception.field_bytes as u64;
-        let request_started = connection.has_sent();
         if end != PhaseEnd::Done {
             connection.end_request(&mut exchange.info.bytes);
         }
@@ -255,7 +254,7 @@ impl<D: Downlink> ActiveStream<D> {
                 // Envoy is silent about a refusal that comes so late; it is worth a word in the access log.
                 let reason = connection.take_failure().unwrap_or_default();
                 exchange.info.upstream.transport_failure_reason = reason.into();
-                self.reset(routed, request.host(), reset, request_started)
+                self.reset(routed, &request, &connection, reset)
             }
             PhaseEnd::Expired(expiry) => {
                 self.count_expiry(expiry);
@@ -305,20 +304,34 @@ impl<D: Downlink> ActiveStream<D> {
         }
     }
 
-    fn reset(&self, routed: &Routed<'_>, host: &Rc<Host>, reset: Reset, request_started: bool) -> TryEnd {
+    fn reset(
+        &self,
+        routed: &Routed<'_>,
+        request: &proxy_upstream::ActiveRequest,
+        connection: &Uplink,
+        reset: Reset,
+    ) -> TryEnd {
+        let host = request.host();
         host.record_failure();
         self.note(routed, host, HostOutcome::Reset);
         let (shard, stats) = (routed.cluster.shard(), &routed.cluster.config().stats);
+        // The end of a shared connection is counted once, by its own task.
+        let is_own = connection.version() != Version::Http2;
+        if is_own {
+            shard.inc(stats.upstream_cx_destroy_with_active_rq);
+        }
         let reply = match reset {
             Reset::Terminated => {
-                shard.inc(stats.upstream_cx_destroy_with_active_rq);
-                shard.inc(stats.upstream_cx_destroy_remote);
+                if is_own {
+                    shard.inc(stats.upstream_cx_destroy_remote);
+                }
                 reset_reply(503, "connection termination", "connection_termination", "")
             }
             Reset::Protocol => {
-                shard.inc(stats.upstream_cx_destroy_with_active_rq);
-                shard.inc(stats.upstream_cx_destroy_local);
-                shard.inc(stats.upstream_cx_protocol_error);
+                if is_own {
+                    shard.inc(stats.upstream_cx_destroy_local);
+                    shard.inc(stats.upstream_cx_protocol_error);
+                }
                 reset_reply(502, "protocol error", "protocol_error", "")
             }
             Reset::Remote => {
@@ -337,6 +350,7 @@ impl<D: Downlink> ActiveStream<D> {
             }
         };
         let reply = reply.flag(reset.flag());
+        let request_started = connection.has_sent();
         TryEnd::Failed(TryFailure::Reset { request_started }, reply)
     }
 

@@ -48,5 +48,8 @@ pub const PREMATURE_RESET_AGE: Duration = Duration::from_secs(2);
 /// (Envoy: `overload.premature_reset_total_stream_count`).
 pub const PREMATURE_RESETS_LOOKED_AT: u64 = 500;
 
+/// Requests of a connection that their client may have reset before they were looked at; with one more it is closed.
+pub const RESETS_BEFORE_BEGINNING: usize = 250;
+
 /// Longest time of a mirrored request; nobody waits for it.
 pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);

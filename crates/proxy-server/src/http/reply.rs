@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use proxy_core::ResponseFlag;
-use proxy_http::{BodyFraming, HeaderId};
+use proxy_http::{BodyFraming, HeaderId, ResponseHead};
 use proxy_router::Match;
 use tokio::time::Instant;
 
@@ -145,6 +145,9 @@ impl<D: Downlink> ActiveStream<D> {
             is_local,
         };
         self.manager.config.finish_response(&mut heads.response, &facts);
+        if end && !D::MULTIPLEXED && !exchange.to_head {
+            say_empty(&mut heads.response);
+        }
         let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
         shard.inc(stats.downstream_rq_completed);
         stats.count_status(shard, heads.response.status());
@@ -192,5 +195,13 @@ impl<D: Downlink> ActiveStream<D> {
             }
         })
         .await
+    }
+}
+
+/// Says that there is no body, where HTTP/1 cannot tell otherwise. An HTTP/2 upstream ends its stream instead.
+fn say_empty(head: &mut ResponseHead) {
+    let has_none_anyway = head.status() < 200 || matches!(head.status(), 204 | 304);
+    if !has_none_anyway {
+        head.headers.insert(&HeaderId::ContentLength, b"0");
     }
 }

@@ -286,14 +286,16 @@ impl<D: Downlink> ActiveStream<D> {
             }
             ClientFault::Malformed => {
                 self.client_broke_protocol();
+                let stats = &self.manager.config.http2_stats;
+                self.worker.shard().inc(stats.rx_messaging_error);
                 exchange.info.flag(ResponseFlag::DownstreamProtocolError);
                 exchange.info.response_code_details = Some("http2.violation.of.messaging.rule".into());
                 Outcome::Broken
             }
             ClientFault::Reset => {
-                self.worker
-                    .shard()
-                    .inc(self.manager.config.stats.downstream_rq_rx_reset);
+                let (shard, config) = (self.worker.shard(), &self.manager.config);
+                shard.inc(config.stats.downstream_rq_rx_reset);
+                shard.inc(config.http2_stats.rx_reset);
                 exchange.info.flag(ResponseFlag::DownstreamRemoteReset);
                 exchange.info.response_code_details = Some("http2.remote_reset".into());
                 Outcome::Broken

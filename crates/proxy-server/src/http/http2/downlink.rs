@@ -52,10 +52,11 @@ impl Http2Downlink {
     /// Gives the stream up, unless its response is complete.
     pub(crate) fn reset(&mut self, reason: Reason) {
         match &mut self.response {
-            Some(response) if response.is_ended() => {}
+            Some(response) if response.is_ended() => return,
             Some(response) => response.reset(reason),
             None => self.respond.send_reset(reason),
         }
+        self.connection.count_reset();
     }
 
     fn count_sent(&mut self, bytes: u64) {

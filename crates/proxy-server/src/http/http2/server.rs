@@ -59,6 +59,12 @@ impl Shared {
         self.meter.data_sent.set(self.meter.data_sent.get() + 1);
     }
 
+    /// A stream was reset by us.
+    pub(crate) fn count_reset(&self) {
+        let stats = &self.origin.manager.config.http2_stats;
+        self.origin.worker.shard().inc(stats.tx_reset);
+    }
+
     /// Trailers came.
     pub(crate) fn count_trailers(&self) {
         let stats = &self.origin.manager.config.http2_stats;
@@ -146,15 +152,16 @@ pub(crate) async fn serve(opened: Opened) {
     server.run().await;
 }
 
-fn builder(options: &Http2Options, limits: proxy_http::HeadLimits) -> h2::server::Builder {
+fn builder(options: &Http2Options, heads: proxy_http::HeadLimits) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .header_table_size(options.hpack_table_bytes)
         .max_concurrent_streams(options.max_concurrent_streams)
         .initial_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
-        .max_header_list_size(header_list_bytes(limits))
-        .max_send_buffer_size(super::super::limits::PENDING_WRITE_BYTES);
+        .max_header_list_size(header_list_bytes(heads))
+        .max_send_buffer_size(limits::PENDING_WRITE_BYTES)
+        .max_pending_accept_reset_streams(limits::RESETS_BEFORE_BEGINNING);
     builder
 }
 
@@ -389,10 +396,10 @@ async fn serve_stream(shared: &Rc<Shared>, request: Request<RecvStream>, respond
     let down = Http2Downlink::new(respond, body, field_bytes, shared);
     let mut stream = ActiveStream::new(down, shared.origin.clone());
     stream.field_bytes = field_bytes;
-    let limits = manager.config.head_limits;
-    let too_much = if field_bytes > limits.bytes {
+    let most = manager.config.head_limits;
+    let too_much = if field_bytes > most.bytes {
         Some("http2.header_list_size_too_large")
-    } else if heads.request.headers.len() > limits.fields {
+    } else if heads.request.headers.len() > most.fields {
         Some("http2.too_many_headers")
     } else {
         None

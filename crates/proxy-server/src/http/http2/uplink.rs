@@ -36,6 +36,7 @@ fn reset_of(error: &h2::Error) -> Reset {
     if error.is_remote() && error.is_reset() {
         return match error.reason() {
             Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
+            Some(h2::Reason::PROTOCOL_ERROR) => Reset::Protocol,
             _ => Reset::Remote,
         };
     }
@@ -141,7 +142,8 @@ impl Http2Uplink {
         };
         self.body = Some(body);
         if self.connection.too_large(reception.head, reception.field_bytes) {
-            return Poll::Ready(Err(Reset::Protocol));
+            // As if the host had said so: in these words Envoy tells it.
+            return Poll::Ready(Err(Reset::Remote));
         }
         match reception.take(framing, &mut interim) {
             Ok(true) => Poll::Ready(Ok(())),
