@@ -257,26 +257,33 @@ pub(crate) const HTTP2: &str = "explicit_http_config: { http2_protocol_options: 
 /// What a cluster for HTTP/1 with trailers says.
 pub(crate) const HTTP1: &str = "explicit_http_config: { http_protocol_options: { enable_trailers: true } }";
 
-/// A proxy whose route has these extra fields, and whose connection manager has those. It writes `FLAGS DETAILS` of each
-/// request into `log`.
-pub(crate) fn proxy(cluster: &str, route: &str, manager: &str) -> Proxy {
+/// A filter list whose route has these extra fields, and whose connection manager has those. It writes what was spoken
+/// and what came of each request into `log`.
+pub(crate) fn filters(route: &str, manager: &str) -> String {
     let log = ", access_log: [{ name: file, typed_config: { \"@type\": \
                type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: log, log_format: { \
                text_format_source: { inline_string: \"%PROTOCOL% %UPSTREAM_PROTOCOL% %RESPONSE_CODE% \
                %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %GRPC_STATUS%\\n\" } } } }]";
-    let filters = http_filters("app")
+    http_filters("app")
         .replacen("cluster: app", &format!("cluster: app{route}"), 1)
         .replacen(
             "stat_prefix: http",
             &format!("stat_prefix: http{manager}{log}"),
             1,
-        );
-    let proxy = Proxy::start(
-        &bootstrap(&[listener("web", &filters)], &[cluster.to_owned()]),
-        &["--concurrency", "1"],
-    );
+        )
+}
+
+/// Starts a proxy with one worker, so that connections meet.
+pub(crate) fn start(listener: &str, cluster: &str) -> Proxy {
+    let bootstrap = bootstrap(&[listener.to_owned()], &[cluster.to_owned()]);
+    let proxy = Proxy::start(&bootstrap, &["--concurrency", "1"]);
     proxy.wait_live();
     proxy
+}
+
+/// A proxy with a plain listener.
+pub(crate) fn proxy(cluster: &str, route: &str, manager: &str) -> Proxy {
+    start(&listener("web", &filters(route, manager)), cluster)
 }
 
 /// A proxy in front of an HTTP/2 upstream.

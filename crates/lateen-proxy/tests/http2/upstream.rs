@@ -35,6 +35,18 @@ fn an_http1_client_is_served_by_an_http2_upstream() {
 }
 
 #[test]
+fn an_answer_that_ends_with_its_head_is_one_without_a_body_for_an_http1_client() {
+    let (proxy, _) = http2_proxy("", "");
+    let mut client = Client::connect(proxy.listener("web")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            client.request("POST", "a", "/grpc/0").unwrap(),
+            (200, String::new())
+        );
+    }
+}
+
+#[test]
 fn requests_share_connections_up_to_the_hosts_limit() {
     let (proxy, upstream) = http2_proxy("", "");
     run(async {
