@@ -129,6 +129,7 @@ pub async fn admin(path: &str) -> Result<Answer> {
         authority: ADMIN.to_string(),
         path: path.to_owned(),
         headers: Vec::new(),
+        http2: false,
     };
     let outcome = client::send(Ipv4Addr::LOCALHOST, ADMIN, &request, "admin").await;
     outcome.answer.map_err(anyhow::Error::msg)
