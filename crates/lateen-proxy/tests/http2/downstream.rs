@@ -11,6 +11,7 @@ use crate::harness::{cluster, connect, eventually, http_upstream, upstream_with}
 use crate::peer::{
     Answer, HTTP1, ask, client, cluster_with, http2_proxy, lines, proxy, receive, request, run, send,
 };
+use crate::raw::{END_HEADERS, END_STREAM, End, GET, HEADERS, end_after, frame, open};
 
 /// An HTTP/1 upstream that answers with what it got, in chunks and with a trailer.
 fn http1_upstream() -> std::net::SocketAddr {
@@ -233,6 +234,40 @@ fn a_connection_is_told_to_end_after_its_last_request_and_finishes_it() {
         (proxy.stat("http.http.downstream_cx_active") == 0).then_some(())
     });
     assert!(upstream.requests.load(Ordering::SeqCst) >= 2);
+}
+
+#[test]
+fn a_client_that_does_not_react_to_the_end_is_closed_after_a_while() {
+    let manager = ", drain_timeout: 0.3s, common_http_protocol_options: { max_requests_per_connection: 1 }";
+    let (proxy, _) = http2_proxy("", manager);
+    let began = std::time::Instant::now();
+    // It answers no ping.
+    let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, GET);
+    let end = end_after(open(proxy.listener("web")), &head);
+    assert_eq!(end, End::GoAway(0));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(300));
+}
+
+#[test]
+fn connections_of_a_drained_listener_end_with_their_next_answer() {
+    let (proxy, _) = http2_proxy("", "");
+    run(async {
+        let mut client = client(proxy.listener("web")).await;
+        assert_eq!(
+            ask(&mut client, request("GET", "/echo", &[]))
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+        proxy.admin("POST", "/drain_listeners?graceful");
+        // Immediate draining does not wait for chance.
+        while let Ok(answer) = ask(&mut client, request("GET", "/echo", &[])).await {
+            assert_eq!(answer.status, 200);
+        }
+    });
+    assert_eq!(proxy.stat("http.http.downstream_cx_drain_close"), 1);
+    assert_eq!(proxy.stat("http2.goaway_sent"), 1);
 }
 
 #[test]

@@ -273,10 +273,11 @@ pub(crate) fn filters(route: &str, manager: &str) -> String {
         )
 }
 
-/// Starts a proxy with one worker, so that connections meet.
+/// Starts a proxy with one worker, so that connections meet, and that drains at once.
 pub(crate) fn start(listener: &str, cluster: &str) -> Proxy {
     let bootstrap = bootstrap(&[listener.to_owned()], &[cluster.to_owned()]);
-    let proxy = Proxy::start(&bootstrap, &["--concurrency", "1"]);
+    let flags = ["--concurrency", "1", "--drain-strategy", "immediate"];
+    let proxy = Proxy::start(&bootstrap, &flags);
     proxy.wait_live();
     proxy
 }

@@ -95,6 +95,8 @@ pub(crate) struct Timeouts {
     pub(crate) request_headers: Option<Duration>,
     pub(crate) max_stream_duration: Option<Duration>,
     pub(crate) delayed_close: Option<Duration>,
+    /// How long a client may take to react when it is told that its HTTP/2 connection ends.
+    pub(crate) drain: Duration,
 }
 
 /// A compiled connection manager.
@@ -359,6 +361,10 @@ fn timeouts(proto: &Proto, common: &core::HttpProtocolOptions) -> Timeouts {
         request_headers: timeout(&proto.request_headers_timeout, None),
         max_stream_duration: timeout(&common.max_stream_duration, None),
         delayed_close: timeout(&proto.delayed_close_timeout, Some(limits::DELAYED_CLOSE_TIMEOUT)),
+        drain: proto
+            .drain_timeout
+            .as_ref()
+            .map_or(limits::DRAIN_TIMEOUT, std_duration),
     }
 }
 

@@ -34,6 +34,9 @@ pub const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// linger, so that the client reads the response before it sees a reset.
 pub const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// `drain_timeout` when the configuration is silent.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Largest `max_request_headers_kb` (Envoy: 8192).
 pub const REQUEST_HEADERS_KIB_CEILING: u32 = 8192;
 

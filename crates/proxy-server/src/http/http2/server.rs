@@ -177,8 +177,8 @@ fn header_list_bytes(limits: proxy_http::HeadLimits) -> u32 {
 enum State {
     /// It takes requests.
     Open,
-    /// The client was told to open no more streams.
-    Draining,
+    /// The client was told to open no more streams. What it says to that is waited for until then.
+    Draining(Instant),
     /// It ends now; this is how long the last words may take.
     Closing(Instant),
 }
@@ -226,7 +226,7 @@ impl Server {
         }
         match self.state {
             State::Closing(until) => self.timer.poll(Some(until), context),
-            State::Open | State::Draining => Poll::Pending,
+            State::Open | State::Draining(_) => Poll::Pending,
         }
     }
 
@@ -262,10 +262,17 @@ impl Server {
             shard.inc(config.http2_stats.keepalive_timeout);
             return self.close(Reason::NO_ERROR);
         }
-        if self.state == State::Open {
-            return self.drain_when_due(context);
+        match self.state {
+            State::Open => self.drain_when_due(context),
+            State::Draining(until) => self.end_when_drained(until, context),
+            State::Closing(_) => false,
         }
-        false
+    }
+
+    /// A client that does not react gets its last words as soon as no request of it is left.
+    fn end_when_drained(&mut self, until: Instant, context: &mut Context<'_>) -> bool {
+        let is_over = self.timer.poll(Some(until), context).is_ready();
+        is_over && self.shared.origin.life.active() == 0 && self.close(Reason::NO_ERROR)
     }
 
     /// Begins to drain because somebody wants it, or the connection was idle or there for long enough.
@@ -298,7 +305,8 @@ impl Server {
     }
 
     fn drain(&mut self) -> bool {
-        self.state = State::Draining;
+        let patience = self.shared.origin.manager.config.timeouts.drain;
+        self.state = State::Draining(Instant::now() + patience);
         self.count_goaway();
         self.connection.graceful_shutdown();
         true
