@@ -4,7 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::sync::atomic::Ordering;
 
 use crate::harness::{Client, connect, eventually, get};
-use crate::peer::{HTTP2, ask, client, cluster_with, http2_proxy, lines, proxy, request, run, upstream};
+use crate::peer::{
+    HTTP2, ask, client, cluster_with, eventually_async, http2_proxy, lines, proxy, receive, request, run,
+    send, upstream,
+};
 
 #[test]
 fn an_http1_client_is_served_by_an_http2_upstream() {
@@ -112,6 +115,91 @@ fn resets_are_told_and_retried_as_the_route_says() {
     assert_eq!(upstream.requests.load(Ordering::SeqCst), 3);
     // Any other reset is not what that condition means.
     assert_eq!(get(proxy.listener("web"), "GET", "a", "/reset/2").unwrap().0, 503);
+}
+
+#[test]
+fn a_retry_sends_body_and_trailers_again() {
+    let policy = ", retry_policy: { retry_on: refused-stream, num_retries: 3 }";
+    let (proxy, upstream) = http2_proxy(policy, "");
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", "5".parse().unwrap());
+    let answer = run(async {
+        let mut client = client(proxy.listener("web")).await;
+        let request = request("POST", "/refuse/2", &[]);
+        send(&mut client, request, Some("hello".into()), Some(trailers))
+            .await
+            .unwrap()
+    });
+    assert!(answer.text().ends_with("\n\nhello"), "{}", answer.text());
+    assert_eq!(answer.trailers.unwrap()["x-sum"], "5");
+    assert_eq!(upstream.requests.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn requests_wait_for_room_and_are_refused_when_too_many_wait() {
+    let upstream = upstream();
+    let cluster = cluster_with(upstream.address, HTTP2);
+    let fields = cluster.strip_suffix('}').unwrap();
+    let breakers = "circuit_breakers: { thresholds: [{ max_connections: 1, max_pending_requests: 1 }] }";
+    let proxy = proxy(&format!("{fields}, {breakers} }}"), "", "");
+    run(async {
+        let mut client = client(proxy.listener("web")).await;
+        assert_eq!(
+            ask(&mut client, request("GET", "/echo", &[]))
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+        let mut hanging: Vec<_> = (0..4)
+            .map(|_| client.send_request(request("GET", "/hang", &[]), true).unwrap())
+            .collect();
+        let (waiting, _) = client.send_request(request("GET", "/echo", &[]), true).unwrap();
+        eventually_async("the request waits", || {
+            proxy.stat("cluster.app.upstream_rq_pending_active") == 1
+        })
+        .await;
+        let refused = ask(&mut client, request("GET", "/echo", &[])).await.unwrap();
+        assert_eq!(
+            (refused.status, refused.field("x-envoy-overloaded")),
+            (503, Some("true"))
+        );
+        // Room for one.
+        hanging.pop();
+        assert_eq!(receive(waiting).await.unwrap().status, 200);
+    });
+    assert_eq!(upstream.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(proxy.stat("cluster.app.upstream_rq_pending_overflow"), 1);
+    assert!(lines(&proxy, 2)[1].contains("503 UO"), "{:?}", lines(&proxy, 2));
+}
+
+#[test]
+fn the_end_of_a_connection_ends_its_requests_and_they_may_be_retried() {
+    // The first connection ends when a request is on it, the others serve.
+    let upstream = upstream();
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let first = std::sync::Arc::new(first);
+    let target = upstream.address;
+    let relay = crate::harness::upstream_with(move |mut stream| {
+        let mut upstream = connect(target).unwrap();
+        if first.swap(false, Ordering::SeqCst) {
+            // The preface, the settings and the head of a request, without an answer.
+            let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+            let (mut got, mut block) = (0, [0; 4096]);
+            while got < 100 {
+                got += stream.read(&mut block).unwrap();
+            }
+            return;
+        }
+        let mut back = (upstream.try_clone().unwrap(), stream.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut back.0, &mut back.1));
+        let _ = std::io::copy(&mut stream, &mut upstream);
+    });
+    let policy = ", retry_policy: { retry_on: reset, num_retries: 1 }";
+    let proxy = proxy(&cluster_with(relay, HTTP2), policy, "");
+    assert_eq!(get(proxy.listener("web"), "GET", "a", "/echo").unwrap().0, 200);
+    assert_eq!(proxy.stat("cluster.app.upstream_cx_destroy_with_active_rq"), 1);
+    assert_eq!(proxy.stat("cluster.app.upstream_rq_retry_success"), 1);
 }
 
 #[test]
