@@ -107,7 +107,7 @@ pub const NETWORK_FILTERS: &[Extension] = &[
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         Maturity::Partial,
-        "HTTP/1.1; HTTP/2 and tracing come later.",
+        "HTTP/1.1 and HTTP/2; tracing comes later.",
     ),
     extension(
         "envoy.filters.network.tcp_proxy",
@@ -153,7 +153,7 @@ pub const HTTP_FILTERS: &[Extension] = &[
         "envoy.filters.http.grpc_stats",
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
         Maturity::NoEffect,
-        "Accepted; counts nothing until HTTP/2 is there.",
+        "Accepted; counts nothing yet.",
     ),
 ];
 
@@ -191,7 +191,7 @@ pub const TRANSPORT_SOCKETS: &[Extension] = &[
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         Maturity::Partial,
-        "Certificates from files, inline and SDS; no OCSP, no HTTP/2 in ALPN.",
+        "Certificates from files, inline and SDS; no OCSP.",
     ),
     extension(
         "envoy.transport_sockets.upstream_proxy_protocol",

@@ -400,22 +400,21 @@ impl<H> ChainCompiler<'_, '_, H> {
             return Err(ConfigError::unsupported("use_proxy_proto"));
         }
         let filter = network_filters(&proto.filters, self.context, self.http)?;
-        let speaks_http = matches!(filter, NetworkFilter::Http(_));
         Ok(FilterChain {
             name: proto.name.as_str().into(),
-            transport: self.transport(proto, speaks_http).within("transport_socket")?,
+            transport: self.transport(proto).within("transport_socket")?,
             filter,
             fingerprint: fingerprint(proto),
         })
     }
 
-    fn transport(&mut self, proto: &v3::FilterChain, speaks_http: bool) -> ConfigResult<Transport> {
+    fn transport(&mut self, proto: &v3::FilterChain) -> ConfigResult<Transport> {
         let timeout = proto.transport_socket_connect_timeout.as_ref().map(std_duration);
         let Some(socket) = &proto.transport_socket else {
             return Ok(Transport::RawBuffer);
         };
         let scope = self.scope;
-        let compile = |store: &mut _| downstream_tls::compile(socket, timeout, speaks_http, scope, store);
+        let compile = |store: &mut _| downstream_tls::compile(socket, timeout, scope, store);
         match self.context.with_secrets(compile)? {
             downstream_tls::Compiled::RawBuffer => Ok(Transport::RawBuffer),
             downstream_tls::Compiled::Tls(tls, secrets) => {

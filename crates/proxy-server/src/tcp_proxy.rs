@@ -14,7 +14,7 @@ use proxy_core::{AccessLogger, Address, ResponseFlag, StreamInfo};
 use proxy_upstream::proxy_protocol::Announcement;
 use proxy_upstream::{
     Cluster, ConnectError, ConnectionPermit, HandshakeOptions, HostAddress, PickContext, RequestPriority,
-    Stream, UpstreamProtocol, connect_with,
+    Stream, connect_with,
 };
 use tokio::time::Instant;
 
@@ -257,7 +257,6 @@ fn permit(
     let worker = &downstream.worker;
     let source = downstream.connection.remote_address.ip();
     let context = PickContext {
-        protocol: UpstreamProtocol::Tcp,
         original_destination: downstream.connection.original_destination,
         hash: source
             .filter(|_| config.hashes_source)

@@ -4,6 +4,7 @@
 
 mod discovery;
 mod http;
+mod http2;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +21,10 @@ use telemetry::stats::Registry;
 pub use crate::transport::{Transport, TransportSelection};
 pub use discovery::{Discovery, DnsConfig, LookupFamily, OriginalDstConfig, refuse_resolver};
 pub use http::{HttpOptions, HttpProtocol, ServerNameOptions};
+pub use http2::{Http2Keepalive, Http2Options};
 
 use crate::circuit_breaker::CircuitBreakers;
+use crate::http2_stats::Http2Stats;
 use crate::load_balancer::LbConfig;
 use crate::outlier::{Detector, OutlierConfig};
 use crate::secrets::{SecretStore, Sources};
@@ -63,6 +66,8 @@ pub struct ClusterConfig {
     pub refuses_alpn_override: bool,
     /// Statistics, under `cluster.<stat name>.`.
     pub stats: ClusterStats,
+    /// Statistics of HTTP/2, under `cluster.<stat name>.http2.`, where it may be spoken.
+    pub http2_stats: Option<Http2Stats>,
 }
 
 /// `envoy.config.core.v3.BindConfig`: what a socket is bound to before it connects.
@@ -184,6 +189,7 @@ impl ClusterConfig {
         let transport = TransportSelection::compile(proto, &scope, secrets)?;
         let discovery = Discovery::compile(proto)?;
         let static_endpoints = static_endpoints(proto, &discovery, &transport)?;
+        let http = HttpOptions::compile(proto)?;
         let bind = proto.upstream_bind_config.as_ref().map(BindConfig::compile);
         let keepalive = proto
             .upstream_connection_options
@@ -202,7 +208,8 @@ impl ClusterConfig {
                 .unwrap_or(limits::DEFAULT_BUFFER_LIMIT_BYTES),
             circuit_breakers: CircuitBreakers::compile(proto.circuit_breakers.as_ref())
                 .within("circuit_breakers")?,
-            http: HttpOptions::compile(proto)?,
+            http2_stats: (http.protocol != HttpProtocol::Http1).then(|| Http2Stats::new(&scope, "http2.")),
+            http,
             transport,
             bind: bind.transpose().within("upstream_bind_config")?.flatten(),
             tcp_keepalive: keepalive.map(TcpKeepalive::compile),

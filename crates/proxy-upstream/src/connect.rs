@@ -1,5 +1,6 @@
 //! Connecting to a host.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use crate::config::{BindConfig, ClusterConfig, TcpKeepalive};
 use crate::endpoints::{HostAddress, HostSpec};
 use crate::proxy_protocol::{AnnounceError, Announcement};
 use crate::stream::Stream;
-use crate::transport::Transport;
+use crate::transport::{ALPN_HTTP_2, ALPN_HTTP_11, TlsTransport, Transport};
 
 /// What a connection asks of its transport socket.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,12 +26,23 @@ pub struct HandshakeOptions<'a> {
     pub server_name: Option<&'a str>,
     /// The server's certificate must have that name (`auto_san_validation`).
     pub verify_server_name: bool,
-    /// HTTP will be spoken, so that application protocols are not offered that it cannot be spoken in here.
-    pub for_http: bool,
+    /// What will be spoken, where that is HTTP; it decides which application protocols are offered.
+    pub http: Option<HttpVersions>,
     /// The application protocols to offer, whatever is configured; empty for those of the transport socket.
     pub alpn: &'a [String],
     /// Whom the connection is for, where the transport socket tells the host (PROXY protocol).
     pub announcement: Option<Announcement<'a>>,
+}
+
+/// The versions of HTTP that a connection may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Either, as the handshake decides.
+    Either,
 }
 
 /// The future of [`Dialer::socket`].
@@ -171,13 +183,7 @@ async fn secure(
     let connect = ConnectOptions {
         server_name: options.server_name,
         endpoint_hostname: Some(&*spec.hostname).filter(|name| !name.is_empty()),
-        alpn: if !options.alpn.is_empty() {
-            options.alpn
-        } else if options.for_http {
-            transport.http_alpn()
-        } else {
-            &[]
-        },
+        alpn: &alpn(transport, options),
         verify_server_name: options.verify_server_name,
     };
     let (shard, stats) = (permit.cluster().shard(), transport.stats());
@@ -196,6 +202,23 @@ async fn secure(
             stats.count_failure(shard, &failure);
             Err(ConnectError::Handshake(failure))
         }
+    }
+}
+
+/// What is offered in place of the transport socket's own list; empty leaves that. What the request asks for comes first.
+/// As in Envoy a list that is configured outranks what would be spoken, with one exception: HTTP/2 is not offered where
+/// HTTP/1 will be spoken.
+fn alpn<'a>(transport: &'a TlsTransport, options: HandshakeOptions<'a>) -> Cow<'a, [String]> {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    if !options.alpn.is_empty() {
+        return Cow::Borrowed(options.alpn);
+    }
+    match options.http {
+        None => Cow::Borrowed(&[]),
+        Some(HttpVersions::Http1) => Cow::Borrowed(transport.http1_alpn()),
+        Some(_) if !transport.names_no_alpn() => Cow::Borrowed(&[]),
+        Some(HttpVersions::Http2) => Cow::Owned(names(&[ALPN_HTTP_2])),
+        Some(HttpVersions::Either) => Cow::Owned(names(&[ALPN_HTTP_2, ALPN_HTTP_11])),
     }
 }
 

@@ -33,6 +33,8 @@ cluster_stats! {
         upstream_cx_total,
         /// HTTP/1 connections made or tried.
         upstream_cx_http1_total,
+        /// HTTP/2 connections made or tried.
+        upstream_cx_http2_total,
         /// Connections that could not be established.
         upstream_cx_connect_fail,
         /// Connections not established in time.

@@ -26,8 +26,11 @@ use crate::tls_context::{self, Translated};
 /// The metadata that `transport_socket_matches` looks at.
 const MATCH_METADATA: &str = "envoy.transport_socket_match";
 
-/// Application protocols that no HTTP request is sent in here, so that no connection for requests offers them.
-const NOT_SPOKEN: &[&str] = &["h2"];
+/// What HTTP/2 is called in a handshake (RFC 9113, section 3.2).
+pub const ALPN_HTTP_2: &str = "h2";
+
+/// What HTTP/1.1 is called in a handshake.
+pub const ALPN_HTTP_11: &str = "http/1.1";
 
 /// The transport socket of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +99,8 @@ pub struct TlsTransport {
     secrets: SecretRefs,
     origins: Origins,
     current: Current<ClientContext>,
-    /// What is offered where HTTP will be spoken, when that differs from the settings.
-    http_alpn: Vec<String>,
+    /// What is offered where HTTP/1 will be spoken, when that differs from the settings.
+    http1_alpn: Vec<String>,
     stats: SslStats,
 }
 
@@ -127,7 +130,7 @@ impl TlsTransport {
         let context = store.context(settings.clone(), &secrets, (scope, FACTORY))?;
         awaited.extend(context.secrets);
         Ok(Self {
-            http_alpn: http_alpn(&settings.common.alpn_protocols),
+            http1_alpn: http1_alpn(&settings.common.alpn_protocols),
             current: context.current,
             settings,
             secrets,
@@ -154,10 +157,16 @@ impl TlsTransport {
         &self.origins
     }
 
-    /// What a connection for HTTP offers in place of the context's own protocols; empty when there is no difference.
+    /// What a connection for HTTP/1 offers in place of the context's own protocols; empty when there is no difference.
     #[must_use]
-    pub fn http_alpn(&self) -> &[String] {
-        &self.http_alpn
+    pub fn http1_alpn(&self) -> &[String] {
+        &self.http1_alpn
+    }
+
+    /// Whether the settings name no application protocol, so that those are offered that will be spoken.
+    #[must_use]
+    pub fn names_no_alpn(&self) -> bool {
+        self.settings.common.alpn_protocols.is_empty()
     }
 
     /// The statistics of handshakes.
@@ -167,14 +176,15 @@ impl TlsTransport {
     }
 }
 
-fn http_alpn(configured: &[String]) -> Vec<String> {
-    let spoken = |name: &&String| !NOT_SPOKEN.contains(&name.as_str());
-    if configured.iter().all(|name| spoken(&name)) {
+/// A host that agrees on HTTP/2 would not understand the requests of a connection for HTTP/1.
+fn http1_alpn(configured: &[String]) -> Vec<String> {
+    let spoken = |name: &&String| *name != ALPN_HTTP_2;
+    if !configured.is_empty() && configured.iter().all(|name| spoken(&name)) {
         return Vec::new();
     }
     let left: Vec<String> = configured.iter().filter(spoken).cloned().collect();
     match left.is_empty() {
-        true => vec!["http/1.1".to_owned()],
+        true => vec![ALPN_HTTP_11.to_owned()],
         false => left,
     }
 }
@@ -429,9 +439,10 @@ mod tests {
     #[test]
     fn requests_do_not_offer_what_they_are_not_sent_in() {
         let names = |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.into()).collect() };
-        assert!(http_alpn(&names(&["http/1.1", "istio"])).is_empty());
-        assert_eq!(http_alpn(&names(&["h2", "istio"])), ["istio"]);
-        assert_eq!(http_alpn(&names(&["h2"])), ["http/1.1"]);
+        assert!(http1_alpn(&names(&["http/1.1", "istio"])).is_empty());
+        assert_eq!(http1_alpn(&names(&["h2", "istio"])), ["istio"]);
+        assert_eq!(http1_alpn(&names(&["h2"])), ["http/1.1"]);
+        assert_eq!(http1_alpn(&[]), ["http/1.1"]);
     }
 
     #[test]

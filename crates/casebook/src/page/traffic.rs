@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET http://reviews:9080/reviews/0 x100     a request, here a hundred times
+//! GET http://reviews:9080/ HTTP/2            a request in HTTP/2, with prior knowledge
 //!   end-user: jason                          headers of the request
 //! => 200 from 75% reviews-v1 25% reviews-v2  status, and who answered; shares when repeated
 //! => 200 from 10x v1 20x v2                  the same, with exact numbers
@@ -67,6 +68,8 @@ pub enum Request {
         path: String,
         /// Headers; `host` replaces the authority.
         headers: Vec<(String, String)>,
+        /// Whether it is sent in HTTP/2.
+        http2: bool,
     },
     /// A TCP connection.
     Tcp {
@@ -264,6 +267,10 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
             }
         }
         method if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+            let (target, http2) = match target.strip_suffix(" HTTP/2") {
+                Some(target) => (target, true),
+                None => (target, false),
+            };
             let url = target
                 .strip_prefix("http://")
                 .or_else(|| target.strip_prefix("https://"));
@@ -274,6 +281,7 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
                 authority: authority.to_owned(),
                 path: path.to_owned(),
                 headers: Vec::new(),
+                http2,
             }
         }
         _ => bail!("expected METHOD URL or TCP HOST:PORT \"text\""),
@@ -508,6 +516,11 @@ mod tests {
         );
         assert_eq!(first.expectations.len(), 4);
         assert_eq!(exchanges[1].expectations[0].what, Expected::Text("v1 hi".into()));
+        let second = parse("GET http://a/b HTTP/2 x2\n=> 200\n", 1).expect("block");
+        let Request::Http { path, http2, .. } = &second[0].request else {
+            panic!("HTTP")
+        };
+        assert_eq!((path.as_str(), *http2, second[0].times), ("/b", true, 2));
     }
 
     #[test]
