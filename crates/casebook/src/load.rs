@@ -50,11 +50,34 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const LEFT_OUT: [&str; 2] = ["[IST0106]", "[IST0133]"];
 
 /// Files that the objects of Istio's own tests name, where those tests run, and the certificate that stands in for them.
-const TAKEN_FOR_GRANTED: [(&str, &str); 3] = [
+const TAKEN_FOR_GRANTED: [(&str, &str); 8] = [
     ("tests/testdata/certs/default/cert-chain.pem", "client.crt"),
     ("tests/testdata/certs/default/key.pem", "client.key"),
     ("tests/testdata/certs/default/root-cert.pem", "ca.crt"),
+    ("etc/certs/cert-chain.pem", "client.crt"),
+    ("etc/certs/key.pem", "client.key"),
+    ("etc/certs/root-cert.pem", "ca.crt"),
+    ("etc/certs/servercert.pem", "client.crt"),
+    ("etc/certs/privatekey.pem", "client.key"),
 ];
+
+/// A folder of the root that is one of the stage's here: nothing is put into the root of the machine.
+const MOVED_FOLDER: &str = "/etc/certs/";
+
+/// An object whose files of [`MOVED_FOLDER`] are looked for beside the proxy.
+fn with_moved_files(object: &Value) -> Value {
+    match object {
+        Value::String(text) if text.starts_with(MOVED_FOLDER) => text.trim_start_matches('/').into(),
+        Value::Array(list) => list.iter().map(with_moved_files).collect(),
+        Value::Object(map) => {
+            let moved = map
+                .iter()
+                .map(|(key, value)| (key.clone(), with_moved_files(value)));
+            Value::Object(moved.collect())
+        }
+        other => other.clone(),
+    }
+}
 
 fn taken_for_granted() -> Result<Files> {
     let client = Wanted {
@@ -165,7 +188,7 @@ impl Loader {
         for object in &file.objects {
             let text = |field: &str| object[field].as_str().unwrap_or_default();
             if Kind::parse(text("apiVersion"), text("kind")).is_some() {
-                readable.push(object.clone());
+                readable.push(with_moved_files(object));
             } else {
                 let (version, named) = (text("apiVersion"), named(object));
                 verdict.not_loaded.push(format!(

@@ -79,7 +79,7 @@ pub enum CredentialError {
     #[error("the order of the certificate chain: {0}")]
     Order(#[from] ChainError),
     /// The key is damaged, or belongs to another certificate.
-    #[error("the private key: {0}")]
+    #[error("{}", of_key(.0))]
     Key(#[from] KeyError),
     /// The certificates that clients are verified against are damaged.
     #[error("the authorities: {0}")]
@@ -206,6 +206,15 @@ impl Credential {
             found: found.join(", "),
         }
     }
+}
+
+/// An error about a key, which may name it or what is around it.
+fn of_key(error: &KeyError) -> String {
+    let text = error.to_string();
+    if text.starts_with("the private key") {
+        return text;
+    }
+    format!("the private key: {text}")
 }
 
 fn check_pair(pair: KeyPair<'_>) -> Result<(), CredentialError> {

@@ -15,7 +15,7 @@ use serde_json::Value;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fields that would change traffic or security and do not yet, as JSON pointers. Whoever sets one is told.
-const WITHOUT_EFFECT: [&str; 21] = [
+const WITHOUT_EFFECT: [&str; 20] = [
     "/ca",
     "/caCertificates",
     "/configSources",
@@ -34,7 +34,6 @@ const WITHOUT_EFFECT: [&str; 21] = [
     "/proxyHttpPort",
     "/serviceEntryVisibility",
     "/serviceSettings",
-    "/tlsDefaults/minProtocolVersion",
     "/verifyCertificateAtClient",
     "/zoneAwareLbSetting",
 ];

@@ -1,13 +1,15 @@
 //! TLS that ends at a gateway (`envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`).
 //!
 //! Certificates come by SDS: those in Secrets from the control plane, over ADS; those of the mesh and those in files
-//! from the agent, which watches the files.
+//! from the agent, which watches the files. Where workloads have no identities, and so no agent that serves secrets, the
+//! proxy reads the files itself.
 
 use api_envoy::envoy::config::core::v3::{
     ApiVersion, ConfigSource, DataSource, TransportSocket, data_source,
 };
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsCertificate,
+    TlsParameters,
     common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
     tls_parameters::TlsProtocol as EnvoyProtocol,
 };
@@ -15,7 +17,7 @@ use api_envoy::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::Match
 use api_istio::mesh::{TlsConfig, TlsConfigProtocol};
 use api_istio::networking::TlsProtocol;
 use control_snapshot::{
-    ClientAuthorities, ClientCertificates, ClientVerification, Mesh, ServerCertificates, Termination,
+    ClientAuthorities, ClientCertificates, ClientVerification, ProxyView, ServerCertificates, Termination,
 };
 
 use crate::extension::{ads, transport_socket};
@@ -29,7 +31,8 @@ const OWN_CERTIFICATE: &str = "default";
 const MESH_ROOTS: &str = "ROOTCA";
 
 /// The transport socket of a server. `http` says whether requests are read inside.
-pub(crate) fn socket(mesh: &Mesh, termination: &Termination, http: bool) -> TransportSocket {
+pub(crate) fn socket(view: &ProxyView, termination: &Termination, http: bool) -> TransportSocket {
+    let mesh = &view.mesh;
     let mesh_certificates = termination.certificates == ServerCertificates::Mesh;
     let first = (mesh_certificates && !http).then_some(TCP_ALPN[0]);
     let common = CommonTlsContext {
@@ -39,8 +42,12 @@ pub(crate) fn socket(mesh: &Mesh, termination: &Termination, http: bool) -> Tran
             parameters(mesh.tls_defaults.as_ref(), termination)
         },
         alpn_protocols: first.into_iter().chain(ALPN).map(str::to_owned).collect(),
-        tls_certificate_sds_secret_configs: certificates(&termination.certificates),
-        validation_context_type: termination.clients.verification().map(validation),
+        tls_certificates: own_files(&termination.certificates, view.identity),
+        tls_certificate_sds_secret_configs: secrets(&termination.certificates, view.identity),
+        validation_context_type: termination
+            .clients
+            .verification()
+            .map(|clients| validation(clients, view.identity)),
         ..CommonTlsContext::default()
     };
     let context = DownstreamTlsContext {
@@ -51,16 +58,40 @@ pub(crate) fn socket(mesh: &Mesh, termination: &Termination, http: bool) -> Tran
     transport_socket(TLS_SOCKET, &context)
 }
 
-fn certificates(certificates: &ServerCertificates) -> Vec<SdsSecretConfig> {
+/// What comes by SDS. `agent` says whether there is one that serves secrets.
+fn secrets(certificates: &ServerCertificates, agent: bool) -> Vec<SdsSecretConfig> {
     match certificates {
         ServerCertificates::Mesh => vec![agent_secret(OWN_CERTIFICATE)],
         ServerCertificates::Secrets(names) => names.iter().map(|name| control_plane_secret(name)).collect(),
-        ServerCertificates::Files(files) => {
+        ServerCertificates::Files(files) if agent => {
             let names = files
                 .iter()
                 .map(|(chain, key)| format!("file-cert:{chain}~{key}"));
             names.map(|name| agent_secret(&name)).collect()
         }
+        ServerCertificates::Files(_) => Vec::new(),
+    }
+}
+
+/// What the proxy reads itself.
+fn own_files(certificates: &ServerCertificates, agent: bool) -> Vec<TlsCertificate> {
+    match certificates {
+        ServerCertificates::Files(files) if !agent => files
+            .iter()
+            .map(|(chain, key)| TlsCertificate {
+                certificate_chain: Some(file(chain)),
+                private_key: Some(file(key)),
+                ..TlsCertificate::default()
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn file(path: &str) -> DataSource {
+    DataSource {
+        specifier: Some(data_source::Specifier::Filename(path.to_owned())),
+        ..DataSource::default()
     }
 }
 
@@ -77,26 +108,26 @@ fn control_plane_secret(name: &str) -> SdsSecretConfig {
 }
 
 #[allow(deprecated)] // `match_subject_alt_names` is what Istio's proxies read; its successor is not understood by all.
-fn validation(clients: &ClientVerification) -> ValidationContextType {
+fn validation(clients: &ClientVerification, agent: bool) -> ValidationContextType {
     let exact = |name: &String| StringMatcher {
         match_pattern: Some(MatchPattern::Exact(name.clone())),
         ..StringMatcher::default()
     };
-    let revocations = (!clients.revocations.is_empty()).then(|| DataSource {
-        specifier: Some(data_source::Specifier::Filename(clients.revocations.clone())),
-        ..DataSource::default()
-    });
-    let written = CertificateValidationContext {
+    let mut written = CertificateValidationContext {
         match_subject_alt_names: clients.subject_alt_names.iter().map(exact).collect(),
         verify_certificate_spki: clients.spki.clone(),
         verify_certificate_hash: clients.hashes.clone(),
-        crl: revocations,
+        crl: (!clients.revocations.is_empty()).then(|| file(&clients.revocations)),
         ..CertificateValidationContext::default()
     };
     let authorities = match &clients.authorities {
         ClientAuthorities::Mesh => agent_secret(MESH_ROOTS),
         ClientAuthorities::Secret(name) => control_plane_secret(name),
-        ClientAuthorities::File(file) => agent_secret(&format!("file-root:{file}")),
+        ClientAuthorities::File(path) if agent => agent_secret(&format!("file-root:{path}")),
+        ClientAuthorities::File(path) => {
+            written.trusted_ca = Some(file(path));
+            return ValidationContextType::ValidationContext(written);
+        }
     };
     ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
         default_validation_context: Some(written),

@@ -73,7 +73,7 @@ pub(super) fn ending_tls(
     http: bool,
 ) -> FilterChain {
     if let ServerTls::Terminated(termination) = &server.tls {
-        chain.transport_socket = Some(server_tls::socket(&view.mesh, termination, http));
+        chain.transport_socket = Some(server_tls::socket(view, termination, http));
     }
     chain
 }
