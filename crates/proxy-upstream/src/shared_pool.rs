@@ -70,21 +70,27 @@ impl<C: Multiplexed> SharedPool<C> {
                 }
                 open
             });
-            let mut fitting = connections.iter().filter(|c| fits(c) && c.has_room());
-            fitting.next().cloned()
+            let at = connections.iter().position(|c| fits(c) && c.has_room());
+            match at {
+                // A closed pool keeps nothing: what it gives away ends with its request.
+                Some(at) if self.closed.get() => Some(connections.swap_remove(at)),
+                Some(at) => connections.get(at).cloned(),
+                None => None,
+            }
         };
         // Dropped outside the borrow: a connection's end may look at the pool again.
         drop(gone);
         found
     }
 
-    /// Takes a connection in, and tells those who wait. A closed pool lets it go once it is idle.
+    /// Takes a connection in, and tells those who wait. A closed pool takes one only for somebody who waits for it.
     pub fn add(&self, connection: &Rc<C>) {
         self.connecting.set(false);
-        if !self.closed.get() {
-            self.connections.borrow_mut().push(Rc::clone(connection));
+        self.connections.borrow_mut().push(Rc::clone(connection));
+        let told = self.tell_all(&Ok(()));
+        if told == 0 && self.closed.get() {
+            self.clear();
         }
-        self.tell_all(&Ok(()));
     }
 
     /// A connection could not be made.
@@ -105,11 +111,12 @@ impl<C: Multiplexed> SharedPool<C> {
         }
     }
 
-    fn tell_all(&self, news: &News<C>) {
-        for waiter in self.waiting.take() {
-            // Whoever stopped to wait has dropped the other end.
-            let _ = waiter.send(news.clone());
-        }
+    /// Gives the number of those who still waited.
+    fn tell_all(&self, news: &News<C>) -> usize {
+        let waiting = self.waiting.take().into_iter();
+        waiting
+            .filter_map(|waiter| waiter.send(news.clone()).ok())
+            .count()
     }
 
     /// Waits in the queue for news, unless it is too long.
@@ -169,5 +176,79 @@ impl<C: Multiplexed> ErasedPool for SharedPool<C> {
         if !self.connecting.get() {
             self.room_was_made();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection with room for one request.
+    #[derive(Default)]
+    struct One {
+        used: Cell<bool>,
+        ended: Cell<bool>,
+    }
+
+    impl Multiplexed for One {
+        type Failure = &'static str;
+
+        fn is_open(&self) -> bool {
+            !self.ended.get()
+        }
+
+        fn has_room(&self) -> bool {
+            !self.used.get()
+        }
+
+        fn idle_since(&self) -> Option<Instant> {
+            None
+        }
+    }
+
+    fn any(_: &One) -> bool {
+        true
+    }
+
+    #[test]
+    fn a_connection_is_shared_while_it_has_room_and_let_go_when_it_ends() {
+        let pool = SharedPool::new();
+        let connection = Rc::new(One::default());
+        pool.add(&connection);
+        assert!(pool.find(any).is_some() && pool.find(|_| false).is_none());
+        connection.used.set(true);
+        assert!(pool.find(any).is_none());
+        connection.ended.set(true);
+        assert!(pool.find(any).is_none());
+        assert_eq!(Rc::strong_count(&connection), 1);
+    }
+
+    #[test]
+    fn everybody_hears_of_a_failure_and_one_of_room() {
+        let pool = SharedPool::<One>::new();
+        let mut waiters: Vec<_> = (0..3).filter_map(|_| pool.wait()).collect();
+        drop(waiters.remove(0));
+        pool.room_was_made();
+        assert!(
+            matches!(waiters[0].try_recv(), Ok(Ok(()))),
+            "the first that still waits"
+        );
+        assert!(waiters[1].try_recv().is_err());
+        pool.failed("refused");
+        assert!(matches!(waiters[1].try_recv(), Ok(Err(reason)) if *reason == "refused"));
+    }
+
+    #[test]
+    fn a_closed_pool_gives_a_connection_to_who_waits_for_it_and_keeps_none() {
+        let pool = SharedPool::new();
+        pool.close();
+        let connection = Rc::new(One::default());
+        pool.add(&connection);
+        assert_eq!(Rc::strong_count(&connection), 1, "nobody waits");
+        let _waiter = pool.wait();
+        pool.add(&connection);
+        let found = pool.find(any);
+        assert!(found.is_some_and(|found| Rc::ptr_eq(&found, &connection)));
+        assert_eq!(Rc::strong_count(&connection), 1, "it is given away");
     }
 }

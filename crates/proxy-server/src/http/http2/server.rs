@@ -3,13 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use futures::future::{Either, select};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
@@ -118,8 +119,14 @@ pub(crate) async fn serve(opened: Opened) {
         .timeouts
         .connection_idle
         .unwrap_or(limits::CONNECTION_IDLE_TIMEOUT);
-    let handshake = tokio::time::timeout(patience, builder.handshake::<_, Bytes>(wire));
-    let mut connection = match handshake.await {
+    let drain = origin.drain.clone();
+    let mut drained: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { drain.ended().await });
+    let handshake = builder.handshake::<_, Bytes>(wire);
+    let handshake = pin!(tokio::time::timeout(patience, handshake));
+    let Either::Left((shaken, _)) = select(handshake, &mut drained).await else {
+        return;
+    };
+    let mut connection = match shaken {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             if !error.is_io() {
@@ -131,10 +138,9 @@ pub(crate) async fn serve(opened: Opened) {
         Err(_) => return worker.shard().inc(config.stats.downstream_cx_idle_timeout),
     };
     let keepalive = Keepalive::new(config.http2.keepalive, connection.ping_pong(), worker.random());
-    let drain = origin.drain.clone();
     let server = Server {
         keepalive,
-        drained: Box::pin(async move { drain.ended().await }),
+        drained,
         timer: DeadlineTimer::default(),
         requests: 0,
         state: State::Open,
