@@ -1,29 +1,33 @@
 //! The control plane under test, in this process: the embedded API server, the watches over it, the ADS server on its
 //! usual port, and the registration of workloads. Objects take the way that they take for users: CRD and all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use api_envoy::json::{Schema, Style};
 use api_envoy::type_url;
 use control_apiserver::{ApiServer, Config, Handle};
+use control_ca::{Authority, Lifetimes, RootRotation};
 use control_discovery::connections::Connection;
-use control_discovery::{Discovery, World as Objects};
+use control_discovery::identities::SecureListeners;
+use control_discovery::{Discovery, Identities, World as Objects, identities};
 use control_snapshot::{Kind, Settings};
 use control_sources::registration::{self, Registrar};
 use control_sources::watch::{Change, watch_all};
 use control_sources::write::{self, ObjectRef};
 use control_sources::{Client, client};
+use identity::SubjectName;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::limits::READY_TIME;
 use crate::page::fragment::{Fragment, ResourceType};
+use crate::relay;
 
 /// Where the ADS server listens inside the namespace: Istio's port for plain text.
 pub const ADS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15010);
@@ -67,14 +71,31 @@ pub struct ControlPlane {
     objects: Arc<Objects>,
     arrived: Arrived,
     discovery: Discovery,
+    identities: Identities,
+}
+
+/// How the mesh gives out identities, where a page wants any.
+fn identity_settings() -> identities::Settings {
+    identities::Settings {
+        root_namespace: ROOT_NAMESPACE.to_owned(),
+        names: vec![SubjectName::Dns(relay::CONTROL_PLANE.to_owned())],
+        trusted_node_accounts: BTreeSet::new(),
+        host_users: BTreeSet::new(),
+        roots_file: None,
+        rotation: RootRotation::default(),
+        jitter: 0.0,
+        lifetimes: Lifetimes::default(),
+        clock: Arc::new(SystemTime::now),
+    }
 }
 
 impl ControlPlane {
-    /// Starts one that keeps its objects under `state`, and reads and writes them this way.
+    /// Starts one that keeps its objects under `state`, and reads and writes them this way. `identities` says whether the
+    /// workloads of its mesh have any.
     ///
     /// # Errors
     /// The API server does not start or cannot be reached, or the ADS port is taken.
-    pub async fn start(state: &Path, access: Access) -> Result<Self> {
+    pub async fn start(state: &Path, access: Access, identities: bool) -> Result<Self> {
         let api = ApiServer::start(Config::new(state))
             .await
             .context("start the embedded API server")?;
@@ -82,9 +103,15 @@ impl ControlPlane {
             Access::InProcess => client::in_process(api.service()),
             Access::Https => client::from_kubeconfig(api.kubeconfig_path()).await?,
         };
-        let objects = Objects::new(Settings::default(), "casebook");
+        let settings = Settings {
+            identity: identities,
+            ..Settings::default()
+        };
+        let objects = Objects::new(settings, "casebook");
         let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
         let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
+        let identities = Identities::new(client.clone(), Arc::clone(&objects), identity_settings());
+        discovery.set_identities(identities.clone());
         tokio::spawn(Arc::clone(&objects).run());
         let listener = TcpListener::bind(ADS)
             .await
@@ -98,9 +125,37 @@ impl ControlPlane {
             objects: Arc::clone(&objects),
             arrived: Arc::clone(&arrived),
             discovery,
+            identities,
         };
         tokio::spawn(feed(client, objects, arrived));
         Ok(this)
+    }
+
+    /// Serves proven proxies as well, and carries the streams of the workload of this SPIFFE id to that port. The authority
+    /// is the mesh's.
+    ///
+    /// # Errors
+    /// The port is taken, or there is no authority in time.
+    pub async fn admit(&self, workload: &str) -> Result<Arc<Authority>> {
+        let listener = TcpListener::bind(relay::SECURE)
+            .await
+            .with_context(|| format!("secure port {}", relay::SECURE))?;
+        let listeners = SecureListeners {
+            secure: listener,
+            host: None,
+        };
+        let server = self.discovery.clone();
+        tokio::spawn(async move { server.serve_secure(listeners, std::future::pending()).await });
+        let deadline = Instant::now() + READY_TIME;
+        let authority = loop {
+            match self.identities.authority() {
+                Some(authority) => break authority,
+                None if Instant::now() > deadline => bail!("there is no certificate authority"),
+                None => sleep(LOOK_AGAIN).await,
+            }
+        };
+        relay::start(&authority, workload).await?;
+        Ok(authority)
     }
 
     /// Puts what a cluster holds by itself, such as pods with their status.
@@ -272,6 +327,7 @@ fn kind_of(object: &Value) -> Result<Kind> {
             .and_then(Value::as_str)
             .unwrap_or_default()
     };
+    ObjectRef::of(object)?;
     let (version, name) = (text("/apiVersion"), text("/kind"));
     Kind::parse(version, name).with_context(|| format!("the mesh reads no {version} {name}"))
 }

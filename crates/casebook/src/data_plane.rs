@@ -12,14 +12,18 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::DataPlane;
-use crate::client::{self, Answer};
+use crate::client::{self, Answer, Way};
 use crate::control_plane::ADS;
 use crate::limits::{LOG_LINES, READY_TIME};
 use crate::page::traffic::Request;
+use crate::relay;
 use crate::world::World;
 
 /// Where the proxy's admin interface listens inside the namespace.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
+
+/// Where the agent serves the identity of the proxy's workload, within the stage's folder.
+pub const SECRETS_SOCKET: &str = "sds.sock";
 
 /// Time between two looks at whether the proxy is ready.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -51,11 +55,12 @@ impl Proxy {
     /// The program cannot be started.
     pub fn start(program: &Path, world: &World, scratch: &Path) -> Result<Self> {
         let bootstrap_file = scratch.join("bootstrap.json");
-        std::fs::write(&bootstrap_file, bootstrap(world).to_string())?;
+        std::fs::write(&bootstrap_file, bootstrap(world, scratch).to_string())?;
         let log = scratch.join("proxy.log");
         let log_file = File::create(&log)?;
         let mut command = Command::new(program);
         command
+            .current_dir(scratch)
             .arg("-c")
             .arg(&bootstrap_file)
             .args([
@@ -129,8 +134,14 @@ pub async fn admin(path: &str) -> Result<Answer> {
         authority: ADMIN.to_string(),
         path: path.to_owned(),
         headers: Vec::new(),
+        http2: false,
     };
-    let outcome = client::send(Ipv4Addr::LOCALHOST, ADMIN, &request, "admin").await;
+    let way = Way {
+        source: Ipv4Addr::LOCALHOST,
+        target: ADMIN,
+        secured: None,
+    };
+    let outcome = client::send(&way, &request, "admin").await;
     outcome.answer.map_err(anyhow::Error::msg)
 }
 
@@ -153,14 +164,33 @@ pub fn program(data_plane: DataPlane) -> Result<PathBuf> {
         .with_context(|| format!("no program for {data_plane} ({variable}): {hint}"))
 }
 
-/// A bootstrap with nothing but the way to the control plane.
-fn bootstrap(world: &World) -> Value {
+/// A bootstrap with nothing but the way to the control plane, and to the agent that has the workload's identity.
+fn bootstrap(world: &World, scratch: &Path) -> Value {
     let http2 = json!({
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
             "explicit_http_config": { "http2_protocol_options": {} },
         },
     });
+    let cluster = |name: &str, address: Value| {
+        json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "typed_extension_protocol_options": http2,
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
+            },
+        })
+    };
+    let control_plane = if world.has_identity() { relay::ADDRESS } else { ADS };
+    let socket = scratch.join(SECRETS_SOCKET);
+    let clusters = [
+        cluster("xds-grpc", socket_address(control_plane)),
+        // Nobody listens where workloads have no identities: who needs one waits.
+        cluster("sds-grpc", json!({ "pipe": { "path": socket } })),
+    ];
     let ads = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" });
     json!({
         "node": node(world),
@@ -175,18 +205,7 @@ fn bootstrap(world: &World) -> Value {
                 "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds-grpc" } }],
             },
         },
-        "static_resources": {
-            "clusters": [{
-                "name": "xds-grpc",
-                "type": "STATIC",
-                "connect_timeout": "1s",
-                "typed_extension_protocol_options": http2,
-                "load_assignment": {
-                    "cluster_name": "xds-grpc",
-                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(ADS) } }] }],
-                },
-            }],
-        },
+        "static_resources": { "clusters": clusters },
     })
 }
 
@@ -196,13 +215,13 @@ fn socket_address(address: SocketAddr) -> Value {
 
 fn node(world: &World) -> Value {
     let pod = world.proxy_pod();
-    let mut labels: BTreeMap<String, String> = pod.labels.clone();
+    let mut labels: BTreeMap<String, String> = pod.all_labels();
     labels.insert("service.istio.io/canonical-name".to_owned(), pod.name.clone());
     let mut metadata = json!({
         "NAME": pod.name,
         "NAMESPACE": pod.namespace,
         "WORKLOAD_NAME": pod.name,
-        "SERVICE_ACCOUNT": "default",
+        "SERVICE_ACCOUNT": pod.account,
         "CLUSTER_ID": "Kubernetes",
         "MESH_ID": "cluster.local",
         "NODE_NAME": "machine",

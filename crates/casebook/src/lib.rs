@@ -7,16 +7,20 @@
 //!
 //! This crate is the one place where both wings meet.
 
+pub mod certificates;
 pub mod check;
 pub mod client;
 pub mod control_plane;
 pub mod data_plane;
 mod dns;
+pub mod identities;
 pub mod limits;
 pub mod load;
 pub mod page;
 pub mod play;
+mod relay;
 pub mod run;
+mod secrets;
 pub mod stage;
 pub mod upstream;
 pub mod world;

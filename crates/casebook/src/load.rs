@@ -3,7 +3,7 @@
 //! A file stays when the proxy takes it, so that later files may refer to it; one that is refused is taken back, so that
 //! each file is judged by itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
+use crate::certificates::{Files, Wanted};
 use crate::control_plane::{Access, ControlPlane};
 use crate::data_plane::{self, Proxy};
 use crate::limits::{CHANGE_TIME, READY_TIME};
@@ -48,19 +49,60 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The codes of diagnostics by which translation says that it leaves a part of an object out.
 const LEFT_OUT: [&str; 2] = ["[IST0106]", "[IST0133]"];
 
+/// Files that the objects of Istio's own tests name, where those tests run, and the certificate that stands in for them.
+const TAKEN_FOR_GRANTED: [(&str, &str); 8] = [
+    ("tests/testdata/certs/default/cert-chain.pem", "client.crt"),
+    ("tests/testdata/certs/default/key.pem", "client.key"),
+    ("tests/testdata/certs/default/root-cert.pem", "ca.crt"),
+    ("etc/certs/cert-chain.pem", "client.crt"),
+    ("etc/certs/key.pem", "client.key"),
+    ("etc/certs/root-cert.pem", "ca.crt"),
+    ("etc/certs/servercert.pem", "client.crt"),
+    ("etc/certs/privatekey.pem", "client.key"),
+];
+
+/// A folder of the root that is one of the stage's here: nothing is put into the root of the machine.
+const MOVED_FOLDER: &str = "/etc/certs/";
+
+/// An object whose files of [`MOVED_FOLDER`] are looked for beside the proxy.
+fn with_moved_files(object: &Value) -> Value {
+    match object {
+        Value::String(text) if text.starts_with(MOVED_FOLDER) => text.trim_start_matches('/').into(),
+        Value::Array(list) => list.iter().map(with_moved_files).collect(),
+        Value::Object(map) => {
+            let moved = map
+                .iter()
+                .map(|(key, value)| (key.clone(), with_moved_files(value)));
+            Value::Object(moved.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn taken_for_granted() -> Result<Files> {
+    let client = Wanted {
+        names: vec!["client.test".to_owned()],
+        ..Wanted::default()
+    };
+    Files::make(&BTreeMap::from([("client".to_owned(), client)]))
+}
+
 /// Loads files before the proxy of a world. This process must have one thread; it ends up inside a namespace of its own.
 ///
 /// # Errors
 /// The stage cannot be set up, or the proxy does not come up before any file is loaded.
 pub fn load(world: &World, files: &[ObjectFile], program: &Path) -> Result<Vec<Verdict>> {
-    stage::on(world, async |scratch| {
+    stage::on(world, &taken_for_granted()?, async |stage| {
+        let scratch = &stage.scratch;
         let access_log = scratch.join("access.log");
-        let control_plane = ControlPlane::start(&scratch.join("api"), Access::InProcess).await?;
+        let control_plane =
+            ControlPlane::start(&scratch.join("api"), Access::InProcess, world.identities).await?;
         control_plane
             .put_cluster(&world.objects(&access_log.to_string_lossy()))
             .await?;
         control_plane.put_cluster(&namespaces(files)).await?;
         control_plane.ready().await?;
+        put_files(scratch)?;
         let mut proxy = Proxy::start(program, world, scratch)?;
         let mut loader = Loader {
             control_plane,
@@ -84,6 +126,15 @@ pub fn load(world: &World, files: &[ObjectFile], program: &Path) -> Result<Vec<V
         }
         Ok(verdicts)
     })
+}
+
+fn put_files(directory: &Path) -> Result<()> {
+    for (name, content) in TAKEN_FOR_GRANTED {
+        let file = directory.join(name);
+        std::fs::create_dir_all(file.parent().unwrap_or(directory))?;
+        std::fs::copy(directory.join(content), file).with_context(|| name.to_owned())?;
+    }
+    Ok(())
 }
 
 /// The namespaces that objects of the files are in.
@@ -137,7 +188,7 @@ impl Loader {
         for object in &file.objects {
             let text = |field: &str| object[field].as_str().unwrap_or_default();
             if Kind::parse(text("apiVersion"), text("kind")).is_some() {
-                readable.push(object.clone());
+                readable.push(with_moved_files(object));
             } else {
                 let (version, named) = (text("apiVersion"), named(object));
                 verdict.not_loaded.push(format!(

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,14 +11,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::DataPlane;
+use crate::certificates::Files;
 use crate::check::{self, Observed};
-use crate::client;
+use crate::client::{self, Secured, Way};
 use crate::control_plane::{Access, ControlPlane};
 use crate::data_plane::{self, Proxy};
+use crate::identities::Issuer;
 use crate::limits::{ACCESS_LOG_TIME, CHANGE_TIME, CONCURRENT_REQUESTS};
 use crate::page::fragment::Fragment;
 use crate::page::traffic::{Exchange, Request};
 use crate::page::{Action, Page};
+use crate::secrets;
 use crate::world::{STRANGER, World};
 
 /// What came of a page.
@@ -39,35 +43,48 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// The stage cannot be set up.
 pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report> {
-    crate::stage::on(&page.world, async |scratch| {
+    let files = Arc::new(Files::make(&page.world.certificates)?);
+    crate::stage::on(&page.world, &files, async |stage| {
+        let scratch = &stage.scratch;
         let access_log = scratch.join("access.log");
         let first = page
             .steps
             .iter()
-            .take_while(|step| matches!(step.action, Action::Apply(_)))
+            .take_while(|step| step.objects(&files).is_some())
             .count();
         // Each page is played on two data planes; its control plane reads the API in one way and in the other.
         let access = match data_plane {
             DataPlane::Lateen => Access::InProcess,
             DataPlane::Envoy => Access::Https,
         };
-        let control_plane = ControlPlane::start(&scratch.join("api"), access).await?;
+        let control_plane = ControlPlane::start(&scratch.join("api"), access, page.world.identities).await?;
         control_plane
             .put_cluster(&page.world.objects(&access_log.to_string_lossy()))
             .await?;
         for step in &page.steps[..first] {
-            if let Action::Apply(objects) = &step.action {
+            if let Some(objects) = step.objects(&files) {
+                let at = || format!("line {}", step.line);
                 control_plane
-                    .apply(objects)
+                    .apply(&objects.with_context(at)?)
                     .await
-                    .with_context(|| format!("line {}", step.line))?;
+                    .with_context(at)?;
             }
         }
         control_plane.ready().await?;
+        let mut issuer = None;
+        if page.world.has_identity() {
+            let authority = control_plane.admit(&page.world.identity()).await?;
+            let own = Arc::new(Issuer::new(authority));
+            secrets::serve(&page.world, &own, scratch)?;
+            stage.mesh.send_replace(Some(Arc::clone(&own)));
+            issuer = Some(own);
+        }
         let mut player = Player {
             world: &page.world,
+            files: Arc::clone(&files),
             data_plane,
             control_plane,
+            issuer,
             node: data_plane::node_id(&page.world),
             access_log,
             changed: Instant::now(),
@@ -91,8 +108,11 @@ pub fn play(page: &Page, data_plane: DataPlane, program: &Path) -> Result<Report
 
 struct Player<'a> {
     world: &'a World,
+    files: Arc<Files>,
     data_plane: DataPlane,
     control_plane: ControlPlane,
+    /// Gives callers from other pods identities, in a mesh that has any.
+    issuer: Option<Arc<Issuer>>,
     node: String,
     access_log: PathBuf,
     /// When objects were applied last; soon after, an exchange may be tried again.
@@ -111,8 +131,12 @@ impl Player<'_> {
         for step in &page.steps[first..] {
             let at = || format!("line {}", step.line);
             match &step.action {
-                Action::Apply(objects) => {
-                    self.control_plane.apply(objects).await.with_context(at)?;
+                Action::Apply(_) | Action::Secrets(_) => {
+                    let objects = step.objects(&self.files).unwrap_or_else(|| Ok(Vec::new()));
+                    self.control_plane
+                        .apply(&objects.with_context(at)?)
+                        .await
+                        .with_context(at)?;
                     self.changed = Instant::now();
                     self.control_plane
                         .converge(&self.node, CHANGE_TIME)
@@ -183,16 +207,17 @@ impl Player<'_> {
     }
 
     async fn send(&mut self, exchange: &Exchange) -> Result<Vec<Observed>> {
-        let (source, target) = self.route(exchange)?;
+        let way = self.way(exchange)?;
         let mut observed = Vec::new();
         let mut under_way = JoinSet::new();
         for _ in 0..exchange.times {
             self.marks += 1;
             self.report.requests += 1;
             let (mark, request) = (self.marks.to_string(), exchange.request.clone());
+            let way = way.clone();
             let log = check::wants_flags(exchange).then(|| self.access_log.clone());
             under_way.spawn(async move {
-                let outcome = client::send(source, target, &request, &mark).await;
+                let outcome = client::send(&way, &request, &mark).await;
                 let flags = match log {
                     Some(log) => flags(&log, &mark).await,
                     None => None,
@@ -209,9 +234,40 @@ impl Player<'_> {
         Ok(observed)
     }
 
-    /// Where an exchange starts from, and where it goes.
+    /// Where an exchange starts from, where it goes, and in what.
+    fn way(&self, exchange: &Exchange) -> Result<Way> {
+        let (source, target) = self.route(exchange)?;
+        if let Some(tls) = &exchange.tls {
+            return Ok(Way {
+                source,
+                target,
+                secured: Some(Secured::ByPage(tls.clone(), Arc::clone(&self.files))),
+            });
+        }
+        let secured = exchange.caller.as_ref().map(|(namespace, account)| {
+            let issuer = self
+                .issuer
+                .as_ref()
+                .context("a caller has an identity in a world with `identities: true`")?;
+            let pod = self.world.proxy_pod();
+            let host = format!("{}.{}.svc.cluster.local", pod.service, pod.namespace);
+            let server_name = format!("outbound_.{}_._.{host}", target.port());
+            let http = matches!(exchange.request, Request::Http { .. });
+            let context = issuer.client((namespace, account), &server_name, http)?;
+            Ok(Secured::ByMesh(Arc::new(context)))
+        });
+        let secured: Result<Option<_>> = secured.transpose();
+        Ok(Way {
+            source,
+            target,
+            secured: secured.with_context(|| format!("line {}", exchange.line))?,
+        })
+    }
+
+    /// The addresses that an exchange starts from and goes to.
     fn route(&self, exchange: &Exchange) -> Result<(Ipv4Addr, std::net::SocketAddr)> {
         let (authority, default_port) = match &exchange.request {
+            Request::Http { authority, .. } if exchange.tls.is_some() => (authority, 443),
             Request::Http { authority, .. } => (authority, 80),
             Request::Tcp { address, .. } => (address, 0),
         };

@@ -5,13 +5,18 @@
 //! addresses and are left alone.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use net::namespace;
 use net::netlink::nftables::{Destinations, Redirect, Target, install_redirects};
 use net::netlink::route;
 
+use tokio::sync::watch;
+
+use crate::certificates::Files;
+use crate::identities::Issuer;
 use crate::world::{STRANGER, World};
 
 /// Istio's port for captured outbound connections.
@@ -20,12 +25,21 @@ const OUTBOUND_PORT: u16 = 15001;
 /// Istio's port for captured inbound connections.
 const INBOUND_PORT: u16 = 15006;
 
+/// What is at hand on the stage.
+#[derive(Debug)]
+pub struct Stage {
+    /// A folder that is removed afterwards. The proxy under test starts in it, beside the page's certificates.
+    pub scratch: PathBuf,
+    /// Where the issuer of the mesh's identities is put, for the sidecars of the world's pods.
+    pub mesh: watch::Sender<Option<Arc<Issuer>>>,
+}
+
 /// Sets the stage and acts on it: moves this process, which must have one thread, into a namespace of its own, starts
-/// the world's upstreams and its name server, and runs `act` with a folder that is removed afterwards.
+/// the world's upstreams and its name server, and runs `act`.
 ///
 /// # Errors
 /// The stage cannot be set up, or `act` fails.
-pub fn on<T>(world: &World, act: impl AsyncFnOnce(&Path) -> Result<T>) -> Result<T> {
+pub fn on<T>(world: &World, files: &Files, act: impl AsyncFnOnce(&Stage) -> Result<T>) -> Result<T> {
     let scratch = tempfile::tempdir()?;
     enter(world, scratch.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -33,9 +47,15 @@ pub fn on<T>(world: &World, act: impl AsyncFnOnce(&Path) -> Result<T>) -> Result
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        crate::upstream::start(world).await?;
+        files.write_to(scratch.path())?;
+        let (mesh, issuer) = watch::channel(None);
+        crate::upstream::start(world, files, &issuer).await?;
         crate::dns::start(world.dns.clone()).await?;
-        act(scratch.path()).await
+        let stage = Stage {
+            scratch: scratch.path().to_owned(),
+            mesh,
+        };
+        act(&stage).await
     })
 }
 

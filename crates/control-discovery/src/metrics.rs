@@ -212,6 +212,7 @@ fn reason(kind: Kind) -> &'static str {
         Kind::Namespace => "namespace",
         Kind::ConfigMap | Kind::Node => "global",
         Kind::Secret => "secret",
+        Kind::ReferenceGrant => "referencegrant",
         Kind::VirtualService
         | Kind::DestinationRule
         | Kind::Gateway

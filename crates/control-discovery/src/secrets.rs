@@ -1,23 +1,18 @@
-//! Credentials for gateways over SDS (istiod's `xds/sds.go`): `kubernetes://name` is a certificate with its key,
-//! `kubernetes://name-cacert` what clients are verified against.
+//! Credentials over SDS (istiod's `xds/sds.go`): `kubernetes://name` is a certificate with its key,
+//! `kubernetes://name-cacert` what peers are verified against.
 //!
-//! A proxy gets the Secrets of its own namespace only, and only when it has proven who it is. What it may not have, what
-//! is not there and what is damaged is answered as removed, and logged with the reason. What is in a Secret is never
-//! part of a message.
+//! A proxy gets Secrets only when it has proven who it is, and those of its own namespace only, unless another grants
+//! it one of its own. What it may not have,
+//! and what is not there, is answered as removed, and logged with the reason; so is what is damaged, unless the proxy
+//! holds it from before. What is in a Secret is never part of a message.
 
 use std::sync::Arc;
 
 use api_envoy::any::pack;
 use api_envoy::envoy::config::core::v3::{DataSource, data_source};
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as tls;
-use control_snapshot::{CredentialError, KeyPair, Snapshot, TrustedAuthorities};
-use identity::{Certificate, CertificateError, KeyError, PrivateKey};
+use control_snapshot::{Credential, CredentialError, CredentialName, KeyPair, Snapshot, TrustedAuthorities};
 use xds::server::Outgoing;
-
-/// The prefix of names of Secrets of Kubernetes.
-const KUBERNETES: &str = "kubernetes://";
-/// The suffix of names that mean the authorities.
-const AUTHORITIES: &str = "-cacert";
 
 /// Which Secrets a proxy may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +20,13 @@ pub enum SecretAccess {
     /// None, and it is told nothing: it has not proven who it is.
     #[default]
     Unproven,
-    /// None, for this reason.
-    Denied(Arc<str>),
+    /// Of its own namespace the authorities, which are no secret. No keys.
+    Authorities {
+        /// The namespace.
+        namespace: Arc<str>,
+        /// Why it gets no keys.
+        reason: Arc<str>,
+    },
     /// Those of this namespace, which is its own.
     Namespace(Arc<str>),
 }
@@ -51,15 +51,9 @@ pub enum Withheld {
         /// What it should be called.
         name: String,
     },
-    /// It holds something else.
+    /// It holds something else, or is damaged.
     #[error(transparent)]
     Content(#[from] CredentialError),
-    /// The certificates are damaged.
-    #[error("the certificates: {0}")]
-    Certificate(#[from] CertificateError),
-    /// The key is damaged, or another one's.
-    #[error("the key: {0}")]
-    Key(#[from] KeyError),
 }
 
 /// The resource of this name, for a proxy with this access.
@@ -67,31 +61,28 @@ pub enum Withheld {
 /// # Errors
 /// Why it gets none.
 pub fn resource(snapshot: &Snapshot, access: &SecretAccess, resource: &str) -> Result<Outgoing, Withheld> {
+    let name = CredentialName::parse(resource).ok_or(Withheld::Name)?;
     let own = match access {
         SecretAccess::Namespace(own) => own,
-        SecretAccess::Denied(reason) => return Err(Withheld::Denied(Arc::clone(reason))),
+        SecretAccess::Authorities { namespace, .. } if name.authorities => namespace,
+        SecretAccess::Authorities { reason, .. } => return Err(Withheld::Denied(Arc::clone(reason))),
         SecretAccess::Unproven => return Err(Withheld::Denied("the proxy has not proven who it is".into())),
     };
-    let path = resource.strip_prefix(KUBERNETES).ok_or(Withheld::Name)?;
-    let (namespace, name) = path.split_once('/').unwrap_or((&**own, path));
-    if name.is_empty() || name.contains('/') {
-        return Err(Withheld::Name);
-    }
-    if namespace != &**own {
+    let namespace = if name.namespace.is_empty() {
+        own
+    } else {
+        name.namespace
+    };
+    if namespace != &**own && !snapshot.lends_credential(own, resource) {
         return Err(Withheld::Foreign);
     }
-    let found = snapshot.credential(namespace, name);
-    let absent = |name: &str| Withheld::Absent {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
-    let message = match name.strip_suffix(AUTHORITIES) {
-        None => key_pair(found.ok_or_else(|| absent(name))?.key_pair()?)?,
+    let message = match name.authorities {
+        false => key_pair(find(snapshot, namespace, name.name)?.key_pair()?),
         // A Secret of its own, or else a part of the one that holds the key.
-        Some(whole) => {
-            let found = found.or_else(|| snapshot.credential(namespace, whole));
-            authorities(found.ok_or_else(|| absent(name))?.authorities()?)?
-        }
+        true => match find(snapshot, namespace, &name.of_authorities_alone()) {
+            Err(Withheld::Absent { .. }) => authorities(find(snapshot, namespace, name.name)?.authorities()?),
+            alone => authorities(alone?.authorities()?),
+        },
     };
     let secret = tls::Secret {
         name: resource.to_owned(),
@@ -107,27 +98,33 @@ fn inline(bytes: &[u8]) -> Option<DataSource> {
     })
 }
 
-/// What a proxy would refuse, and then have nothing to show, is not sent.
-fn key_pair(pair: KeyPair<'_>) -> Result<tls::secret::Type, Withheld> {
-    let chain = Certificate::chain_from_pem(pair.chain)?;
-    let key = PrivateKey::from_pem(pair.key)?;
-    if let Some(leaf) = chain.first() {
-        key.check_belongs_to(leaf)?;
+/// What a Secret holds, or held before it was damaged.
+fn find<'s>(snapshot: &'s Snapshot, namespace: &str, name: &str) -> Result<&'s Credential, Withheld> {
+    if let Some(credential) = snapshot.credential(namespace, name) {
+        return Ok(credential);
     }
-    Ok(tls::secret::Type::TlsCertificate(tls::TlsCertificate {
+    Err(match snapshot.refused_credential(namespace, name) {
+        Some(reason) => Withheld::Content(reason.clone()),
+        None => Withheld::Absent {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        },
+    })
+}
+
+fn key_pair(pair: KeyPair<'_>) -> tls::secret::Type {
+    tls::secret::Type::TlsCertificate(tls::TlsCertificate {
         certificate_chain: inline(pair.chain),
         private_key: inline(pair.key),
         ocsp_staple: pair.ocsp_staple.and_then(inline),
         ..tls::TlsCertificate::default()
-    }))
+    })
 }
 
-fn authorities(trusted: TrustedAuthorities<'_>) -> Result<tls::secret::Type, Withheld> {
-    Certificate::bundle_from_pem(trusted.certificates)?;
-    let context = tls::CertificateValidationContext {
+fn authorities(trusted: TrustedAuthorities<'_>) -> tls::secret::Type {
+    tls::secret::Type::ValidationContext(tls::CertificateValidationContext {
         trusted_ca: inline(trusted.certificates),
         crl: trusted.revocations.and_then(inline),
         ..tls::CertificateValidationContext::default()
-    };
-    Ok(tls::secret::Type::ValidationContext(context))
+    })
 }

@@ -20,7 +20,7 @@ use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
 pub use xds::server::{Delta, Protocol, StateOfTheWorld};
 
 use crate::generate::{self, Cache, Translated};
-use crate::secrets::{self, SecretAccess};
+use crate::secrets::{self, SecretAccess, Withheld};
 use crate::world::Publication;
 
 /// A stream of one proxy.
@@ -183,19 +183,21 @@ impl Session {
         kinds: Option<&BTreeSet<Kind>>,
         version: &str,
     ) -> Option<P::Response> {
-        if kinds.is_some_and(|kinds| !kinds.contains(&Kind::Secret)) {
+        let concerns = |kind: &Kind| matches!(kind, Kind::Secret | Kind::ReferenceGrant);
+        if kinds.is_some_and(|kinds| !kinds.iter().any(concerns)) {
             return None;
         }
         let watch = self.stream.watch(type_url::SECRET)?;
-        let mut content = self.secrets(watch, &Scope::All);
+        let held: BTreeSet<Arc<str>> = watch.held().cloned().collect();
+        let mut content = self.secrets(watch, &Scope::All, &held);
         content.resources.retain(|secret| watch.differs(secret));
-        let held: BTreeSet<&Arc<str>> = watch.held().collect();
         content.removed.retain(|name| held.contains(name));
         self.respond::<P>(type_url::SECRET, version, content)
     }
 
-    /// Secrets by name. Those that the proxy does not get are removed, so that it does not wait for them.
-    fn secrets(&self, watch: &Watch, scope: &Scope) -> Content {
+    /// Secrets by name. Those that the proxy does not get are removed, so that it does not wait for them; of those that
+    /// it holds, damage takes none away.
+    fn secrets(&self, watch: &Watch, scope: &Scope, held: &BTreeSet<Arc<str>>) -> Content {
         let mut content = Content::default();
         if self.secret_access == SecretAccess::Unproven {
             tracing::warn!(
@@ -213,7 +215,10 @@ impl Session {
                 Ok(secret) => content.resources.push(secret),
                 Err(reason) => {
                     tracing::warn!(proxy = &*self.proxy.id, name, %reason, "a Secret is not sent");
-                    content.removed.push(name.as_str().into());
+                    let damaged = matches!(reason, Withheld::Content(_));
+                    if !(damaged && held.contains(name.as_str())) {
+                        content.removed.push(name.as_str().into());
+                    }
                 }
             }
         }
@@ -237,7 +242,10 @@ impl Session {
     fn content(&self, type_url: &str, scope: &Scope) -> Content {
         if type_url == type_url::SECRET {
             let watch = self.stream.watch(type_url);
-            return watch.map(|watch| self.secrets(watch, scope)).unwrap_or_default();
+            let none = BTreeSet::new();
+            return watch
+                .map(|watch| self.secrets(watch, scope, &none))
+                .unwrap_or_default();
         }
         let (Some(watch), Some(translated)) = (self.stream.watch(type_url), &self.translated) else {
             return Content::default();
@@ -336,11 +344,12 @@ fn named(watch: &Watch, scope: &Scope, make: impl Fn(&str) -> Outgoing) -> Conte
 /// Whether istiod would send all endpoints again, changed or not: when something may touch endpoints, and something
 /// beside it makes the push more than a push of single services.
 fn resends_all_endpoints(kinds: &BTreeSet<Kind>) -> bool {
-    const WITHOUT_ENDPOINTS: [Kind; 4] = [
+    const WITHOUT_ENDPOINTS: [Kind; 5] = [
         Kind::VirtualService,
         Kind::Gateway,
         Kind::WorkloadGroup,
         Kind::Secret,
+        Kind::ReferenceGrant,
     ];
     const BY_SERVICE: [Kind; 6] = [
         Kind::Service,

@@ -107,6 +107,20 @@ impl World {
         })
     }
 
+    /// Says whether workloads can get identities from now on, and publishes what follows from it.
+    pub fn set_identity(&self, identity: bool) {
+        {
+            let mut state = self.state.lock();
+            if state.objects.settings().identity == identity {
+                return;
+            }
+            state.objects.set_identity(identity);
+            // As if MeshConfig had changed: it concerns every proxy.
+            state.touch(Kind::ConfigMap);
+        }
+        self.changed.notify_one();
+    }
+
     /// Takes in what the watches report. Once they have listed every kind, the world is ready.
     pub fn take(&self, change: Change) {
         match change {
@@ -349,6 +363,23 @@ mod tests {
         assert_eq!(
             publication.kinds_since(0),
             Some(BTreeSet::from([Kind::Namespace]))
+        );
+    }
+
+    #[test]
+    fn identities_that_come_later_are_published_as_a_change_of_the_whole_mesh() {
+        let world = World::new(Settings::default(), "t");
+        world.ready();
+        world.publish();
+        world.set_identity(false);
+        assert!(world.state.lock().changes.is_empty());
+        world.set_identity(true);
+        world.publish();
+        let publication = world.current().expect("published");
+        assert!(publication.snapshot.settings().identity);
+        assert_eq!(
+            publication.kinds_since(publication.sequence - 1),
+            Some(BTreeSet::from([Kind::ConfigMap]))
         );
     }
 

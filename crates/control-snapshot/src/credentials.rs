@@ -1,13 +1,17 @@
 //! Credentials of gateways in Secrets, in the forms that Istio reads: `cert`, `key` and `cacert`, or those of
 //! `kubernetes.io/tls`, `tls.crt`, `tls.key` and `ca.crt`.
 //!
-//! Whether a proxy may have one, and whether certificate and key are any good, is decided where they are sent.
+//! Whether certificate and key are any good is decided here, whether a proxy may have them where they are sent. What time
+//! it is is not asked: a certificate that has expired is sent, as istiod does, and who sees it says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use identity::{
+    Certificate, CertificateError, ChainError, KeyError, PrivateKey, RevocationError, RevocationList,
+};
 use serde_json::Value;
 
 /// The entries of the two forms: chain, key, authorities, revocation lists.
@@ -68,6 +72,21 @@ pub enum CredentialError {
         /// What is there.
         found: String,
     },
+    /// The certificates to show are damaged.
+    #[error("the certificate chain: {0}")]
+    Chain(#[source] CertificateError),
+    /// They are no chain: one was not issued by the next.
+    #[error("the order of the certificate chain: {0}")]
+    Order(#[from] ChainError),
+    /// The key is damaged, or belongs to another certificate.
+    #[error("{}", of_key(.0))]
+    Key(#[from] KeyError),
+    /// The certificates that clients are verified against are damaged.
+    #[error("the authorities: {0}")]
+    Authorities(#[source] CertificateError),
+    /// The revocation lists are damaged, or of others than the authorities.
+    #[error("the revocation lists: {0}")]
+    Revocations(#[from] RevocationError),
 }
 
 impl fmt::Debug for Credential {
@@ -107,6 +126,21 @@ impl Credential {
         let mut entries: Vec<_> = names.collect();
         entries.sort();
         Ok(Some(Self { entries, data }))
+    }
+
+    /// Whether what is there can be used: the key belongs to the first certificate, each certificate was issued by the
+    /// next, the authorities are certificates, and the revocation lists are theirs.
+    ///
+    /// # Errors
+    /// Which of these does not hold.
+    pub(crate) fn check(&self) -> Result<(), CredentialError> {
+        match self.key_pair() {
+            Ok(pair) => check_pair(pair)?,
+            Err(CredentialError::Entries { .. }) => {}
+            Err(empty) => return Err(empty),
+        }
+        // Authorities may be empty: some issuers write the entry whether they have any or not.
+        self.authorities().map_or(Ok(()), check_authorities)
     }
 
     /// The certificate to show, with its key.
@@ -172,6 +206,36 @@ impl Credential {
             found: found.join(", "),
         }
     }
+}
+
+/// An error about a key, which may name it or what is around it.
+fn of_key(error: &KeyError) -> String {
+    let text = error.to_string();
+    if text.starts_with("the private key") {
+        return text;
+    }
+    format!("the private key: {text}")
+}
+
+fn check_pair(pair: KeyPair<'_>) -> Result<(), CredentialError> {
+    let chain = Certificate::chain_from_pem(pair.chain).map_err(CredentialError::Chain)?;
+    let key = PrivateKey::from_pem(pair.key)?;
+    if let Some(leaf) = chain.first() {
+        key.check_belongs_to(leaf)?;
+    }
+    for link in chain.windows(2) {
+        link[0].check_issued_by(&link[1])?;
+    }
+    Ok(())
+}
+
+fn check_authorities(trusted: TrustedAuthorities<'_>) -> Result<(), CredentialError> {
+    let authorities =
+        Certificate::bundle_from_pem(trusted.certificates).map_err(CredentialError::Authorities)?;
+    if let Some(lists) = trusted.revocations {
+        RevocationList::from_pem(lists, &authorities)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! Gateways of one proxy: servers of all Gateway objects that select it, merged by port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api_istio::networking::{Gateway, Server, ServerTlsMode};
+use api_istio::networking::{Gateway, Server};
 use diagnostics::{Code, Diagnostic};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigMeta};
 use crate::inbound::InboundPort;
 use crate::kubernetes::selects;
 use crate::objects::Objects;
 use crate::protocol::Protocol;
 use crate::proxy::Proxy;
+use crate::server_tls::ServerTls;
 
 /// One server of a Gateway.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct GatewayServer {
     pub server: Server,
     /// What its port says it speaks.
     pub protocol: Protocol,
+    /// What it does about TLS.
+    pub tls: ServerTls,
     /// The route configuration for HTTP servers that get one, else empty.
     pub route_name: Arc<str>,
     canonical: Arc<str>,
@@ -60,13 +63,19 @@ impl GatewayServer {
     /// Whether the proxy ends TLS here.
     #[must_use]
     pub fn terminates_tls(&self) -> bool {
-        self.server.tls.as_ref().is_some_and(|tls| {
-            !self.protocol.is_http()
-                && !matches!(
-                    tls.mode,
-                    ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough
-                )
-        })
+        matches!(self.tls, ServerTls::Terminated(_))
+    }
+
+    /// Whether requests are read: of plain HTTP, or of HTTPS that ends here.
+    #[must_use]
+    pub fn reads_http(&self) -> bool {
+        self.protocol.is_http() || (self.protocol == Protocol::Https && self.terminates_tls())
+    }
+
+    /// The server names of TLS that are for this server, sorted; `*` is any.
+    #[must_use]
+    pub fn server_names(&self) -> BTreeSet<String> {
+        self.hosts().map(str::to_ascii_lowercase).collect()
     }
 
     /// The server's hosts that objects of `namespace` may serve, without the namespace part.
@@ -103,12 +112,19 @@ pub(crate) fn merge(
         .gateways
         .values()
         .filter(|g| selects(&g.spec.selector, &proxy.profile.labels))
+        .filter(|g| {
+            !objects.settings.gateways_of_own_namespace || *g.meta.namespace == *proxy.profile.namespace
+        })
         .collect();
     selected.sort_by(|a, b| a.meta.cmp(&b.meta));
     let mut merged: BTreeMap<(u32, Arc<str>), GatewayPort> = BTreeMap::new();
     for gateway in selected {
         for (index, server) in gateway.spec.servers.iter().enumerate() {
             let Some(port) = &server.port else { continue };
+            // What is wrong with the settings is a finding about the Gateway, whoever it selects.
+            let (Some(tls), _) = ServerTls::read(server, Protocol::parse(&port.protocol)) else {
+                continue;
+            };
             let bound = bound_ports(proxy, inbound, port.number);
             if bound.is_empty() {
                 let message = format!("this proxy may not bind port {}", port.number);
@@ -119,7 +135,8 @@ pub(crate) fn merge(
                 );
             }
             for number in bound {
-                add_server(&mut merged, gateway, index, number, diagnostics);
+                let origin = Origin { gateway, index };
+                add_server(&mut merged, origin, tls.clone(), number, diagnostics);
             }
         }
     }
@@ -145,28 +162,45 @@ fn bound_ports(proxy: &Proxy, inbound: &[InboundPort], number: u32) -> Vec<u32> 
     ports
 }
 
+/// Where a server is written.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    gateway: &'a Config<Gateway>,
+    index: usize,
+}
+
+impl Origin<'_> {
+    fn conflict(self, field: &str, message: String, hint: &str) -> Diagnostic {
+        Diagnostic::new(Code::ConflictingGateways, self.gateway.resource(), message)
+            .at(format!("spec.servers[{}]{field}", self.index))
+            .hint(hint)
+    }
+}
+
 fn add_server(
     merged: &mut BTreeMap<(u32, Arc<str>), GatewayPort>,
-    gateway: &Config<Gateway>,
-    index: usize,
+    origin: Origin<'_>,
+    tls: ServerTls,
     number: u32,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let server = sanitize(&gateway.spec.servers[index], &gateway.meta.namespace);
+    let meta = &origin.gateway.meta;
+    let server = sanitize(&origin.gateway.spec.servers[origin.index], &meta.namespace);
     let bind: Arc<str> = if server.bind.is_empty() {
         "0.0.0.0".into()
     } else {
         server.bind.as_str().into()
     };
     let port = server.port.clone().unwrap_or_default();
-    let protocol = Protocol::parse(&port.protocol);
-    let new = GatewayServer {
-        gateway: format!("{}/{}", gateway.meta.namespace, gateway.meta.name).into(),
-        route_name: route_name(&server, protocol, number, gateway).into(),
+    let mut new = GatewayServer {
+        gateway: format!("{}/{}", meta.namespace, meta.name).into(),
+        route_name: "".into(),
         canonical: serde_json::to_string(&server).unwrap_or_default().into(),
-        protocol,
+        protocol: Protocol::parse(&port.protocol),
+        tls,
         server,
     };
+    new.route_name = route_name(&new, number, meta).into();
     let entry = merged
         .entry((number, Arc::clone(&bind)))
         .or_insert_with(|| GatewayPort {
@@ -174,69 +208,89 @@ fn add_server(
             port: number,
             servers: Vec::new(),
         });
-    if let Some(first) = entry.servers.first()
-        && !compatible(first, &new)
-    {
-        let message = format!(
-            "port {} is taken by {} of Gateway {}",
-            number,
-            port_protocol(first),
-            first.gateway
-        );
-        diagnostics.push(
-            Diagnostic::new(Code::ConflictingGateways, gateway.resource(), message)
-                .at(format!("spec.servers[{index}]"))
-                .hint("servers on one port must all be plain HTTP or all be told apart by server name"),
-        );
-        return;
+    match conflict(&entry.servers, &new, number, origin) {
+        Some(conflict) => diagnostics.push(conflict),
+        None => entry.servers.push(new),
     }
-    entry.servers.push(new);
 }
 
-fn port_protocol(server: &GatewayServer) -> &str {
-    server.server.port.as_ref().map_or("", |p| p.protocol.as_str())
+/// Why a server cannot stand beside those that are on the port already.
+fn conflict(
+    others: &[GatewayServer],
+    new: &GatewayServer,
+    number: u32,
+    origin: Origin<'_>,
+) -> Option<Diagnostic> {
+    let first = others.first()?;
+    if !compatible(first, new) {
+        let protocol = first.server.port.as_ref().map_or("", |p| p.protocol.as_str());
+        let message = format!(
+            "port {number} is taken by {protocol} of Gateway {}",
+            first.gateway
+        );
+        let hint = "servers on one port must all be plain HTTP or all be told apart by server name";
+        return Some(origin.conflict("", message, hint));
+    }
+    if new.protocol.is_http() {
+        return None;
+    }
+    let names = new.server_names();
+    for other in others {
+        let shared: Vec<String> = other.server_names().intersection(&names).cloned().collect();
+        if !shared.is_empty() {
+            let message = format!(
+                "on port {number}, {} is served by Gateway {} already",
+                shared.join(", "),
+                other.gateway
+            );
+            let hint = "the whole server is left out; one host has one server on a port of TLS";
+            return Some(origin.conflict(".hosts", message, hint));
+        }
+    }
+    let unnamed = new.reads_http() && others.iter().any(|other| other.route_name == new.route_name);
+    unnamed.then(|| {
+        let name = new.server.port.as_ref().map_or("", |p| p.name.as_str());
+        let message = format!("another server of port {number} has the port name {name}");
+        let hint = "the server is left out; HTTPS servers of one port need different port names";
+        origin.conflict(".port.name", message, hint)
+    })
 }
 
 /// Plain HTTP servers share a port; so do servers that TLS server names tell apart; plain TCP shares with nobody.
 fn compatible(first: &GatewayServer, new: &GatewayServer) -> bool {
-    let by_name = |s: &GatewayServer| s.protocol.is_tls() || s.server.tls.is_some() && !s.protocol.is_http();
+    let by_name = |s: &GatewayServer| s.tls != ServerTls::None;
     (first.protocol.is_http() && new.protocol.is_http()) || (by_name(first) && by_name(new))
 }
 
-/// Hosts with the namespace `.` get the Gateway's own.
+/// Hosts with the namespace `.` get the Gateway's own; those of every namespace are written without one.
 fn sanitize(server: &Server, namespace: &str) -> Server {
     let mut server = server.clone();
     for host in &mut server.hosts {
         if let Some(rest) = host.strip_prefix("./") {
             *host = format!("{namespace}/{rest}");
+        } else if let Some(rest) = host.strip_prefix("*/") {
+            *host = rest.to_owned();
         }
     }
     server
 }
 
 /// `http.<bound port>[.bind]`, or `https.<server port>.<port name>.<gateway>.<namespace>[.bind]` where TLS ends here.
-fn route_name(server: &Server, protocol: Protocol, number: u32, gateway: &Config<Gateway>) -> String {
-    let bind = if server.bind.is_empty() {
-        String::new()
-    } else {
-        format!(".{}", server.bind)
+fn route_name(server: &GatewayServer, number: u32, gateway: &ConfigMeta) -> String {
+    let bind = match server.server.bind.as_str() {
+        "" => String::new(),
+        bind => format!(".{bind}"),
     };
-    if protocol.is_http() {
+    if server.protocol.is_http() {
         return format!("http.{number}{bind}");
     }
-    let passthrough = server.tls.as_ref().is_none_or(|tls| {
-        matches!(
-            tls.mode,
-            ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough
-        )
-    });
-    if protocol == Protocol::Https && !passthrough {
-        let (declared, name) = server
-            .port
-            .as_ref()
-            .map_or((number, ""), |p| (p.number, p.name.as_str()));
-        let meta = &gateway.meta;
-        return format!("https.{declared}.{name}.{}.{}{bind}", meta.name, meta.namespace);
+    if !server.reads_http() {
+        return String::new();
     }
-    String::new()
+    let port = server.server.port.as_ref();
+    let (declared, name) = port.map_or((number, ""), |p| (p.number, p.name.as_str()));
+    format!(
+        "https.{declared}.{name}.{}.{}{bind}",
+        gateway.name, gateway.namespace
+    )
 }

@@ -17,6 +17,8 @@ pub enum Kind {
     ConfigMap,
     /// `v1/Secret`, of which only credentials of gateways are read.
     Secret,
+    /// `gateway.networking.k8s.io/ReferenceGrant`, of which only grants of Secrets are read.
+    ReferenceGrant,
     /// `networking.istio.io/VirtualService`.
     VirtualService,
     /// `networking.istio.io/DestinationRule`.
@@ -37,7 +39,7 @@ pub enum Kind {
     ProxyConfig,
     /// `security.istio.io/AuthorizationPolicy`, without effect yet.
     AuthorizationPolicy,
-    /// `security.istio.io/PeerAuthentication`, without effect yet.
+    /// `security.istio.io/PeerAuthentication`.
     PeerAuthentication,
     /// `security.istio.io/RequestAuthentication`, without effect yet.
     RequestAuthentication,
@@ -59,6 +61,11 @@ impl Kind {
         (Self::Pod, "", "Pod"),
         (Self::ConfigMap, "", "ConfigMap"),
         (Self::Secret, "", "Secret"),
+        (
+            Self::ReferenceGrant,
+            "gateway.networking.k8s.io",
+            "ReferenceGrant",
+        ),
         (Self::VirtualService, "networking.istio.io", "VirtualService"),
         (Self::DestinationRule, "networking.istio.io", "DestinationRule"),
         (Self::Gateway, "networking.istio.io", "Gateway"),

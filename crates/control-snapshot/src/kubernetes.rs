@@ -164,6 +164,42 @@ kubernetes! {
         name: String,
     }
 
+    /// `gateway.networking.k8s.io/ReferenceGrant`: what in its namespace others may refer to.
+    struct ReferenceGrant {
+        /// Metadata.
+        metadata: ObjectMeta,
+        /// What is wanted.
+        spec: ReferenceGrantSpec,
+    }
+
+    /// `ReferenceGrantSpec`.
+    struct ReferenceGrantSpec {
+        /// Who may.
+        from: Vec<ReferenceGrantFrom>,
+        /// To what.
+        to: Vec<ReferenceGrantTo>,
+    }
+
+    /// `ReferenceGrantFrom`: objects of a kind in a namespace.
+    struct ReferenceGrantFrom {
+        /// The API group of the kind.
+        group: String,
+        /// The kind.
+        kind: String,
+        /// The namespace.
+        namespace: String,
+    }
+
+    /// `ReferenceGrantTo`: objects of a kind beside the grant.
+    struct ReferenceGrantTo {
+        /// The API group of the kind.
+        group: String,
+        /// The kind.
+        kind: String,
+        /// The one object of this name; all when it is empty.
+        name: String,
+    }
+
     /// `v1/Pod`.
     struct Pod {
         /// Metadata.

@@ -9,10 +9,13 @@
 
 mod accounts;
 mod config;
+mod credential_name;
+mod credential_references;
 mod credentials;
 mod delegates;
 mod destination_rules;
 mod gateways;
+mod grants;
 pub mod host;
 mod inbound;
 mod kind;
@@ -20,20 +23,24 @@ pub mod kubernetes;
 pub mod limits;
 pub mod mesh;
 mod objects;
+mod peer_authentication;
 mod protocol;
 mod proxy;
 mod references;
 mod registry;
+mod server_tls;
 mod service;
 mod shared;
 mod sidecar;
 mod snapshot;
 pub mod spread;
+mod tls_conflicts;
 mod view;
 mod virtual_services;
 mod without_effect;
 
 pub use config::{Config, ConfigMeta};
+pub use credential_name::CredentialName;
 pub use credentials::{Credential, CredentialError, KeyPair, TrustedAuthorities};
 pub use destination_rules::{DestinationRules, Rule};
 pub use gateways::{GatewayPort, GatewayServer};
@@ -41,9 +48,14 @@ pub use inbound::InboundPort;
 pub use kind::Kind;
 pub use mesh::Mesh;
 pub use objects::{Key, Objects, Settings};
+pub use peer_authentication::{PeerAuthentications, PeerMode, PeerPolicy};
 pub use protocol::Protocol;
 pub use proxy::{Interception, NodeError, Profile, Proxy, ProxyKind, canonical_name, canonical_revision};
 pub use registry::{Instance, PortNames, Registry, Selector, ServiceKey, Target, Workloads};
+pub use server_tls::{
+    ClientAuthorities, ClientCertificates, ClientVerification, Finding, ServerCertificates, ServerTls,
+    Termination,
+};
 pub use service::{
     Address, Endpoint, Health, Locality, Origin, Resolution, Service, ServiceEndpoints, ServicePort,
     TrafficDistribution, Visibility, Workload,

@@ -15,7 +15,7 @@ use serde_json::Value;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fields that would change traffic or security and do not yet, as JSON pointers. Whoever sets one is told.
-const WITHOUT_EFFECT: [&str; 22] = [
+const WITHOUT_EFFECT: [&str; 20] = [
     "/ca",
     "/caCertificates",
     "/configSources",
@@ -29,13 +29,11 @@ const WITHOUT_EFFECT: [&str; 22] = [
     "/ingressControllerMode",
     "/ingressSelector",
     "/ingressService",
-    "/meshMTLS/cipherSuites",
     "/meshMTLS/ecdhCurves",
     "/outboundTrafficPolicy/tls",
     "/proxyHttpPort",
     "/serviceEntryVisibility",
     "/serviceSettings",
-    "/tlsDefaults",
     "/verifyCertificateAtClient",
     "/zoneAwareLbSetting",
 ];
@@ -95,6 +93,13 @@ impl Mesh {
     pub fn min_tls_version(&self) -> TlsConfigProtocol {
         let tls = self.config.mesh_mtls.as_ref();
         tls.map(|tls| tls.min_protocol_version).unwrap_or_default()
+    }
+
+    /// Cipher suites of TLS 1.2 that servers of the mesh accept, where MeshConfig names some.
+    #[must_use]
+    pub fn mesh_cipher_suites(&self) -> Option<&[String]> {
+        let suites = &self.config.mesh_mtls.as_ref()?.cipher_suites;
+        (!suites.is_empty()).then_some(suites)
     }
 
     /// What happens to traffic that no service claims.
@@ -230,9 +235,8 @@ mod tests {
     #[test]
     fn a_field_without_effect_is_named_when_it_is_set() {
         assert_eq!(Mesh::default().without_effect(), Vec::<String>::new());
-        let mesh =
-            read("proxyHttpPort: 15002\nmeshMTLS: {cipherSuites: [AES128-GCM-SHA256]}").expect("valid");
-        assert_eq!(mesh.without_effect(), ["meshMTLS.cipherSuites", "proxyHttpPort"]);
+        let mesh = read("proxyHttpPort: 15002\nmeshMTLS: {ecdhCurves: [P-256]}").expect("valid");
+        assert_eq!(mesh.without_effect(), ["meshMTLS.ecdhCurves", "proxyHttpPort"]);
         let logs = |format: &str| format!("accessLogEncoding: JSON\naccessLogFormat: '{format}'");
         let broken = read(&logs("%PROTOCOL%")).expect("valid");
         assert_eq!(broken.without_effect().len(), 1);

@@ -9,15 +9,18 @@ use api_istio::json::Json;
 use api_istio::networking::{
     DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
 };
+use api_istio::security::PeerAuthentication;
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, ConfigMeta};
-use crate::credentials::Credential;
+use crate::credentials::{Credential, CredentialError};
 use crate::kind::Kind;
-use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service};
+use crate::kubernetes::{
+    ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, ReferenceGrant, Service,
+};
 use crate::mesh::Mesh;
 use crate::shared::Shared;
 use crate::without_effect;
@@ -37,8 +40,11 @@ pub struct Settings {
     pub domain: Arc<str>,
     /// The name of this Kubernetes cluster.
     pub cluster: Arc<str>,
-    /// Whether workloads can get identities. Without them nothing offers or expects the mesh's mutual TLS.
+    /// Whether workloads can get identities. Without them nothing offers or expects the mesh's mutual TLS. With them
+    /// those do that say so: pods and proxies by the label `security.istio.io/tlsMode`, see [`crate::Profile::identity`].
     pub identity: bool,
+    /// Whether a Gateway selects workloads of its own namespace only (Istio's `PILOT_SCOPE_GATEWAY_TO_NAMESPACE`).
+    pub gateways_of_own_namespace: bool,
 }
 
 impl Default for Settings {
@@ -48,6 +54,7 @@ impl Default for Settings {
             domain: "cluster.local".into(),
             cluster: "Kubernetes".into(),
             identity: false,
+            gateways_of_own_namespace: false,
         }
     }
 }
@@ -73,6 +80,9 @@ pub struct Objects {
     pub(crate) pods: Table<Pod>,
     /// Credentials for gateways. Nothing that shows the others shows these.
     pub(crate) secrets: Table<Credential>,
+    /// Why Secrets were refused as credentials. What they held before, if anything, is still in `secrets`.
+    pub(crate) refused_secrets: BTreeMap<Key, CredentialError>,
+    pub(crate) reference_grants: Table<ReferenceGrant>,
     pub(crate) virtual_services: Table<Config<VirtualService>>,
     pub(crate) destination_rules: Table<Config<DestinationRule>>,
     pub(crate) gateways: Table<Config<Gateway>>,
@@ -80,6 +90,7 @@ pub struct Objects {
     pub(crate) workload_entries: Table<Config<WorkloadEntry>>,
     pub(crate) workload_groups: Table<Config<WorkloadGroup>>,
     pub(crate) sidecars: Table<Config<Sidecar>>,
+    pub(crate) peer_authentications: Table<Config<PeerAuthentication>>,
     /// WorkloadEntries that get no traffic: their agents say so, or have not said anything yet.
     pub(crate) unhealthy_entries: BTreeSet<Key>,
     broken: BTreeMap<(Kind, Key), Diagnostic>,
@@ -107,6 +118,11 @@ impl Objects {
         &self.settings
     }
 
+    /// Says whether workloads can get identities from now on.
+    pub fn set_identity(&mut self, identity: bool) {
+        self.settings.identity = identity;
+    }
+
     /// Stores a new or changed object (the complete JSON, metadata included).
     ///
     /// Returns what is wrong with it, if it does not parse; it is then treated as absent.
@@ -125,11 +141,19 @@ impl Objects {
                 None
             }
             Err(reason) => {
-                self.remove(kind, &key);
+                // A demand that somebody mistypes must not open what it closed.
+                let kept = kind == Kind::PeerAuthentication && self.peer_authentications.contains_key(&key);
+                if !kept {
+                    self.remove(kind, &key);
+                }
                 let resource = resource(kind, &key);
                 let diagnostic = Diagnostic::new(Code::SchemaValidationError, resource, reason.message)
                     .at(reason.field)
-                    .hint("the object has no effect until it is corrected");
+                    .hint(if kept {
+                        "what the object said before has effect until it is corrected"
+                    } else {
+                        "the object has no effect until it is corrected"
+                    });
                 self.broken.insert((kind, key), diagnostic.clone());
                 Some(diagnostic)
             }
@@ -185,6 +209,7 @@ impl Objects {
             .chain(specs(&self.workload_entries))
             .chain(specs(&self.workload_groups))
             .chain(specs(&self.sidecars))
+            .chain(specs(&self.peer_authentications))
     }
 
     /// The pod of this name.
@@ -229,6 +254,7 @@ impl Objects {
             Kind::Pod => insert(&mut self.pods, key, object),
             Kind::Secret => self.read_secret(key, &object),
             Kind::ConfigMap => self.read_config_map(&key, object),
+            Kind::ReferenceGrant => insert(&mut self.reference_grants, key, object),
             Kind::VirtualService => insert_spec(&mut self.virtual_services, kind, meta, object),
             Kind::DestinationRule => insert_spec(&mut self.destination_rules, kind, meta, object),
             Kind::Gateway => insert_spec(&mut self.gateways, kind, meta, object),
@@ -236,10 +262,10 @@ impl Objects {
             Kind::WorkloadEntry => insert_spec(&mut self.workload_entries, kind, meta, object),
             Kind::WorkloadGroup => insert_spec(&mut self.workload_groups, kind, meta, object),
             Kind::Sidecar => insert_spec(&mut self.sidecars, kind, meta, object),
+            Kind::PeerAuthentication => insert_spec(&mut self.peer_authentications, kind, meta, object),
             Kind::EnvoyFilter
             | Kind::ProxyConfig
             | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication
             | Kind::RequestAuthentication
             | Kind::Telemetry
             | Kind::WasmPlugin
@@ -266,16 +292,25 @@ impl Objects {
         })
     }
 
-    /// Keeps what a gateway may show, and forgets a Secret that has become something else.
+    /// Keeps what a gateway may show, and forgets a Secret that has become something else. What is damaged is refused
+    /// whole, and what the Secret held before stays in force.
     fn read_secret(&mut self, key: Key, object: &Value) -> Result<(), Reason> {
         let own = *key.0 == *self.settings.root_namespace && AUTHORITY_SECRETS.contains(&key.1.as_str());
         let credential = Credential::read(object).map_err(|field| Reason {
             field: format!("data[{field}]"),
             message: "not base64".to_owned(),
         })?;
-        match credential.filter(|_| !own) {
-            Some(credential) => drop(self.secrets.insert(key, Arc::new(credential))),
-            None => drop(self.secrets.remove(&key)),
+        let Some(credential) = credential.filter(|_| !own) else {
+            self.remove(Kind::Secret, &key);
+            return Ok(());
+        };
+        match credential.check() {
+            Ok(()) => {
+                self.refused_secrets.remove(&key);
+                self.secrets.insert(key, Arc::new(credential));
+            }
+            // A typing error must not take away the certificate that works.
+            Err(reason) => drop(self.refused_secrets.insert(key, reason)),
         }
         Ok(())
     }
@@ -291,9 +326,13 @@ impl Objects {
             Kind::Service => drop(self.services.remove(key)),
             Kind::EndpointSlice => drop(self.endpoint_slices.remove(key)),
             Kind::Pod => drop(self.pods.remove(key)),
-            Kind::Secret => drop(self.secrets.remove(key)),
+            Kind::Secret => {
+                self.refused_secrets.remove(key);
+                drop(self.secrets.remove(key));
+            }
             // A broken MeshConfig keeps the last good one: losing it would change the whole mesh.
             Kind::ConfigMap => {}
+            Kind::ReferenceGrant => drop(self.reference_grants.remove(key)),
             Kind::VirtualService => drop(self.virtual_services.remove(key)),
             Kind::DestinationRule => drop(self.destination_rules.remove(key)),
             Kind::Gateway => drop(self.gateways.remove(key)),
@@ -304,10 +343,10 @@ impl Objects {
             }
             Kind::WorkloadGroup => drop(self.workload_groups.remove(key)),
             Kind::Sidecar => drop(self.sidecars.remove(key)),
+            Kind::PeerAuthentication => drop(self.peer_authentications.remove(key)),
             Kind::EnvoyFilter
             | Kind::ProxyConfig
             | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication
             | Kind::RequestAuthentication
             | Kind::Telemetry
             | Kind::WasmPlugin

@@ -51,12 +51,21 @@ pub struct Profile {
     pub mesh: Arc<str>,
     /// How traffic reaches it.
     pub interception: Interception,
-    /// Whether it has Istio's own filters (`istio.alpn`, `istio.stats`, `istio.metadata_exchange`).
-    pub istio_filters: bool,
+    /// Whether it names its requests' protocols in ALPN as the mesh does (`istio.alpn`).
+    pub announces_protocols: bool,
+    /// Whether it tells its peers about its workload, and learns about theirs (`istio.metadata_exchange`).
+    pub exchanges_metadata: bool,
+    /// Whether it counts requests as Istio does (`istio.stats`).
+    pub istio_stats: bool,
+    /// Whether its workload has an identity, by the label `security.istio.io/tlsMode` of the node: every proxy of
+    /// Istio's has one, so only a proxy that says something else than `istio` there has none.
+    pub identity: bool,
     /// Whether it injects faults (`envoy.filters.http.fault`).
     pub injects_faults: bool,
     /// Whether it answers cross-origin requests (`envoy.filters.http.cors`).
     pub answers_cors: bool,
+    /// Whether it counts what is said in MongoDB's protocol (`envoy.filters.network.mongo_proxy`).
+    pub counts_mongo: bool,
     /// Whether it must not bind ports below 1024 (`UNPRIVILEGED_POD`).
     pub unprivileged: bool,
     /// Whether HTTP/1.0 is accepted (`HTTP10`).
@@ -122,8 +131,8 @@ impl fmt::Display for NodeError {
 
 impl std::error::Error for NodeError {}
 
-/// The extension whose presence tells a proxy with Istio's filters from a plain Envoy.
-const ISTIO_FILTERS: [&str; 3] = ["istio.stats", "istio.alpn", "istio.metadata_exchange"];
+/// `istio` where a workload has an identity and accepts the mesh's mutual TLS.
+pub(crate) const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 
 impl Proxy {
     /// Reads a node.
@@ -169,9 +178,13 @@ impl Proxy {
                 cluster: metadata.shared("CLUSTER_ID"),
                 mesh: metadata.shared("MESH_ID"),
                 interception: metadata.interception(),
-                istio_filters: has_extensions(node, &ISTIO_FILTERS),
-                injects_faults: has_extensions(node, &["envoy.filters.http.fault"]),
-                answers_cors: has_extensions(node, &["envoy.filters.http.cors"]),
+                announces_protocols: has_extension(node, "istio.alpn"),
+                exchanges_metadata: has_extension(node, "istio.metadata_exchange"),
+                istio_stats: has_extension(node, "istio.stats"),
+                identity: metadata.has_identity(),
+                injects_faults: has_extension(node, "envoy.filters.http.fault"),
+                answers_cors: has_extension(node, "envoy.filters.http.cors"),
+                counts_mongo: has_extension(node, "envoy.filters.network.mongo_proxy"),
                 unprivileged: metadata.flag("UNPRIVILEGED_POD"),
                 http10: metadata.flag("HTTP10"),
                 idle_timeout: metadata.shared("IDLE_TIMEOUT"),
@@ -219,11 +232,10 @@ pub fn canonical_revision(labels: &Labels) -> &str {
         .map_or("latest", String::as_str)
 }
 
-/// Whether a proxy has these extensions. A plain Envoy lists what it has, and so lacks Istio's own; one that lists none is
+/// Whether a proxy has an extension. A plain Envoy lists what it has, and so lacks Istio's own; one that lists none is
 /// taken for Istio's, which has all.
-fn has_extensions(node: &Node, names: &[&str]) -> bool {
-    let listed = |name: &&str| node.extensions.iter().any(|e| e.name == **name);
-    node.extensions.is_empty() || names.iter().all(listed)
+fn has_extension(node: &Node, name: &str) -> bool {
+    node.extensions.is_empty() || node.extensions.iter().any(|extension| extension.name == name)
 }
 
 fn addresses(first: &str, instance_ips: Option<&str>) -> Vec<Arc<str>> {
@@ -280,6 +292,14 @@ impl Metadata {
             .collect()
     }
 
+    fn has_identity(&self) -> bool {
+        let mode = self
+            .0
+            .pointer("/LABELS")
+            .and_then(|labels| labels.get(TLS_MODE_LABEL));
+        mode.and_then(Value::as_str).is_none_or(|mode| mode == "istio")
+    }
+
     fn interception(&self) -> Interception {
         match self.text("INTERCEPTION_MODE") {
             Some("NONE") => Interception::None,
@@ -323,6 +343,18 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_has_an_identity_unless_its_label_says_that_it_has_none() {
+        let id = "sidecar~10.244.0.10~a.default~default.svc.cluster.local";
+        let with = |labels: Value| {
+            let mut node = node(id);
+            node.metadata = Some(wkt::structure(&json!({ "LABELS": labels })));
+            Proxy::from_node(&node).expect("valid").profile.identity
+        };
+        assert!(with(json!({})) && with(json!({TLS_MODE_LABEL: "istio"})));
+        assert!(!with(json!({TLS_MODE_LABEL: "disabled"})));
+    }
+
+    #[test]
     fn other_node_ids_are_refused_with_a_reason() {
         assert_eq!(
             Proxy::from_node(&node("envoy-1")),
@@ -338,15 +370,24 @@ mod tests {
     #[test]
     fn a_plain_envoy_lists_its_extensions_and_gets_none_of_istios() {
         let mut node = node("sidecar~10.244.0.10~a.default~default.svc.cluster.local");
-        assert!(Proxy::from_node(&node).expect("valid").profile.istio_filters);
+        let istios = |node: &Node| {
+            let profile = Proxy::from_node(node).expect("valid").profile;
+            [
+                profile.announces_protocols,
+                profile.exchanges_metadata,
+                profile.istio_stats,
+            ]
+        };
+        assert_eq!(istios(&node), [true; 3]);
         let extension = |name: &str| Extension {
             name: name.to_owned(),
             ..Extension::default()
         };
         node.extensions = vec![extension("envoy.filters.http.router")];
+        assert_eq!(istios(&node), [false; 3]);
         let profile = Proxy::from_node(&node).expect("valid").profile;
-        assert!(!profile.istio_filters && !profile.injects_faults && !profile.answers_cors);
-        node.extensions.extend(ISTIO_FILTERS.map(extension));
-        assert!(Proxy::from_node(&node).expect("valid").profile.istio_filters);
+        assert!(!profile.injects_faults && !profile.answers_cors && !profile.counts_mongo);
+        node.extensions.push(extension("istio.alpn"));
+        assert_eq!(istios(&node), [true, false, false]);
     }
 }

@@ -240,6 +240,9 @@ pub struct Endpoint {
     pub weight: u32,
     /// Whether it takes traffic.
     pub health: Health,
+    /// Whether callers should offer the mesh's mutual TLS here: the workload accepts it, and its PeerAuthentication does
+    /// not disable it on this port.
+    pub mutual_tls: bool,
     /// What runs there.
     pub workload: Arc<Workload>,
 }
@@ -267,11 +270,11 @@ impl ServiceEndpoints {
         set.into_iter().cloned().collect()
     }
 
-    /// Whether there are endpoints and all of them accept the mesh's mutual TLS.
+    /// Whether there are endpoints and all of them take the mesh's mutual TLS.
     #[must_use]
     pub fn all_mutual_tls(&self) -> bool {
         let mut all = self.ports.values().flatten().peekable();
-        all.peek().is_some() && all.all(|e| e.workload.mutual_tls)
+        all.peek().is_some() && all.all(|e| e.mutual_tls)
     }
 
     /// The distinct IP addresses of all endpoints that take traffic, sorted as text.

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use api_istio::networking::ClientTlsMode;
 use diagnostics::Diagnostic;
 
-use crate::credentials::Credential;
+use crate::credential_name::CredentialName;
+use crate::credential_references;
+use crate::credentials::{Credential, CredentialError};
 use crate::destination_rules::DestinationRules;
 use crate::gateways;
+use crate::grants;
 use crate::inbound;
 use crate::kubernetes::Labels;
 use crate::limits::MAX_DIAGNOSTICS;
 use crate::mesh::Mesh;
 use crate::objects::{Objects, Settings};
+use crate::peer_authentication::{self, PeerAuthentications, PeerMode, PeerPolicy};
 use crate::proxy::{Profile, Proxy, ProxyKind};
 use crate::references;
 use crate::registry::{self, Registry};
@@ -21,6 +25,7 @@ use crate::service::{Resolution, Service};
 use crate::shared::Shared;
 use crate::sidecar::{self, SidecarScope};
 use crate::spread;
+use crate::tls_conflicts;
 use crate::view::{EndpointView, ProxyView, ServiceView};
 use crate::virtual_services::{MESH_GATEWAY, Routing, VirtualServices};
 
@@ -31,6 +36,7 @@ pub struct Snapshot {
     registry: Registry,
     virtual_services: VirtualServices,
     destination_rules: DestinationRules,
+    peer_authentications: PeerAuthentications,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -39,11 +45,20 @@ impl Snapshot {
     #[must_use]
     pub fn build(objects: &Objects) -> Self {
         let mut diagnostics: Vec<Diagnostic> = objects.diagnostics().collect();
-        let registry = Registry::build(objects);
+        let peer_authentications = PeerAuthentications::build(objects);
+        let registry = Registry::build(objects, &peer_authentications);
         let virtual_services = VirtualServices::build(objects, &mut diagnostics);
         let destination_rules = DestinationRules::build(objects, &mut diagnostics);
         sidecar::check(objects, &mut diagnostics);
         registry::check(objects, &mut diagnostics);
+        peer_authentication::check(objects, &mut diagnostics);
+        tls_conflicts::check(
+            &registry,
+            &destination_rules,
+            &peer_authentications,
+            &mut diagnostics,
+        );
+        credential_references::check(objects, &mut diagnostics);
         references::check(
             &registry,
             &virtual_services,
@@ -59,6 +74,7 @@ impl Snapshot {
             registry,
             virtual_services,
             destination_rules,
+            peer_authentications,
             diagnostics,
         }
     }
@@ -100,6 +116,23 @@ impl Snapshot {
         self.objects.secrets.get(&key).map(|credential| &**credential)
     }
 
+    /// Whether a gateway of the namespace `borrower` may have the Secret of another namespace that this SDS resource
+    /// names: a Gateway beside it refers to it, and the namespace of the Secret grants it.
+    #[must_use]
+    pub fn lends_credential(&self, borrower: &str, resource: &str) -> bool {
+        CredentialName::parse(resource).is_some_and(|name| {
+            grants::grants(&self.objects, borrower, &name)
+                && grants::refers(&self.objects, borrower, resource)
+        })
+    }
+
+    /// Why the Secret of this name was refused as a credential, if it was.
+    #[must_use]
+    pub fn refused_credential(&self, namespace: &str, name: &str) -> Option<&CredentialError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.objects.refused_secrets.get(&key)
+    }
+
     /// What this proxy sees.
     #[must_use]
     pub fn proxy_view(&self, proxy: &Proxy) -> ProxyView {
@@ -129,7 +162,13 @@ impl Snapshot {
         ProxyView {
             profile: Shared::new(profile.clone()),
             mesh: self.objects.mesh.clone(),
-            identity: self.objects.settings.identity,
+            identity: self.objects.settings.identity && profile.identity,
+            peers: if gateway {
+                PeerPolicy::default()
+            } else {
+                self.peer_authentications
+                    .of_workload(&profile.namespace, &profile.labels)
+            },
             outbound: scope
                 .outbound
                 .unwrap_or_else(|| self.objects.mesh.outbound_mode()),
@@ -314,7 +353,10 @@ impl Snapshot {
             .filter(|a| proxy.has_address(a))
             .cloned()
             .collect();
-        let all_mutual_tls = service.headless && endpoints.is_some_and(|e| e.all_mutual_tls());
+        let dialled = service.headless || rule.as_deref().is_some_and(spread::dials_original_destination);
+        let all_mutual_tls = dialled && endpoints.is_some_and(|e| e.all_mutual_tls());
+        let refuses_mutual_tls =
+            self.peer_authentications.of_namespace(&service.namespace) == PeerMode::Disable;
         let dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         let dns_endpoints = match endpoints {
             Some(endpoints) if dns => endpoints
@@ -329,6 +371,7 @@ impl Snapshot {
             rule,
             identities,
             all_mutual_tls,
+            refuses_mutual_tls,
             workload_addresses,
             own_addresses,
             dns_endpoints,

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use api_istio::networking::{LocalityLoadBalancerSetting, TrafficPolicy};
+use api_istio::networking::{LocalityLoadBalancerSetting, SimpleLb, TrafficPolicy};
 
 use crate::destination_rules::Rule;
 use crate::mesh::Mesh;
@@ -108,6 +108,20 @@ fn for_port(policy: Option<&TrafficPolicy>, port: u32) -> TrafficPolicy {
         out.tls.clone_from(&settings.tls);
     }
     out
+}
+
+/// Whether a rule asks anywhere for connections to the address that the application dialled (`PASSTHROUGH`).
+pub(crate) fn dials_original_destination(rule: &Rule) -> bool {
+    let spec = &rule.config.spec;
+    let subsets = spec.subsets.iter().filter_map(|s| s.traffic_policy.as_ref());
+    let mut balancers = spec.traffic_policy.iter().chain(subsets).flat_map(|policy| {
+        let ports = policy.port_level_settings.iter();
+        policy
+            .load_balancer
+            .iter()
+            .chain(ports.filter_map(|p| p.load_balancer.as_ref()))
+    });
+    balancers.any(|lb| lb.simple == Some(SimpleLb::Passthrough))
 }
 
 /// Whether the proxy's own locality changes the cluster itself (and not only its EDS answer).

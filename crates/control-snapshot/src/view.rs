@@ -12,6 +12,7 @@ use crate::destination_rules::Rule;
 use crate::gateways::GatewayPort;
 use crate::inbound::InboundPort;
 use crate::mesh::Mesh;
+use crate::peer_authentication::PeerPolicy;
 use crate::proxy::Profile;
 use crate::service::{Endpoint, Locality, Service};
 use crate::shared::Shared;
@@ -26,8 +27,11 @@ pub struct ServiceView {
     pub rule: Option<Shared<Rule>>,
     /// The identities its servers may have, sorted.
     pub identities: Vec<Arc<str>>,
-    /// Whether a headless service has workloads and all of them accept the mesh's mutual TLS; false for others.
+    /// Whether a service whose workloads are dialled directly (a headless one, or one with the PASSTHROUGH balancer) has
+    /// workloads and all of them accept the mesh's mutual TLS; false for others.
     pub all_mutual_tls: bool,
+    /// Whether the PeerAuthentication of its namespace, or of the mesh, disables mutual TLS.
+    pub refuses_mutual_tls: bool,
     /// The addresses of the workloads of a headless service, sorted; empty for others.
     pub workload_addresses: Vec<Arc<str>>,
     /// Those of them that are the proxy's own.
@@ -45,6 +49,8 @@ pub struct ProxyView {
     pub mesh: Shared<Mesh>,
     /// Whether the workload has an identity to show.
     pub identity: bool,
+    /// What the workload demands of its callers, by PeerAuthentication; a gateway's says nothing.
+    pub peers: PeerPolicy,
     /// What happens to traffic that no service claims.
     pub outbound: OutboundMode,
     /// The services it may call, oldest first, each host once.

@@ -49,6 +49,9 @@ pub const VIEW_ANNOTATION: &str = "lateen.io/view-of";
 
 /// The versions under which a kind may be served, best first.
 fn versions(kind: Kind) -> &'static [&'static str] {
+    if kind == Kind::ReferenceGrant {
+        return &["v1", "v1beta1"];
+    }
     api_istio::kinds::Kind::find(kind.group(), kind.name()).map_or(&["v1"], |kind| kind.versions)
 }
 
@@ -205,9 +208,10 @@ impl Watch {
                 }
                 Err(error) if is_absent(&error) => return Ok(Round::Absent),
                 // A mesh without credentials for gateways is a mesh all the same.
-                Err(error) if self.kind == Kind::Secret && is_status(&error, 403) => {
+                Err(error) if credentials(self.kind) && is_status(&error, 403) => {
                     if !self.synced {
-                        tracing::warn!(error = %chain(&error), "Secrets cannot be read; gateways get none");
+                        let kind = self.kind.name();
+                        tracing::warn!(kind, error = %chain(&error), "not readable; gateways go without");
                     }
                     return Ok(Round::Absent);
                 }
@@ -286,6 +290,11 @@ fn identity(object: &DynamicObject) -> ((String, String), Option<String>) {
         (object.namespace().unwrap_or_default(), object.name_any()),
         object.resource_version(),
     )
+}
+
+/// Whether nothing but credentials of gateways depends on a kind.
+fn credentials(kind: Kind) -> bool {
+    matches!(kind, Kind::Secret | Kind::ReferenceGrant)
 }
 
 fn is_absent(error: &watcher::Error) -> bool {

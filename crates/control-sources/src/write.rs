@@ -29,8 +29,15 @@ pub enum WriteError {
         message: String,
     },
     /// The object lacks what every object has.
-    #[error("object without {0}")]
-    Malformed(&'static str),
+    #[error("{object} has no {field}{hint}")]
+    Malformed {
+        /// What is known of it: kind, namespace and name.
+        object: String,
+        /// What it lacks.
+        field: &'static str,
+        /// How to mend it, after a colon; empty where nothing useful can be said.
+        hint: String,
+    },
     /// The API server could not be asked.
     #[error("{object}")]
     Unavailable {
@@ -87,7 +94,7 @@ impl ObjectRef {
                 .pointer(pointer)
                 .and_then(Value::as_str)
                 .map(str::to_owned)
-                .ok_or(WriteError::Malformed(what))
+                .ok_or_else(|| malformed(object, what))
         };
         Ok(Self {
             api_version: text("/apiVersion", "apiVersion")?,
@@ -140,6 +147,29 @@ impl std::fmt::Display for ObjectRef {
     }
 }
 
+/// What is wrong with an object that lacks a field. People leave `apiVersion` out most often, and of a kind that the mesh
+/// reads it is known what it should be.
+fn malformed(object: &Value, field: &'static str) -> WriteError {
+    let text = |pointer| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let kind = Kind::named(text("/kind")).filter(|_| field == "apiVersion");
+    let hint = kind.map(|kind| format!(": write `apiVersion: {}`", resource(kind, 0).api_version));
+    let known = [text("/kind"), text("/metadata/name")];
+    let known: Vec<&str> = known.into_iter().filter(|part| !part.is_empty()).collect();
+    WriteError::Malformed {
+        object: match known.is_empty() {
+            true => "an object".to_owned(),
+            false => known.join("/"),
+        },
+        field,
+        hint: hint.unwrap_or_default(),
+    }
+}
+
 /// Reads an object.
 ///
 /// # Errors
@@ -177,7 +207,7 @@ pub async fn list(client: &Client, object: &ObjectRef) -> Result<Vec<Value>, Wri
 pub async fn create(client: &Client, object: &Value) -> Result<Value, WriteError> {
     let reference = ObjectRef::of(object)?;
     let dynamic: DynamicObject =
-        serde_json::from_value(object.clone()).map_err(|_| WriteError::Malformed("readable metadata"))?;
+        serde_json::from_value(object.clone()).map_err(|_| malformed(object, "readable metadata"))?;
     let created = reference
         .api(client)
         .create(&PostParams::default(), &dynamic)
@@ -266,4 +296,23 @@ pub async fn apply(client: &Client, objects: &[Value]) -> Result<BTreeMap<String
         outcome.insert(reference.to_string(), applied);
     }
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_object_without_api_version_is_refused_with_the_one_that_it_should_have() {
+        let rule =
+            json!({"kind": "DestinationRule", "metadata": {"name": "default", "namespace": "custom-ns"}});
+        let error = ObjectRef::of(&rule).expect_err("malformed");
+        assert_eq!(
+            error.to_string(),
+            "DestinationRule/default has no apiVersion: write `apiVersion: networking.istio.io/v1`"
+        );
+        let nameless = ObjectRef::of(&json!({"apiVersion": "v1", "kind": "Service"})).expect_err("malformed");
+        assert_eq!(nameless.to_string(), "Service has no metadata.name");
+    }
 }

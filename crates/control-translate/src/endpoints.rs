@@ -89,7 +89,7 @@ fn lb_endpoint(endpoint: &Endpoint, mutual_tls: bool) -> LbEndpoint {
     };
     LbEndpoint {
         health_status: health.into(),
-        metadata: Some(metadata(&endpoint.workload, mutual_tls)),
+        metadata: Some(metadata(&endpoint.workload, mutual_tls && endpoint.mutual_tls)),
         load_balancing_weight: Some(endpoint.weight),
         host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
             address: Some(address),
@@ -110,7 +110,7 @@ fn metadata(workload: &Workload, mutual_tls: bool) -> Metadata {
     );
     let mut filter_metadata: BTreeMap<_, _> =
         [("istio".to_owned(), wkt::structure(&json!({"workload": text})))].into();
-    if mutual_tls && workload.mutual_tls {
+    if mutual_tls {
         let socket = wkt::structure(&json!({"tlsMode": "istio"}));
         filter_metadata.insert("envoy.transport_socket_match".to_owned(), socket);
     }

@@ -69,7 +69,7 @@ fn metadata_exchange(chain: &Chain<'_>) -> Option<HttpFilter> {
     chain
         .view
         .profile
-        .istio_filters
+        .exchanges_metadata
         .then(|| http_filter_any("istio.metadata_exchange", config))
 }
 
@@ -91,7 +91,7 @@ fn grpc_statistics(_: &Chain<'_>) -> Option<HttpFilter> {
 /// Offers the mesh's ALPN names upstream, so that the server's proxy can tell mesh traffic from the application's TLS.
 fn istio_alpn(chain: &Chain<'_>) -> Option<HttpFilter> {
     use alpn::filter_config::Protocol::{Http2, Http10, Http11};
-    if chain.role.is_inbound() || !chain.view.profile.istio_filters {
+    if chain.role.is_inbound() || !chain.view.profile.announces_protocols {
         return None;
     }
     let entry = |protocol: alpn::filter_config::Protocol, names: [&str; 3]| AlpnOverride {
@@ -123,7 +123,7 @@ fn istio_stats(chain: &Chain<'_>) -> Option<HttpFilter> {
     chain
         .view
         .profile
-        .istio_filters
+        .istio_stats
         .then(|| http_filter_any("istio.stats", config))
 }
 

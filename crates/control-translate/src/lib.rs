@@ -8,6 +8,7 @@
 //! around them, `http_filters.rs` for the order of HTTP filters.
 
 mod access_log;
+mod auto_passthrough;
 mod clusters;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -24,6 +25,7 @@ mod name_table;
 pub mod names;
 mod role;
 mod routes;
+mod server_tls;
 mod tcp;
 mod tracing;
 

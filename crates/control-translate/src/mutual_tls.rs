@@ -46,26 +46,46 @@ const CIPHER_SUITES: [&str; 6] = [
 /// The cluster of the agent's SDS socket, part of the bootstrap.
 const SDS_CLUSTER: &str = "sds-grpc";
 /// The extension's name.
-const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
+pub(crate) const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 
 /// No TLS.
 pub(crate) fn raw_buffer() -> TransportSocket {
     transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {})
 }
 
-/// The client's side: servers must have one of these identities (any of the mesh when none is known).
-pub(crate) fn client(server_name: String, identities: &[Arc<str>], http2: bool) -> TransportSocket {
-    let mut alpn = vec![TCP_ALPN[0].to_owned(), TCP_ALPN[1].to_owned()];
-    if http2 {
-        alpn.push("h2".to_owned());
+/// What a client announces to speak inside mutual TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Announced {
+    /// Bytes; what requests are in is said per request, by the filter `istio.alpn`.
+    Stream,
+    /// The same to an HTTP/2 upstream.
+    Http2Stream,
+    /// HTTP/1.1 always, from a proxy without that filter.
+    Http1,
+    /// HTTP/2 always, from such a proxy.
+    Http2,
+}
+
+impl Announced {
+    fn names(self) -> Vec<String> {
+        let names: &[&str] = match self {
+            Self::Stream => &TCP_ALPN,
+            Self::Http2Stream => &[TCP_ALPN[0], TCP_ALPN[1], "h2"],
+            Self::Http1 => &["istio-http/1.1", "istio", "http/1.1"],
+            Self::Http2 => &["istio-h2", "istio", "h2"],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
-    let exact = |id: &Arc<str>| matcher(MatchPattern::Exact(id.to_string()));
-    let params = TlsParameters {
-        cipher_suites: Vec::new(),
-        ..protocol_versions()
-    };
+}
+
+/// The client's side: servers must have one of these identities (any of the mesh when none is known).
+pub(crate) fn client(server_name: String, identities: &[Arc<str>], announced: Announced) -> TransportSocket {
     let context = UpstreamTlsContext {
-        common_tls_context: Some(common(params, alpn, identities.iter().map(exact).collect())),
+        common_tls_context: Some(common(
+            protocol_versions(),
+            announced.names(),
+            identities.iter().map(|id| exact(id)).collect(),
+        )),
         sni: server_name,
         ..UpstreamTlsContext::default()
     };
@@ -84,7 +104,10 @@ pub(crate) fn server(mesh: &Mesh, http: bool) -> TransportSocket {
         TlsConfigProtocol::TlsAuto | TlsConfigProtocol::TlsV1_2 => TlsProtocol::TlSv12,
     };
     let params = TlsParameters {
-        cipher_suites: CIPHER_SUITES.map(str::to_owned).to_vec(),
+        cipher_suites: match mesh.mesh_cipher_suites() {
+            Some(suites) => suites.to_vec(),
+            None => CIPHER_SUITES.map(str::to_owned).to_vec(),
+        },
         tls_minimum_protocol_version: minimum.into(),
         ..protocol_versions()
     };
@@ -98,7 +121,8 @@ pub(crate) fn server(mesh: &Mesh, http: bool) -> TransportSocket {
     transport_socket(TLS_SOCKET, &context)
 }
 
-fn protocol_versions() -> TlsParameters {
+/// TLS 1.2 and 1.3.
+pub(crate) fn protocol_versions() -> TlsParameters {
     TlsParameters {
         tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
         tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
@@ -127,6 +151,11 @@ fn common(params: TlsParameters, alpn: Vec<String>, names: Vec<StringMatcher>) -
     }
 }
 
+/// A name that must be exactly this.
+pub(crate) fn exact(name: &str) -> StringMatcher {
+    matcher(MatchPattern::Exact(name.to_owned()))
+}
+
 fn matcher(pattern: MatchPattern) -> StringMatcher {
     StringMatcher {
         match_pattern: Some(pattern),
@@ -134,7 +163,8 @@ fn matcher(pattern: MatchPattern) -> StringMatcher {
     }
 }
 
-fn secret(name: &str) -> SdsSecretConfig {
+/// What the agent has under a name: the workload's certificate (`default`), the mesh's roots (`ROOTCA`), or files.
+pub(crate) fn secret(name: &str) -> SdsSecretConfig {
     SdsSecretConfig {
         name: name.to_owned(),
         sds_config: Some(sds_source()),

@@ -45,13 +45,15 @@ impl Stream<'_> {
         if self.role.is_inbound() {
             filters.extend(metadata_exchange(self.view));
         }
-        if self.view.profile.istio_filters {
+        if self.view.profile.istio_stats {
             filters.push(network_filter(
                 "istio.stats",
                 &http_filters::stats_config(self.role),
             ));
         }
-        if self.protocol == Protocol::Mongo && self.role == Role::SidecarOutbound {
+        // The filter only counts; a proxy without it carries the same bytes.
+        let counts = self.view.profile.counts_mongo && self.role == Role::SidecarOutbound;
+        if self.protocol == Protocol::Mongo && counts {
             let config = MongoProxy {
                 stat_prefix: self.stat_prefix.clone(),
                 ..MongoProxy::default()
@@ -107,7 +109,7 @@ fn specifier(mut destinations: Destinations) -> ClusterSpecifier {
 /// Exchanges workload metadata at the start of mesh connections; for proxies that can.
 pub(crate) fn metadata_exchange(view: &ProxyView) -> Option<Filter> {
     view.profile
-        .istio_filters
+        .exchanges_metadata
         .then(|| network_filter_any("istio.metadata_exchange", metadata_exchange_config()))
 }
 

@@ -345,7 +345,7 @@ fn a_gateway_server_that_cannot_be_served_is_left_out_and_reported() {
     let plain = json!({"port": {"number": 8080, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]});
     let clash = json!({"port": {"number": 8080, "name": "tcp", "protocol": "TCP"}, "hosts": ["*"]});
     let servers = [
-        server(15443, "TLS", "AUTO_PASSTHROUGH"),
+        server(15443, "TLS", "ISTIO_MUTUAL"),
         server(8443, "HTTPS", "SIMPLE"),
         plain,
         clash,
@@ -365,7 +365,9 @@ fn a_gateway_server_that_cannot_be_served_is_left_out_and_reported() {
     apply(&mut objects, Kind::VirtualService, rule);
     let gateway = node("router~10.244.0.9~front-0.default~default.svc.cluster.local", &[]);
     let proxy = Proxy::from_node(&gateway).expect("a valid node");
-    let (resources, diagnostics) = translate(&Snapshot::build(&objects).proxy_view(&proxy));
+    let snapshot = Snapshot::build(&objects);
+    let (resources, mut diagnostics) = translate(&snapshot.proxy_view(&proxy));
+    diagnostics.extend_from_slice(snapshot.diagnostics());
     let names: Vec<_> = resources.listeners.iter().map(|l| l.name.as_str()).collect();
     assert_eq!(names, ["0.0.0.0_8080"]);
     let says = |code: &str, text: &str| {
@@ -374,8 +376,8 @@ fn a_gateway_server_that_cannot_be_served_is_left_out_and_reported() {
             .any(|d| d.code.id() == code && d.message.contains(text));
         assert!(found, "{code} {text}: {diagnostics:?}");
     };
-    says("IST0133", "AUTO_PASSTHROUGH at a gateway (port 15443 tls)");
-    says("IST0133", "ending TLS at a gateway (port 8443 tls)");
+    says("IST0133", "port 15443 is in mode ISTIO_MUTUAL");
+    says("IST0106", "mode SIMPLE needs a certificate");
     says(
         "IST0145",
         "port 8080 is taken by HTTP of Gateway default/east-west",

@@ -66,6 +66,8 @@ catalogue! {
     MultipleSidecarsWithoutWorkloadSelectors = "IST0111", Error;
     /// IST0112: Virtual service destination port selector required.
     VirtualServiceDestinationPortSelectorRequired = "IST0112", Error;
+    /// IST0113: Mutual TLS policy conflict.
+    MtlsPolicyConflict = "IST0113", Error;
     /// IST0116: Deployment associated to multiple services.
     DeploymentAssociatedToMultipleServices = "IST0116", Warning;
     /// IST0118: Port name is not under naming convention.

@@ -98,10 +98,12 @@ fn tls_is_passed_through_by_its_server_name() {
 }
 
 #[test]
-fn a_chain_that_needs_secrets_closes_its_connections_and_counts_them() {
+fn a_chain_without_its_secrets_closes_its_connections_and_counts_them() {
     let tls = "transport_socket: { name: envoy.transport_sockets.tls, typed_config: { \"@type\": \
                type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, \
-               common_tls_context: { tls_certificate_sds_secret_configs: [{ name: default }] } } }";
+               common_tls_context: { tls_certificate_sds_secret_configs: [{ name: default, sds_config: { \
+               initial_fetch_timeout: 0.1s, api_config_source: { api_type: GRPC, transport_api_version: V3, \
+               grpc_services: [{ envoy_grpc: { cluster_name: sds-grpc } }] } } }] } } }";
     let needs_tls = format!(
         "{{ filter_chain_match: {{ transport_protocol: tls }}, {tls}, filters: {} }}",
         tcp_filters("app")
@@ -110,7 +112,11 @@ fn a_chain_that_needs_secrets_closes_its_connections_and_counts_them() {
         needs_tls,
         chain("transport_protocol: raw_buffer", &tcp_filters("app")),
     ];
-    let clusters = [cluster("app", harness::echo_upstream("app"))];
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let clusters = [
+        cluster("app", harness::echo_upstream("app")),
+        cluster("sds-grpc", nobody),
+    ];
     let proxy = Proxy::start(
         &bootstrap(&[listener("", &[inspector("tls")], &chains)], &clusters),
         &[],
@@ -118,8 +124,9 @@ fn a_chain_that_needs_secrets_closes_its_connections_and_counts_them() {
     let address = proxy.listener("l");
     assert!(exchange(address, &client_hello("any")).is_empty());
     assert_eq!(exchange(address, b"plain"), b"app\nplain");
+    let factory = "listener.127.0.0.1_0.server_ssl_socket_factory";
     assert_eq!(
-        proxy.stat("listener.127.0.0.1_0.transport_socket_not_supported"),
+        proxy.stat(&format!("{factory}.downstream_context_secrets_not_ready")),
         1
     );
 }

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     ProxyStatus(ProxyStatusArgs),
     /// Print the logs of workloads
     Logs(LogsArgs),
+    /// Tell what a proxy is configured with
+    #[command(visible_alias = "pc")]
+    ProxyConfig(ProxyConfigArgs),
     /// Print the path of the running mesh's kubeconfig
     Kubeconfig,
     /// Run one of the demo's four services
@@ -196,6 +199,38 @@ pub(crate) struct LogsArgs {
     /// How many of the last lines of each log
     #[arg(long, default_value_t = 20)]
     pub(crate) tail: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyConfigArgs {
+    #[command(subcommand)]
+    pub(crate) what: ProxyConfigOf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyConfigOf {
+    /// List the certificates and authorities that a proxy has got, and what was refused of them
+    #[command(visible_aliases = ["secrets", "s"])]
+    Secret(SecretArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretArgs {
+    /// The workload, `reviews-v2` for instance
+    #[arg(required_unless_present_any = ["file", "admin"])]
+    pub(crate) workload: Option<String>,
+    /// The workload's namespace
+    #[arg(long, short)]
+    pub(crate) namespace: Option<String>,
+    /// Read a proxy's /config_dump from this file instead
+    #[arg(long, short, conflicts_with_all = ["workload", "admin"])]
+    pub(crate) file: Option<std::path::PathBuf>,
+    /// Ask the admin interface at this address instead
+    #[arg(long, conflicts_with = "workload", value_name = "ADDRESS")]
+    pub(crate) admin: Option<std::net::SocketAddr>,
+    /// What to print
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub(crate) output: OutputFormat,
 }
 
 #[derive(Debug, Args)]

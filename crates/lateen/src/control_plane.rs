@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use clap::builder::FalseyValueParser;
 use control_ca::OidcRules;
 use control_discovery::debug::{Pages, router};
 use control_discovery::identities::{Issuer, SecureListeners};
@@ -93,6 +94,9 @@ pub(crate) struct Args {
     /// The name of this Kubernetes cluster, as proxies announce it.
     #[arg(long, value_name = "NAME", default_value = "Kubernetes")]
     cluster_id: String,
+    /// Let a Gateway select workloads of its own namespace only (PILOT_SCOPE_GATEWAY_TO_NAMESPACE).
+    #[arg(long, env = "PILOT_SCOPE_GATEWAY_TO_NAMESPACE", value_parser = FalseyValueParser::new())]
+    scope_gateways_to_namespace: bool,
     /// How long the entry of an auto-registered workload outlives the workload's last connection.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     registration_grace: u64,
@@ -207,6 +211,7 @@ fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
     let settings = Settings {
         root_namespace: args.root_namespace.as_str().into(),
         cluster: args.cluster_id.as_str().into(),
+        gateways_of_own_namespace: args.scope_gateways_to_namespace,
         ..Settings::default()
     };
     let stamp = OffsetDateTime::now_utc()

@@ -52,6 +52,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ps(arguments) => commands::ps::run(&arguments),
         Command::ProxyStatus(arguments) => commands::proxy_status::run(&arguments),
         Command::Logs(arguments) => commands::logs::run(&arguments),
+        Command::ProxyConfig(arguments) => commands::proxy_config::run(arguments.what),
         Command::Kubeconfig => commands::kubeconfig::run(),
         Command::Bookinfo(arguments) => commands::bookinfo::run(arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),

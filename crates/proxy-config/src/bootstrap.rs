@@ -1,13 +1,16 @@
 //! The bootstrap (`envoy.config.bootstrap.v3.Bootstrap`): read from a file, merged with text, and checked.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_envoy::envoy::config::accesslog::v3::{AccessLog, access_log::ConfigType};
 use api_envoy::envoy::config::bootstrap::v3::{
     Admin, Bootstrap, ClusterManager, bootstrap::DynamicResources,
 };
+use api_envoy::envoy::config::cluster::v3::Cluster;
 use api_envoy::envoy::config::core::v3::{
     self as core, ApiConfigSource, ConfigSource, api_config_source::ApiType, grpc_service::TargetSpecifier,
     socket_address::PortSpecifier,
@@ -18,6 +21,7 @@ use api_envoy::json::{JsonError, Schema};
 use api_envoy::{Message as _, any};
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
+use proxy_upstream::secrets::Sources;
 
 use crate::address::{BindAddress, bind_address};
 use crate::context::{LocalNode, ads_source};
@@ -152,6 +156,8 @@ pub struct BootstrapConfig {
     pub admin: Option<SocketAddr>,
     /// The aggregated discovery service, if there is one.
     pub ads: Option<AdsConfig>,
+    /// Where discovery services can be reached: the static clusters whose first endpoint has an address.
+    pub services: HashMap<Arc<str>, AdsTarget>,
 }
 
 /// The aggregated discovery service.
@@ -172,7 +178,7 @@ pub struct AdsConfig {
 /// Where the discovery service listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdsTarget {
-    /// Host and port, plaintext.
+    /// Host and port.
     Tcp(String, u16),
     /// A Unix domain socket.
     Unix(String),
@@ -203,12 +209,24 @@ impl BootstrapConfig {
             Some(dynamic) => ads(dynamic, &proto).within("dynamic_resources")?,
             None => None,
         };
+        let clusters = proto.static_resources.iter().flat_map(|r| &r.clusters);
+        let services = clusters.filter_map(|c| Some((c.name.as_str().into(), service(c).ok()?)));
         Ok(Self {
             local,
             admin,
             ads,
+            services: services.collect(),
             proto,
         })
+    }
+
+    /// Where secrets can come from.
+    #[must_use]
+    pub fn secret_sources(&self) -> Sources {
+        Sources {
+            ads: self.ads.is_some(),
+            clusters: self.services.keys().cloned().collect(),
+        }
     }
 
     /// The node that discovery requests carry.
@@ -378,8 +396,15 @@ fn ads_target(name: &str, bootstrap: &Bootstrap) -> ConfigResult<AdsTarget> {
         .map_or(&[][..], |r| &r.clusters);
     let cluster = clusters.iter().find(|c| c.name == name);
     let cluster = cluster.ok_or_else(|| ConfigError::new(format!("there is no static cluster {name}")))?;
-    if cluster.transport_socket.is_some() {
-        let reason = format!("cluster {name} has a transport socket, and only plaintext is supported");
+    service(cluster)
+}
+
+/// Where the service behind a static cluster listens. What secures the connection is the cluster's own affair.
+fn service(cluster: &Cluster) -> ConfigResult<AdsTarget> {
+    let name = &cluster.name;
+    if !cluster.transport_socket_matches.is_empty() {
+        let reason =
+            format!("cluster {name} chooses transport sockets by endpoint, and one is needed for all");
         return Err(ConfigError::new(reason));
     }
     let endpoint = cluster

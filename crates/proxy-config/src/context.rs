@@ -11,6 +11,7 @@ use proxy_core::{ClusterSlot, ConfigError, ConfigResult, TrafficDirection};
 use proxy_observe::LogFiles;
 use proxy_router::{FilterConfig, RouteContext};
 use proxy_upstream::SlotTable;
+use proxy_upstream::secrets::{SecretStore, Sources};
 use telemetry::stats::Registry;
 
 use crate::access_log::{self, AccessLogConfig};
@@ -107,6 +108,7 @@ pub struct CompileContext<'a> {
     stats: &'a Registry,
     node: &'a LocalNode,
     log_files: &'a LogFiles,
+    secrets: Option<&'a mut SecretStore>,
     direction: TrafficDirection,
     awaited: Vec<AwaitedRoute>,
 }
@@ -123,7 +125,7 @@ pub struct AwaitedRoute {
 }
 
 impl<'a> CompileContext<'a> {
-    /// A context without awaited routes.
+    /// A context without awaited routes, in which no secret can be had.
     pub fn new(
         names: &'a mut NameTables,
         stats: &'a Registry,
@@ -135,8 +137,24 @@ impl<'a> CompileContext<'a> {
             stats,
             node,
             log_files,
+            secrets: None,
             direction: TrafficDirection::Unspecified,
             awaited: Vec::new(),
+        }
+    }
+
+    /// The same context, in which secrets can be had from `store`.
+    #[must_use]
+    pub fn and_secrets(mut self, store: &'a mut SecretStore) -> Self {
+        self.secrets = Some(store);
+        self
+    }
+
+    /// Compiles with the store of secrets, which is empty where none can be had.
+    pub(crate) fn with_secrets<T>(&mut self, compile: impl FnOnce(&mut SecretStore) -> T) -> T {
+        match &mut self.secrets {
+            Some(store) => compile(store),
+            None => compile(&mut SecretStore::new(self.stats, Sources::default())),
         }
     }
 

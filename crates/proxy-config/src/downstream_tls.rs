@@ -2,7 +2,7 @@
 //! (`envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use api_envoy::any;
 use api_envoy::envoy::config::core::v3::{TransportSocket, transport_socket::ConfigType};
@@ -10,22 +10,24 @@ use api_envoy::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsConte
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_upstream::SslStats;
+use proxy_upstream::secrets::{Origins, SecretKey, SecretStore};
 use proxy_upstream::tls_context::{self, Translated};
 use telemetry::stats::Scope;
-use tls::ServerContext;
-use tls::settings::DownstreamTlsContext;
+use tls::{Current, ServerContext};
 
 use crate::filters::{self, Category};
 use crate::limits::DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT;
 
-/// Application protocols that the connection manager does not speak, so that it does not offer them.
-const NOT_SPOKEN: &[&str] = &["h2"];
+/// What Envoy calls the statistics of contexts towards clients.
+const FACTORY: &str = "server_ssl_socket_factory";
 
 /// TLS towards clients.
 #[derive(Debug)]
 pub struct DownstreamTls {
-    /// What handshakes are done with.
-    pub context: ServerContext,
+    /// What handshakes are done with; nothing as long as its secrets have not come.
+    pub current: Current<ServerContext>,
+    /// Where the certificates came from.
+    pub origins: Origins,
     /// How long a handshake may take.
     pub timeout: Duration,
     /// What came of handshakes.
@@ -36,18 +38,16 @@ pub struct DownstreamTls {
 pub(crate) enum Compiled {
     /// Plain bytes.
     RawBuffer,
-    /// TLS.
-    Tls(Arc<DownstreamTls>),
-    /// TLS with secrets that this proxy cannot fetch.
-    Unavailable(ConfigError),
+    /// TLS, and the secrets that it waits for.
+    Tls(Arc<DownstreamTls>, Vec<SecretKey>),
 }
 
 /// Reads the transport socket of a chain. `timeout` is the chain's `transport_socket_connect_timeout`.
 pub(crate) fn compile(
     socket: &TransportSocket,
     timeout: Option<Duration>,
-    speaks_http: bool,
     scope: &Scope,
+    store: &mut SecretStore,
 ) -> ConfigResult<Compiled> {
     let typed = socket.config_type.as_ref();
     let typed = typed.map(|ConfigType::TypedConfig(typed)| typed);
@@ -63,39 +63,22 @@ pub(crate) fn compile(
     let typed = typed.ok_or_else(|| ConfigError::at("typed_config", "a configuration is needed"))?;
     let proto: Proto =
         any::unpack(typed).map_err(|error| ConfigError::at("typed_config", error.to_string()))?;
-    let Translated { settings, secret } = tls_context::downstream(&proto).within("typed_config")?;
-    if let Some(secret) = secret {
-        return Ok(Compiled::Unavailable(secret.within("typed_config")));
-    }
-    let settings = match speaks_http {
-        true => without_unspoken(settings).within("typed_config")?,
-        false => settings,
-    };
-    let context = ServerContext::new(&settings, SystemTime::now())
-        .map_err(|error| ConfigError::at("typed_config", error.to_string()))?;
-    if !context.left_out().is_empty() {
-        tracing::info!(names = ?context.left_out(), "left out of a TLS context, as nothing here offers them");
-    }
+    let Translated {
+        settings,
+        secrets,
+        origins,
+    } = tls_context::downstream(&proto).within("typed_config")?;
+    let context = store
+        .context(settings, &secrets, (scope, FACTORY))
+        .within("typed_config")?;
     let default = DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT;
-    Ok(Compiled::Tls(Arc::new(DownstreamTls {
-        context,
+    let tls = DownstreamTls {
+        current: context.current,
+        origins,
         timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(default),
-        stats: SslStats::new(scope),
-    })))
-}
-
-/// A client that would agree on a protocol that is not spoken is better served with another one, or refused.
-fn without_unspoken(mut settings: DownstreamTlsContext) -> ConfigResult<DownstreamTlsContext> {
-    let protocols = &mut settings.common.alpn_protocols;
-    let any = !protocols.is_empty();
-    protocols.retain(|name| !NOT_SPOKEN.contains(&name.as_str()));
-    match any && protocols.is_empty() {
-        true => {
-            Err(ConfigError::at("alpn_protocols", "none is spoken by this proxy")
-                .within("common_tls_context"))
-        }
-        false => Ok(settings),
-    }
+        stats: SslStats::new(scope, FACTORY),
+    };
+    Ok(Compiled::Tls(Arc::new(tls), context.secrets))
 }
 
 #[cfg(test)]

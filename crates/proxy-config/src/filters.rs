@@ -93,6 +93,12 @@ pub const LISTENER_FILTERS: &[Extension] = &[
         Maturity::Partial,
         "Detects TLS, reads SNI and ALPN. No JA3 or JA4 fingerprints.",
     ),
+    extension(
+        "envoy.filters.listener.proxy_protocol",
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+        Maturity::Complete,
+        "Reads the PROXY protocol's header, versions 1 and 2, and its TLVs.",
+    ),
 ];
 
 /// Network filters.
@@ -101,13 +107,19 @@ pub const NETWORK_FILTERS: &[Extension] = &[
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         Maturity::Partial,
-        "HTTP/1.1; HTTP/2 and tracing come later.",
+        "HTTP/1.1 and HTTP/2; tracing comes later.",
     ),
     extension(
         "envoy.filters.network.tcp_proxy",
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         Maturity::Partial,
-        "Cluster or weighted clusters, timeouts, access log. No tunnelling and no metadata match.",
+        "Clusters by weight, timeouts, retries with backoff, source hashing, access logs, half-close. No tunnelling.",
+    ),
+    extension(
+        "envoy.filters.network.sni_cluster",
+        "envoy.extensions.filters.network.sni_cluster.v3.SniCluster",
+        Maturity::Complete,
+        "The TCP proxy behind it goes to the cluster that is called as the server name says.",
     ),
 ];
 
@@ -118,6 +130,12 @@ pub const HTTP_FILTERS: &[Extension] = &[
         "envoy.extensions.filters.http.router.v3.Router",
         Maturity::Partial,
         "Routes, retries, timeouts, redirects, direct responses.",
+    ),
+    extension(
+        "istio.alpn",
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        Maturity::Complete,
+        "Chooses the application protocols of the TLS handshake towards the host by the version of HTTP.",
     ),
     extension(
         "envoy.filters.http.fault",
@@ -135,7 +153,7 @@ pub const HTTP_FILTERS: &[Extension] = &[
         "envoy.filters.http.grpc_stats",
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
         Maturity::NoEffect,
-        "Accepted; counts nothing until HTTP/2 is there.",
+        "Accepted; counts nothing yet.",
     ),
 ];
 
@@ -173,7 +191,13 @@ pub const TRANSPORT_SOCKETS: &[Extension] = &[
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         Maturity::Partial,
-        "Certificates from files and inline; no secrets over SDS, no OCSP, no HTTP/2 in ALPN.",
+        "Certificates from files, inline and SDS; no OCSP.",
+    ),
+    extension(
+        "envoy.transport_sockets.upstream_proxy_protocol",
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        Maturity::Partial,
+        "Tells hosts of the client, versions 1 and 2, over plain bytes and TLS. TLVs have fixed values, no format strings.",
     ),
 ];
 

@@ -9,11 +9,13 @@ use api_envoy::envoy::config::listener::v3::{
     self as v3, filter::ConfigType, listener::connection_balance_config::BalanceType,
 };
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HttpProto;
+use api_envoy::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpProto;
 use api_envoy::wkt::std_duration;
 use api_envoy::{Message, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
+use proxy_upstream::secrets::SecretKey;
 use telemetry::stats::Scope;
 
 use crate::access_log::AccessLogConfig;
@@ -65,6 +67,8 @@ pub struct ListenerConfig<H> {
     pub access_logs: Vec<AccessLogConfig>,
     /// Route configurations that must be there before the listener serves.
     pub awaited_routes: Vec<AwaitedRoute>,
+    /// Secrets that must be there before the listener serves.
+    pub secrets: Vec<SecretKey>,
     /// Counters.
     pub stats: ListenerStats,
     /// A hash of everything but the filter chains: when it stays, chains that stay keep their connections.
@@ -113,8 +117,6 @@ pub enum Transport {
     RawBuffer,
     /// TLS.
     Tls(Arc<DownstreamTls>),
-    /// TLS with secrets that this proxy cannot fetch. A connection that needs it is closed and counted.
-    Unavailable,
 }
 
 /// The filter that ends a chain.
@@ -123,7 +125,7 @@ pub enum NetworkFilter<H> {
     /// `envoy.filters.network.http_connection_manager`.
     Http(H),
     /// `envoy.filters.network.tcp_proxy`.
-    Tcp(TcpProxy),
+    Tcp(Box<TcpProxy>),
     /// A chain without filters closes its connections.
     Close,
 }
@@ -155,13 +157,13 @@ impl<H> ListenerConfig<H> {
             context,
             http,
             scope: &scope,
-            unavailable: Vec::new(),
+            secrets: Vec::new(),
         };
         let (matcher, chains) = chains(proto, &mut compiler)?;
         let default_chain = proto.default_filter_chain.as_ref();
         let default_chain = default_chain.map(|chain| compiler.filter_chain(chain));
         let default_chain = default_chain.transpose().within("default_filter_chain")?;
-        refuse_if_all_unavailable(proto, compiler.unavailable)?;
+        let secrets = compiler.secrets;
         let use_original_dst = proto.use_original_dst.unwrap_or(false);
         Ok(Self {
             name: listener_name(proto, &addresses).into(),
@@ -169,7 +171,7 @@ impl<H> ListenerConfig<H> {
             socket: socket_settings(proto),
             use_original_dst,
             direction: context.direction(),
-            listener_filters: listener_filters(proto, use_original_dst)?,
+            listener_filters: listener_filters(proto, use_original_dst, context)?,
             listener_filters_timeout: listener_filters_timeout(proto),
             continue_on_listener_filters_timeout: proto.continue_on_listener_filters_timeout,
             matcher,
@@ -182,6 +184,7 @@ impl<H> ListenerConfig<H> {
             exact_balance: exact_balance(proto)?,
             access_logs: context.access_logs("access_log", &proto.access_log)?,
             awaited_routes: context.take_awaited(),
+            secrets,
             stats: ListenerStats::new(scope),
             own_fingerprint: own_fingerprint(proto),
             addresses,
@@ -203,7 +206,8 @@ impl<H> ListenerConfig<H> {
         self.all_chains().filter(|chain| !stays(chain)).count()
     }
 
-    fn all_chains(&self) -> impl Iterator<Item = &FilterChain<H>> {
+    /// The chains, the default one last.
+    pub fn all_chains(&self) -> impl Iterator<Item = &FilterChain<H>> {
         self.chains.iter().chain(&self.default_chain)
     }
 }
@@ -328,13 +332,20 @@ fn exact_balance(proto: &v3::Listener) -> ConfigResult<bool> {
     }
 }
 
-fn listener_filters(proto: &v3::Listener, use_original_dst: bool) -> ConfigResult<Vec<ListenerFilter>> {
+fn listener_filters(
+    proto: &v3::Listener,
+    use_original_dst: bool,
+    context: &CompileContext<'_>,
+) -> ConfigResult<Vec<ListenerFilter>> {
     let filters = proto.listener_filters.iter().enumerate();
     let mut filters: Vec<_> = filters
-        .map(|(i, filter)| ListenerFilter::compile(filter).within_index("listener_filters", i))
+        .map(|(i, filter)| {
+            ListenerFilter::compile(filter, context.stats()).within_index("listener_filters", i)
+        })
         .collect::<ConfigResult<_>>()?;
     // `use_original_dst` brings the filter along.
-    if use_original_dst && filters.iter().all(|f| f.kind != ListenerFilterKind::OriginalDst) {
+    let restores = |f: &ListenerFilter| matches!(f.kind, ListenerFilterKind::OriginalDst);
+    if use_original_dst && !filters.iter().any(restores) {
         filters.push(ListenerFilter::everywhere(ListenerFilterKind::OriginalDst));
     }
     Ok(filters)
@@ -346,8 +357,8 @@ struct ChainCompiler<'a, 'c, H> {
     http: HttpCompiler<'a, H>,
     /// The listener's statistics.
     scope: &'a Scope,
-    /// For each chain so far, why its transport socket is not available.
-    unavailable: Vec<Option<ConfigError>>,
+    /// The secrets of the chains so far.
+    secrets: Vec<SecretKey>,
 }
 
 fn chains<H>(
@@ -389,45 +400,28 @@ impl<H> ChainCompiler<'_, '_, H> {
             return Err(ConfigError::unsupported("use_proxy_proto"));
         }
         let filter = network_filters(&proto.filters, self.context, self.http)?;
-        let speaks_http = matches!(filter, NetworkFilter::Http(_));
         Ok(FilterChain {
             name: proto.name.as_str().into(),
-            transport: self.transport(proto, speaks_http).within("transport_socket")?,
+            transport: self.transport(proto).within("transport_socket")?,
             filter,
             fingerprint: fingerprint(proto),
         })
     }
 
-    fn transport(&mut self, proto: &v3::FilterChain, speaks_http: bool) -> ConfigResult<Transport> {
+    fn transport(&mut self, proto: &v3::FilterChain) -> ConfigResult<Transport> {
         let timeout = proto.transport_socket_connect_timeout.as_ref().map(std_duration);
-        let compiled = match &proto.transport_socket {
-            None => downstream_tls::Compiled::RawBuffer,
-            Some(socket) => downstream_tls::compile(socket, timeout, speaks_http, self.scope)?,
+        let Some(socket) = &proto.transport_socket else {
+            return Ok(Transport::RawBuffer);
         };
-        let (transport, unavailable) = match compiled {
-            downstream_tls::Compiled::RawBuffer => (Transport::RawBuffer, None),
-            downstream_tls::Compiled::Tls(tls) => (Transport::Tls(tls), None),
-            downstream_tls::Compiled::Unavailable(error) => {
-                (Transport::Unavailable, Some(error.within("transport_socket")))
+        let scope = self.scope;
+        let compile = |store: &mut _| downstream_tls::compile(socket, timeout, scope, store);
+        match self.context.with_secrets(compile)? {
+            downstream_tls::Compiled::RawBuffer => Ok(Transport::RawBuffer),
+            downstream_tls::Compiled::Tls(tls, secrets) => {
+                self.secrets.extend(secrets);
+                Ok(Transport::Tls(tls))
             }
-        };
-        self.unavailable.push(unavailable);
-        Ok(transport)
-    }
-}
-
-/// A listener of which nothing could be served is refused; one with other chains is not.
-fn refuse_if_all_unavailable(
-    proto: &v3::Listener,
-    unavailable: Vec<Option<ConfigError>>,
-) -> ConfigResult<()> {
-    let Some(all) = unavailable.into_iter().collect::<Option<Vec<_>>>() else {
-        return Ok(());
-    };
-    match all.into_iter().next() {
-        None => Ok(()),
-        Some(error) if proto.filter_chains.is_empty() => Err(error.within("default_filter_chain")),
-        Some(error) => Err(error.index(0).within("filter_chains")),
+        }
     }
 }
 
@@ -439,13 +433,33 @@ fn network_filters<H>(
     let Some((last, before)) = protos.split_last() else {
         return Ok(NetworkFilter::Close);
     };
-    // Every filter that this proxy has ends its chain, so nothing may stand before the last.
-    if let Some(first) = before.first() {
-        let (name, _) = known_filter(first).within_index("filters", 0)?;
-        let reason = format!("{name} must be the last filter of its chain");
-        return Err(ConfigError::new(reason).index(0).within("filters"));
+    let mut filter = network_filter(last, context, http).within_index("filters", before.len())?;
+    for (index, proto) in before.iter().enumerate() {
+        precede(&mut filter, proto).within_index("filters", index)?;
     }
-    network_filter(last, context, http).within_index("filters", before.len())
+    Ok(filter)
+}
+
+/// Puts a filter before the one that ends the chain.
+fn precede<H>(last: &mut NetworkFilter<H>, proto: &v3::Filter) -> ConfigResult<()> {
+    let (name, typed) = known_filter(proto)?;
+    match (name, last) {
+        ("envoy.filters.network.sni_cluster", NetworkFilter::Tcp(tcp)) => {
+            let unpacked: Option<Result<SniCluster, _>> = typed.map(any::unpack);
+            unpacked
+                .transpose()
+                .map_err(|e| ConfigError::at("typed_config", e.to_string()))?;
+            tcp.by_server_name = true;
+            Ok(())
+        }
+        ("envoy.filters.network.sni_cluster", _) => {
+            let reason = "envoy.filters.network.sni_cluster is for a TCP proxy behind it";
+            Err(ConfigError::new(reason))
+        }
+        _ => Err(ConfigError::new(format!(
+            "{name} must be the last filter of its chain"
+        ))),
+    }
 }
 
 fn known_filter(proto: &v3::Filter) -> ConfigResult<(&'static str, Option<&api_envoy::Any>)> {
@@ -475,8 +489,13 @@ fn network_filter<H>(
     if name == "envoy.filters.network.tcp_proxy" {
         let tcp: TcpProto = any::unpack(typed).map_err(malformed)?;
         return TcpProxy::compile(&tcp, context)
-            .map(NetworkFilter::Tcp)
+            .map(|tcp| NetworkFilter::Tcp(Box::new(tcp)))
             .within("typed_config");
+    }
+    if name != "envoy.filters.network.http_connection_manager" {
+        return Err(ConfigError::new(format!(
+            "{name} cannot be the last filter of its chain"
+        )));
     }
     let manager: HttpProto = any::unpack(typed).map_err(malformed)?;
     http(&manager, context)

@@ -23,8 +23,6 @@ pub struct ListenerStats {
     pub no_filter_chain_match: Counter,
     /// Connections whose TLS handshake took too long.
     pub downstream_cx_transport_socket_connect_timeout: Counter,
-    /// Connections closed because their filter chain needs secrets that are not fetched yet (not in Envoy).
-    pub transport_socket_not_supported: Counter,
     /// Connections closed because their task panicked (not in Envoy).
     pub connection_panic: Counter,
 }
@@ -43,7 +41,6 @@ impl ListenerStats {
             no_filter_chain_match: scope.counter("no_filter_chain_match"),
             downstream_cx_transport_socket_connect_timeout: scope
                 .counter("downstream_cx_transport_socket_connect_timeout"),
-            transport_socket_not_supported: scope.counter("transport_socket_not_supported"),
             connection_panic: scope.counter("connection_panic"),
             scope,
         }

@@ -7,6 +7,7 @@ use api_envoy::envoy::config::route::v3 as route;
 use api_envoy::envoy::extensions::filters::http::{cors, fault, grpc_stats, router};
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter as Proto;
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use api_envoy::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
 use api_envoy::type_url::message_name;
 use prost_types::Any;
 use proxy_core::error::ConfigContext as _;
@@ -17,6 +18,8 @@ use crate::router::RouterConfig;
 /// One filter before the router.
 #[derive(Clone, Debug)]
 pub enum HttpFilter {
+    /// `istio.alpn`
+    Alpn(crate::alpn::AlpnConfig),
     /// `envoy.filters.http.cors`
     Cors(crate::cors::CorsConfig),
     /// `envoy.filters.http.fault`
@@ -56,6 +59,15 @@ impl FilterChain {
             router,
         })
     }
+
+    /// What the chain changes of the application protocols that hosts are offered.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&crate::alpn::AlpnConfig> {
+        self.filters.iter().rev().find_map(|filter| match filter {
+            HttpFilter::Alpn(config) => Some(config),
+            _ => None,
+        })
+    }
 }
 
 fn compile_router(filter: &Proto) -> ConfigResult<RouterConfig> {
@@ -71,7 +83,9 @@ fn compile_router(filter: &Proto) -> ConfigResult<RouterConfig> {
 
 fn compile_filter(filter: &Proto) -> ConfigResult<Option<HttpFilter>> {
     let typed = typed_config(filter)?;
-    let compiled = if any::is::<cors::v3::Cors>(typed) {
+    let compiled = if any::is::<alpn::FilterConfig>(typed) {
+        HttpFilter::Alpn(crate::alpn::AlpnConfig::compile(&unpack(typed)?).within("typed_config")?)
+    } else if any::is::<cors::v3::Cors>(typed) {
         HttpFilter::Cors(crate::cors::CorsConfig::compile(&unpack(typed)?))
     } else if any::is::<fault::v3::HttpFault>(typed) {
         HttpFilter::Fault(crate::fault::FaultConfig::compile(&unpack(typed)?).within("typed_config")?)

@@ -12,14 +12,18 @@ use api_envoy::envoy::config::listener::v3::{Listener, filter::ConfigType};
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
-use proxy_config::state::{Refused, Source, StartPhase};
+use api_envoy::envoy::extensions::transport_sockets::tls::v3::Secret;
+use proxy_config::listener::Transport;
+use proxy_config::state::{ConfigState, Refused, SecretEntry, Source, StartPhase};
+use proxy_upstream::secrets::{self, Origins, SecretKey, SecretSource};
 use proxy_upstream::snapshot::ClusterSnapshot;
 use telemetry::stats::Registry;
 use tokio::sync::oneshot;
 
+use crate::admin::certs::days_until_first_expires;
 use crate::admin::source::{
-    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, DrainRequest, DumpEntry, Phase, Refusal,
-    ServerState,
+    AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, ContextCertificates, DrainRequest,
+    DumpEntry, Phase, Refusal, ServerState, ShownCertificate,
 };
 use crate::args::IpVersion;
 use crate::command::Command;
@@ -43,6 +47,10 @@ impl AdminSource for View {
             .stats
             .files
             .follow(&server.shard, server.log_files.counts());
+        let days = days_until_first_expires(&self.certificates(), SystemTime::now());
+        server
+            .shard
+            .set_gauge(server.stats.days_until_first_cert_expiring, days);
         server.registry.clone()
     }
 
@@ -125,7 +133,12 @@ impl AdminSource for View {
                 .endpoints
                 .extend(endpoints.map(|source| dump(name, source, Phase::Active, error.clone())));
         }
+        snapshot.secrets = secrets(&state);
         snapshot
+    }
+
+    fn certificates(&self) -> Vec<ContextCertificates> {
+        certificates(&self.0.state.borrow())
     }
 
     fn listeners(&self) -> Vec<BoundListener> {
@@ -190,6 +203,88 @@ impl AdminSource for View {
         if let Err(error) = std::fs::write(path, address.to_string()) {
             tracing::error!(path = %path.display(), %error, "cannot write the admin address");
         }
+    }
+}
+
+/// Secrets as Envoy shows them: those that have not come have a version that says so, and nothing but their name.
+fn secrets<H>(state: &ConfigState<H>) -> Vec<DumpEntry> {
+    let entry = |(key, entry): (&SecretKey, &SecretEntry)| match &entry.source {
+        Some(source) => {
+            let phase = phase(key.source == SecretSource::Static);
+            dump(&key.name, source, phase, entry.refused.as_ref().map(refusal))
+        }
+        None => DumpEntry {
+            name: key.name.to_string(),
+            phase: Phase::Warming,
+            version: "uninitialized".to_owned(),
+            resource: Some(any::pack(&Secret {
+                name: key.name.to_string(),
+                ..Secret::default()
+            })),
+            last_updated: entry.wanted_since.unwrap_or(SystemTime::UNIX_EPOCH),
+            error: entry.refused.as_ref().map(refusal),
+        },
+    };
+    state.secrets().iter().map(entry).collect()
+}
+
+/// What the TLS contexts hold that are in force, or waiting to be.
+fn certificates<H>(state: &ConfigState<H>) -> Vec<ContextCertificates> {
+    let mut contexts = Vec::new();
+    for entry in state.clusters().values() {
+        for version in entry.active.iter().chain(&entry.warming) {
+            for transport in version.config.transport.all() {
+                if let Some(tls) = transport.tls()
+                    && let Some(context) = tls.context()
+                {
+                    let chain = context.certificate().into_iter().collect();
+                    contexts.push(shown(tls.origins(), context.authority(), chain));
+                }
+            }
+        }
+    }
+    for entry in state.listeners().values() {
+        for version in entry.active.iter().chain(&entry.warming) {
+            for chain in version.config.all_chains() {
+                if let Transport::Tls(tls) = &chain.transport
+                    && let Some(context) = tls.current.get()
+                {
+                    contexts.push(shown(
+                        &tls.origins,
+                        context.authority(),
+                        context.certificates().collect(),
+                    ));
+                }
+            }
+        }
+    }
+    contexts.retain(|context| context.authority.is_some() || !context.chain.is_empty());
+    contexts
+}
+
+/// What came as a secret is `<inline>`, whatever files the secret named.
+fn shown(
+    origins: &Origins,
+    authority: Option<&tls::Certificate>,
+    chain: Vec<&tls::Certificate>,
+) -> ContextCertificates {
+    let inline = || secrets::INLINE.to_owned();
+    let origin = |index| origins.certificates.get(index).cloned().unwrap_or_else(inline);
+    let trusted_ca = match origins.trusted_ca.as_str() {
+        "" => inline(),
+        path => path.to_owned(),
+    };
+    ContextCertificates {
+        authority: authority.map(|certificate| ShownCertificate {
+            path: trusted_ca,
+            certificate: certificate.clone(),
+        }),
+        chain: (chain.into_iter().enumerate())
+            .map(|(index, certificate)| ShownCertificate {
+                path: origin(index),
+                certificate: certificate.clone(),
+            })
+            .collect(),
     }
 }
 

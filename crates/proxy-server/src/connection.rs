@@ -71,11 +71,6 @@ async fn serve(handler: &ConnectionHandler, active: Rc<ActiveListener>, stream: 
     let tls = match &chain.transport {
         Transport::RawBuffer => None,
         Transport::Tls(tls) => Some(Arc::clone(tls)),
-        Transport::Unavailable => {
-            worker.shard().inc(stats.transport_socket_not_supported);
-            tracing::debug!(listener = %active.config.name, chain = %chain.name, "the filter chain needs secrets");
-            return;
-        }
     };
     let life = Life::begin(worker.shard(), &active);
     let pending = match tls {
@@ -103,7 +98,14 @@ async fn secured(
         mut info,
         kind,
     } = pending;
-    let handshake = stream.accept_tls(&tls.context, &read);
+    let Some(context) = tls.current.get() else {
+        worker.shard().inc(tls.stats.secrets_not_ready);
+        tracing::debug!(listener = %active.config.name, chain = %chain.name, "the secrets of the filter chain have not come");
+        info.transport_failure_reason = "TLS error: Secret is not supplied by SDS".into();
+        log_unsecured(worker, active, chain, info, None);
+        return None;
+    };
+    let handshake = stream.accept_tls(&context, &read);
     let (reason, details) = match tokio::time::timeout(tls.timeout, handshake).await {
         Ok(Ok(stream)) => {
             if let Some(told) = stream.tls() {

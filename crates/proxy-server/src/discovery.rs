@@ -9,7 +9,7 @@ use proxy_core::ConfigResult;
 use proxy_core::random::{Random, seed};
 use xds::Variant;
 use xds::client::{Client, Rejection, Update};
-use xds::grpc::client::{Event, Target};
+use xds::grpc::client::{Event, Service, Target};
 
 use crate::server::{Server, source};
 use crate::subscriptions::subscribe;
@@ -31,10 +31,12 @@ pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
         client.watch_all(type_url::LISTENER);
     }
     client.subscribe(type_url::ROUTE, std::iter::empty::<String>());
+    client.subscribe(type_url::SECRET, std::iter::empty::<String>());
     subscribe(&mut client, server.take_subscriptions());
-    let target = match &ads.target {
-        AdsTarget::Tcp(host, port) => Target::Tcp(authority(host, *port)),
-        AdsTarget::Unix(path) => Target::Unix(path.into()),
+    let discovery = xds::grpc::client::Server {
+        target: target(&ads.target),
+        service: Service::Aggregated,
+        security: server.security_towards(&ads.cluster, &ads.target),
     };
     server.count_discovery(&ads.cluster);
     let (commands, receiver) = xds::grpc::client::commands();
@@ -45,8 +47,16 @@ pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
         move |event: Event, client: &mut Client| on_event(&server, event, client)
     };
     tokio::task::spawn_local(async move {
-        xds::grpc::client::run(target, client, handler, receiver, move || random.next()).await;
+        xds::grpc::client::run(discovery, client, handler, receiver, move || random.next()).await;
     });
+}
+
+/// Where a service listens, in the words of the client that connects to it.
+pub(crate) fn target(target: &AdsTarget) -> Target {
+    match target {
+        AdsTarget::Tcp(host, port) => Target::Tcp(authority(host, *port)),
+        AdsTarget::Unix(path) => Target::Unix(path.into()),
+    }
 }
 
 fn authority(host: &str, port: u16) -> String {
@@ -171,6 +181,10 @@ fn put(server: &Rc<Server>, kind: &str, resource: &xds::Resource, version: &str)
             result
         }
         type_url::ENDPOINT => server.state.borrow_mut().update_endpoints(source),
+        type_url::LISTENER if !server.takes_listener(&source.resource) => {
+            tracing::debug!(name = %resource.name, "listeners are stopped: this one is not put in force");
+            Ok(())
+        }
         type_url::LISTENER => {
             let known = server
                 .state
@@ -187,6 +201,13 @@ fn put(server: &Rc<Server>, kind: &str, resource: &xds::Resource, version: &str)
             result
         }
         type_url::ROUTE => server.state.borrow_mut().update_routes(source),
+        type_url::SECRET => {
+            let result = server.state.borrow_mut().update_ads_secret(&source);
+            let stats = server.secret_stats.of(&resource.name);
+            stats.asked(&server.shard);
+            stats.updated(&server.shard, &source.version, result.is_ok());
+            result
+        }
         _ => Ok(()),
     }
 }
@@ -204,6 +225,8 @@ fn remove(server: &Rc<Server>, kind: &str, name: &str) {
         }
         type_url::ENDPOINT => state.remove_endpoints(name),
         type_url::ROUTE => state.remove_routes(name),
+        // As in Envoy the last version stays in use: whoever names the secret goes with its listener or cluster.
+        type_url::SECRET => tracing::warn!(name, "the discovery service has no such secret"),
         _ => {}
     }
 }

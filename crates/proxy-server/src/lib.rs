@@ -5,7 +5,7 @@
 //!   takes connections the `handler` too: the `listeners`, and the `balancer` over all workers.
 //! - Connections: `acceptor` → `connection` → [`listener_filters`] → a filter chain → [`http`] or `tcp_proxy`, which
 //!   get a [`downstream::Downstream`].
-//! - [`server`]: the main thread; `discovery` feeds it, [`admin`] tells of it.
+//! - [`server`]: the main thread; `discovery` and `secrets` feed it, [`admin`] tells of it.
 //! - [`drain`]: how connections end when configuration changes.
 
 mod acceptor;
@@ -31,6 +31,8 @@ mod listeners;
 pub mod local;
 mod output;
 mod run;
+mod secret_stats;
+mod secrets;
 pub mod server;
 mod server_stats;
 mod sockets;

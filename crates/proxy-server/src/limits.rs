@@ -27,3 +27,8 @@ pub const SPLICE_AFTER_BYTES: u64 = 128 * 1024;
 /// How long after new configuration, or an answer of the admin interface, memory that is free again goes back to the
 /// system. It is also how long one such return and the next are apart.
 pub const MEMORY_RELEASE_DELAY: Duration = Duration::from_secs(1);
+/// How often files with certificates and secrets are looked at for changes, and secrets that nobody uses any more are
+/// let go of.
+pub const SECRET_FILES_EVERY: Duration = Duration::from_secs(1);
+/// Most bytes of a file with a secret (`path_config_source`).
+pub const SECRET_FILE_MAX_BYTES: u64 = 16 << 20;

@@ -24,7 +24,7 @@ use crate::dialer::BrokerDialer;
 use crate::server::{Parts, Server, static_error};
 use crate::sockets::Sockets;
 use crate::worker::{self, Worker};
-use crate::{admin, discovery, limits, output};
+use crate::{admin, discovery, limits, output, secrets};
 
 /// Runs a proxy until it is told to stop.
 pub(crate) fn run(args: Args) -> ExitCode {
@@ -152,6 +152,7 @@ async fn serve_until_stopped(server: &Rc<Server>) -> Result<(), String> {
     if let Some(ads) = &server.bootstrap.ads {
         discovery::start(server, ads);
     }
+    secrets::start(server);
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let mut reopen = signal(SignalKind::user_defined1()).map_err(|e| e.to_string())?;

@@ -10,22 +10,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api_envoy::Any;
-use proxy_config::bootstrap::BootstrapConfig;
-use proxy_config::state::{Action, ConfigState, ListenerVersion, Source, StartPhase};
+use api_envoy::envoy::config::core::v3::TrafficDirection as Direction;
+use api_envoy::envoy::config::listener::v3::Listener as ListenerProto;
+use proxy_config::bootstrap::{AdsTarget, BootstrapConfig};
+use proxy_config::state::{Action, ConfigState, ListenerVersion, Source, StartPhase, Waiting};
 use proxy_core::random::{Random, seed};
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult, TrafficDirection};
 use proxy_observe::LogFiles;
-use proxy_upstream::config::Discovery;
+use proxy_upstream::config::{Discovery, Transport};
+use proxy_upstream::secrets::SecretKey;
 use proxy_upstream::{Assignment, ClusterConfig, ClusterUpdate, dns};
 use telemetry::stats::{Registry, Shard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
+use xds::grpc::client::Security;
 
 use crate::ads_stats::AdsStats;
 use crate::args::{Args, DrainStrategy};
 use crate::command::{Command, DrainPlan, Listener, PutListener};
 use crate::http::HttpConfig;
 use crate::limits;
+use crate::secret_stats::AllSecretStats;
 use crate::server_stats::ServerStats;
 use crate::sockets::Sockets;
 use crate::subscriptions::{Subscription, subscribe};
@@ -42,6 +47,11 @@ pub struct Server {
     pub(crate) sockets: RefCell<Sockets>,
     pub(crate) workers: Vec<mpsc::Sender<Command>>,
     pub(crate) log_files: Arc<LogFiles>,
+    /// Counts for secrets.
+    pub(crate) secret_stats: AllSecretStats,
+    /// Secrets that are to be fetched, and that no longer are; `secrets` sees to them when it is told.
+    pub(crate) secret_requests: RefCell<Vec<SecretRequest>>,
+    pub(crate) secrets_requested: Notify,
     pub(crate) started_at: SystemTime,
     pub(crate) started: Instant,
     pub(crate) live: Cell<bool>,
@@ -55,10 +65,21 @@ pub struct Server {
     pub(crate) draining: RefCell<Vec<Rc<DrainingListener>>>,
     /// Listeners that were told to take no more connections.
     stopped: RefCell<HashSet<Arc<str>>>,
+    /// Which listeners are put in force no more, because those like them were told so.
+    closed: Cell<Closed>,
     resolvers: RefCell<HashMap<ClusterSlot, AbortHandle>>,
     subscriptions: RefCell<Vec<Subscription>>,
     discovery: RefCell<Option<mpsc::Sender<xds::grpc::client::Command>>>,
     random: Random,
+}
+
+/// Which listeners are put in force no more (Envoy's `StopListenersType`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Closed {
+    #[default]
+    None,
+    Inbound,
+    All,
 }
 
 /// A version of a listener whose connections drain.
@@ -66,6 +87,13 @@ pub struct Server {
 pub(crate) struct DrainingListener {
     pub(crate) name: Arc<str>,
     pub(crate) source: Source,
+}
+
+/// What is to be done about a secret that does not come over ADS.
+#[derive(Debug)]
+pub(crate) enum SecretRequest {
+    Fetch(SecretKey),
+    Drop(SecretKey),
 }
 
 /// What a server is made of.
@@ -84,8 +112,12 @@ impl Server {
         let stats = ServerStats::new(&parts.registry);
         shard.set_gauge(stats.concurrency, parts.workers.len() as u64);
         let local = parts.bootstrap.local.clone();
-        let state = ConfigState::new(parts.registry.clone(), local, Arc::clone(&parts.log_files));
+        let mut state = ConfigState::new(parts.registry.clone(), local, Arc::clone(&parts.log_files));
+        state.set_secret_sources(parts.bootstrap.secret_sources());
         Rc::new(Self {
+            secret_stats: AllSecretStats::new(&parts.registry),
+            secret_requests: RefCell::default(),
+            secrets_requested: Notify::new(),
             args: parts.args,
             bootstrap: parts.bootstrap,
             registry: parts.registry,
@@ -104,6 +136,7 @@ impl Server {
             ads_stats: OnceCell::new(),
             draining: RefCell::default(),
             stopped: RefCell::default(),
+            closed: Cell::default(),
             resolvers: RefCell::default(),
             subscriptions: RefCell::default(),
             discovery: RefCell::default(),
@@ -117,6 +150,11 @@ impl Server {
     /// A resource is refused.
     pub(crate) fn load_static(self: &Rc<Self>) -> ConfigResult<()> {
         let resources = self.bootstrap.proto.static_resources.clone().unwrap_or_default();
+        for (i, secret) in resources.secrets.iter().enumerate() {
+            let source = source(api_envoy::any::pack(secret), "");
+            let added = self.state.borrow_mut().add_static_secret(source);
+            added.map_err(|e| e.index(i).within("secrets").within("static_resources"))?;
+        }
         for (i, cluster) in resources.clusters.iter().enumerate() {
             let source = source(api_envoy::any::pack(cluster), "");
             let added = self.state.borrow_mut().add_static_cluster(source);
@@ -237,17 +275,51 @@ impl Server {
                 self.subscriptions.borrow_mut().push((true, type_url, name));
             }
             Action::Unsubscribe { type_url, name } => {
+                if type_url == api_envoy::type_url::SECRET {
+                    self.forget_secret_stats(&name);
+                }
                 self.subscriptions.borrow_mut().push((false, type_url, name));
+            }
+            Action::FetchSecret { key } => self.request_secret(SecretRequest::Fetch(key)),
+            Action::DropSecret { key } => {
+                self.forget_secret_stats(&key.name);
+                self.request_secret(SecretRequest::Drop(key));
             }
             Action::Wait { waiting, timeout } => {
                 let this = Rc::clone(self);
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(timeout).await;
+                    this.count_timeout(&waiting);
                     this.state.borrow_mut().timed_out(&waiting);
                     this.pump();
                 });
             }
             Action::Live => self.go_live(),
+        }
+    }
+
+    fn request_secret(&self, request: SecretRequest) {
+        self.secret_requests.borrow_mut().push(request);
+        self.secrets_requested.notify_one();
+    }
+
+    /// A timer is over; where it was a secret's that has not come, that is counted.
+    fn count_timeout(&self, waiting: &Waiting) {
+        let Waiting::Secret(key) = waiting else { return };
+        let state = self.state.borrow();
+        if state
+            .secrets()
+            .get(key)
+            .is_some_and(|entry| entry.source.is_none())
+        {
+            self.secret_stats.of(&key.name).timed_out(&self.shard);
+        }
+    }
+
+    /// A secret is no longer used; one of the same name may be, from elsewhere.
+    fn forget_secret_stats(&self, name: &str) {
+        if !self.state.borrow().secrets().keys().any(|key| &*key.name == name) {
+            self.secret_stats.forget(name);
         }
     }
 
@@ -316,6 +388,12 @@ impl Server {
         if !stop_accepting {
             return;
         }
+        let closed = if inbound_only {
+            Closed::Inbound
+        } else {
+            Closed::All
+        };
+        self.closed.set(self.closed.get().max(closed));
         let (state, mut stopped) = (self.state.borrow(), self.stopped.borrow_mut());
         for (name, entry) in state.listeners() {
             let stops = |direction| !inbound_only || direction == TrafficDirection::Inbound;
@@ -323,6 +401,20 @@ impl Server {
             if stops && stopped.insert(Arc::clone(name)) {
                 self.shard.inc(self.stats.listener_stopped);
             }
+        }
+    }
+
+    /// Whether a new or changed listener goes in force: not once those of its direction were told to take no more
+    /// connections. As in Envoy it is no refusal, for the control plane has done nothing wrong.
+    pub(crate) fn takes_listener(&self, resource: &Any) -> bool {
+        let is_inbound = || {
+            let listener = api_envoy::any::unpack::<ListenerProto>(resource);
+            listener.is_ok_and(|l| l.traffic_direction() == Direction::Inbound)
+        };
+        match self.closed.get() {
+            Closed::None => true,
+            Closed::Inbound => !is_inbound(),
+            Closed::All => false,
         }
     }
 
@@ -412,13 +504,35 @@ impl Server {
 
     /// Counts the discovery service's connection in its cluster from now on.
     pub(crate) fn count_discovery(&self, cluster: &str) {
-        let state = self.state.borrow();
-        let entry = state.clusters().get(cluster);
-        let newest = entry.and_then(|entry| entry.warming.as_ref().or(entry.active.as_ref()));
-        if let Some(version) = newest {
-            self.ads_stats
-                .get_or_init(|| AdsStats::new(self.shard.clone(), Arc::clone(&version.config)));
+        if let Some(stats) = self.connection_stats(cluster) {
+            self.ads_stats.get_or_init(|| stats);
         }
+    }
+
+    /// Counts a connection of the main thread in the cluster that it is made through.
+    pub(crate) fn connection_stats(&self, cluster: &str) -> Option<AdsStats> {
+        let state = self.state.borrow();
+        let entry = state.clusters().get(cluster)?;
+        let newest = entry.warming.as_ref().or(entry.active.as_ref())?;
+        Some(AdsStats::new(self.shard.clone(), Arc::clone(&newest.config)))
+    }
+
+    /// What secures connections to the service behind a static cluster.
+    pub(crate) fn security_towards(&self, cluster: &str, target: &AdsTarget) -> Option<Security> {
+        let state = self.state.borrow();
+        let entry = state.clusters().get(cluster)?;
+        let version = entry.warming.as_ref().or(entry.active.as_ref())?;
+        let Transport::Tls(tls) = version.config.transport.default_transport() else {
+            return None;
+        };
+        let hostname = match target {
+            AdsTarget::Tcp(host, _) if host.parse::<std::net::IpAddr>().is_err() => Some(host.clone()),
+            _ => None,
+        };
+        Some(Security {
+            context: tls.current().clone(),
+            hostname,
+        })
     }
 
     /// Where subscriptions go from now on.

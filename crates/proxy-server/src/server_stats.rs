@@ -15,6 +15,7 @@ pub(crate) struct ServerStats {
     pub(crate) state: Gauge,
     pub(crate) uptime: Gauge,
     pub(crate) concurrency: Gauge,
+    pub(crate) days_until_first_cert_expiring: Gauge,
     pub(crate) initialization_time_ms: Histogram,
     pub(crate) workers_started: Gauge,
     pub(crate) listeners: ResourceStats,
@@ -74,6 +75,7 @@ impl ServerStats {
             state: server.gauge("state"),
             uptime: server.gauge("uptime"),
             concurrency: server.gauge("concurrency"),
+            days_until_first_cert_expiring: server.gauge("days_until_first_cert_expiring"),
             initialization_time_ms: server.histogram("initialization_time_ms"),
             workers_started: listeners.gauge("workers_started"),
             listeners: ResourceStats {

@@ -4,6 +4,7 @@
 
 mod discovery;
 mod http;
+mod http2;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3 as core;
 use api_envoy::wkt;
+use prost_types::value::Kind;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 use telemetry::stats::Registry;
@@ -19,10 +21,13 @@ use telemetry::stats::Registry;
 pub use crate::transport::{Transport, TransportSelection};
 pub use discovery::{Discovery, DnsConfig, LookupFamily, OriginalDstConfig, refuse_resolver};
 pub use http::{HttpOptions, HttpProtocol, ServerNameOptions};
+pub use http2::{Http2Keepalive, Http2Options};
 
 use crate::circuit_breaker::CircuitBreakers;
+use crate::http2_stats::Http2Stats;
 use crate::load_balancer::LbConfig;
 use crate::outlier::{Detector, OutlierConfig};
+use crate::secrets::{SecretStore, Sources};
 use crate::stats::ClusterStats;
 use crate::{Assignment, limits};
 
@@ -57,8 +62,12 @@ pub struct ClusterConfig {
     pub outlier_detector: Option<Detector>,
     /// `Cluster.metadata`, for command operators and filters.
     pub metadata: Option<core::Metadata>,
+    /// Whether `istio.alpn` leaves its connections alone.
+    pub refuses_alpn_override: bool,
     /// Statistics, under `cluster.<stat name>.`.
     pub stats: ClusterStats,
+    /// Statistics of HTTP/2, under `cluster.<stat name>.http2.`, where it may be spoken.
+    pub http2_stats: Option<Http2Stats>,
 }
 
 /// `envoy.config.core.v3.BindConfig`: what a socket is bound to before it connects.
@@ -150,11 +159,24 @@ impl TcpKeepalive {
 }
 
 impl ClusterConfig {
-    /// Compiles a cluster. Its statistics are registered in `registry`.
+    /// Compiles a cluster that names no secrets. Its statistics are registered in `registry`.
     ///
     /// # Errors
     /// A field that is malformed, or that would change traffic and is not enforced here.
     pub fn compile(proto: &pb::Cluster, registry: &Registry) -> ConfigResult<Self> {
+        let mut none = SecretStore::new(registry, Sources::default());
+        Self::compile_with(proto, registry, &mut none)
+    }
+
+    /// Compiles a cluster. Secrets that it names are asked of `secrets`.
+    ///
+    /// # Errors
+    /// As [`ClusterConfig::compile`].
+    pub fn compile_with(
+        proto: &pb::Cluster,
+        registry: &Registry,
+        secrets: &mut SecretStore,
+    ) -> ConfigResult<Self> {
         if proto.name.is_empty() {
             return Err(ConfigError::at("name", "must not be empty"));
         }
@@ -164,9 +186,10 @@ impl ClusterConfig {
             .filter(|n| !n.is_empty())
             .unwrap_or(&proto.name);
         let scope = registry.cluster_scope(stat_name);
-        let transport = TransportSelection::compile(proto, &scope)?;
+        let transport = TransportSelection::compile(proto, &scope, secrets)?;
         let discovery = Discovery::compile(proto)?;
         let static_endpoints = static_endpoints(proto, &discovery, &transport)?;
+        let http = HttpOptions::compile(proto)?;
         let bind = proto.upstream_bind_config.as_ref().map(BindConfig::compile);
         let keepalive = proto
             .upstream_connection_options
@@ -185,7 +208,8 @@ impl ClusterConfig {
                 .unwrap_or(limits::DEFAULT_BUFFER_LIMIT_BYTES),
             circuit_breakers: CircuitBreakers::compile(proto.circuit_breakers.as_ref())
                 .within("circuit_breakers")?,
-            http: HttpOptions::compile(proto)?,
+            http2_stats: (http.protocol != HttpProtocol::Http1).then(|| Http2Stats::new(&scope, "http2.")),
+            http,
             transport,
             bind: bind.transpose().within("upstream_bind_config")?.flatten(),
             tcp_keepalive: keepalive.map(TcpKeepalive::compile),
@@ -193,6 +217,7 @@ impl ClusterConfig {
                 .transpose()
                 .within("outlier_detection")?
                 .map(Detector::new),
+            refuses_alpn_override: proto.metadata.as_ref().is_some_and(refuses_alpn_override),
             metadata: proto.metadata.clone(),
             stats: ClusterStats::new(scope),
         })
@@ -206,6 +231,19 @@ impl ClusterConfig {
             Discovery::Eds { .. } | Discovery::StrictDns(_) | Discovery::LogicalDns(_) => None,
         }
     }
+}
+
+/// Metadata `istio` with `alpn_override: "false"`: Istio marks so the clusters that speak TLS to servers outside of the
+/// mesh.
+fn refuses_alpn_override(metadata: &core::Metadata) -> bool {
+    let Some(istio) = metadata.filter_metadata.get("istio") else {
+        return false;
+    };
+    let value = istio
+        .fields
+        .get("alpn_override")
+        .and_then(|value| value.kind.as_ref());
+    matches!(value, Some(Kind::StringValue(text)) if text == "false")
 }
 
 fn connect_timeout(proto: &pb::Cluster) -> ConfigResult<Duration> {

@@ -23,12 +23,19 @@ pub struct SslStats {
     pub fail_verify_san: Counter,
     /// Certificates that are not pinned.
     pub fail_verify_cert_hash: Counter,
+    /// Connections that were wanted before the secrets of their context had come.
+    pub secrets_not_ready: Counter,
 }
 
 impl SslStats {
-    /// The statistics below `scope`, which is the listener's or the cluster's.
+    /// The statistics below `scope`, which is the listener's or the cluster's; `factory` is what Envoy calls the side's
+    /// maker of contexts: `server_ssl_socket_factory`, `client_ssl_socket_factory`.
     #[must_use]
-    pub fn new(scope: &Scope) -> Self {
+    pub fn new(scope: &Scope, factory: &str) -> Self {
+        let side = match factory {
+            "server_ssl_socket_factory" => "downstream",
+            _ => "upstream",
+        };
         let counter = |leaf: &str| scope.counter(&format!("ssl.{leaf}"));
         Self {
             handshake: counter("handshake"),
@@ -39,6 +46,7 @@ impl SslStats {
             fail_verify_error: counter("fail_verify_error"),
             fail_verify_san: counter("fail_verify_san"),
             fail_verify_cert_hash: counter("fail_verify_cert_hash"),
+            secrets_not_ready: scope.counter(&format!("{factory}.{side}_context_secrets_not_ready")),
             scope: scope.clone(),
         }
     }
@@ -52,7 +60,12 @@ impl SslStats {
         if info.peer.is_none() {
             shard.inc(self.no_certificate);
         }
-        for (kind, value) in [("ciphers", info.cipher), ("versions", info.version)] {
+        for (kind, value) in [
+            ("ciphers", info.cipher),
+            ("versions", info.version),
+            ("curves", info.group),
+            ("sigalgs", info.peer_signature.unwrap_or_default()),
+        ] {
             if !value.is_empty() {
                 shard.inc(self.scope.counter(&format!("ssl.{kind}.{value}")));
             }

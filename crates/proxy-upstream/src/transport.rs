@@ -1,31 +1,36 @@
 //! Which transport socket a host gets (`Cluster.transport_socket`, `Cluster.transport_socket_matches`).
 //!
-//! Plaintext and TLS. A cluster whose every host would need another transport, or a secret, is refused; where matches
-//! decide per host, a host that needs one is kept, and connecting to it fails with the reason.
+//! Plaintext, TLS, and the PROXY protocol before either. A cluster whose every host would need another transport is
+//! refused; where matches decide per host, a host that needs one is kept, and connecting to it fails with the reason.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3 as core;
 use api_envoy::envoy::config::core::v3::transport_socket::ConfigType;
+use api_envoy::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use api_envoy::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use api_envoy::{Struct, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 use telemetry::stats::Scope;
-use tls::ClientContext;
 use tls::settings::UpstreamTlsContext;
+use tls::{ClientContext, Current};
 
+use crate::proxy_protocol::Announcer;
+use crate::secrets::{Origins, SecretKey, SecretRefs, SecretStore};
 use crate::ssl_stats::SslStats;
-use crate::tls_context;
+use crate::tls_context::{self, Translated};
 
 /// The metadata that `transport_socket_matches` looks at.
 const MATCH_METADATA: &str = "envoy.transport_socket_match";
 
-/// Application protocols that no HTTP request is sent in here, so that no connection for requests offers them.
-const NOT_SPOKEN: &[&str] = &["h2"];
+/// What HTTP/2 is called in a handshake (RFC 9113, section 3.2).
+pub const ALPN_HTTP_2: &str = "h2";
+
+/// What HTTP/1.1 is called in a handshake.
+pub const ALPN_HTTP_11: &str = "http/1.1";
 
 /// The transport socket of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,53 +39,134 @@ pub enum Transport {
     Plaintext,
     /// `envoy.transport_sockets.tls`.
     Tls(Arc<TlsTransport>),
+    /// `envoy.transport_sockets.upstream_proxy_protocol`, and the one inside it.
+    ProxyProtocol(Arc<Announcing>),
     /// One that this proxy does not have; the reason goes into `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     Unavailable(Arc<str>),
 }
 
-/// TLS towards hosts. Equal where the settings are.
+/// A transport socket before which the host is told of the client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Announcing {
+    /// What tells.
+    pub announcer: Announcer,
+    /// What the connection goes on with.
+    pub inner: Transport,
+}
+
+impl Transport {
+    /// How the TLS handshake with the host is done, where one is.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<TlsTransport>> {
+        match self {
+            Self::Tls(tls) => Some(tls),
+            Self::ProxyProtocol(around) => around.inner.tls(),
+            Self::Plaintext | Self::Unavailable(_) => None,
+        }
+    }
+
+    /// Whether a TLS handshake is done with the host.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// Whether a connection tells the host of one downstream connection, and so is for that one alone.
+    #[must_use]
+    pub fn announces(&self) -> bool {
+        matches!(self, Self::ProxyProtocol(_))
+    }
+
+    /// The same for a host with that metadata.
+    fn for_host(self, host: Option<&core::Metadata>) -> Self {
+        match (&self, host) {
+            (Self::ProxyProtocol(around), Some(metadata)) => match around.announcer.for_host(metadata) {
+                Some(announcer) => Self::ProxyProtocol(Arc::new(Announcing {
+                    announcer,
+                    inner: around.inner.clone(),
+                })),
+                None => self,
+            },
+            _ => self,
+        }
+    }
+}
+
+/// TLS towards hosts. Equal where the settings are; secrets may make another context of them meanwhile.
 #[derive(Debug)]
 pub struct TlsTransport {
     settings: UpstreamTlsContext,
-    context: ClientContext,
-    /// What is offered where HTTP will be spoken, when that differs from the settings.
-    http_alpn: Vec<String>,
+    secrets: SecretRefs,
+    origins: Origins,
+    current: Current<ClientContext>,
+    /// What is offered where HTTP/1 will be spoken, when that differs from the settings.
+    http1_alpn: Vec<String>,
     stats: SslStats,
 }
 
 impl PartialEq for TlsTransport {
     fn eq(&self, other: &Self) -> bool {
-        self.settings == other.settings
+        self.settings == other.settings && self.secrets == other.secrets
     }
 }
 
 impl Eq for TlsTransport {}
 
+/// What Envoy calls the statistics of contexts towards hosts.
+const FACTORY: &str = "client_ssl_socket_factory";
+
 impl TlsTransport {
-    fn compile(settings: UpstreamTlsContext, scope: &Scope) -> ConfigResult<Self> {
-        let context = ClientContext::new(&settings, SystemTime::now())
-            .map_err(|error| ConfigError::new(error.to_string()))?;
-        if !context.left_out().is_empty() {
-            tracing::info!(names = ?context.left_out(), "left out of a TLS context, as nothing here offers them");
-        }
-        Ok(Self {
-            http_alpn: http_alpn(&settings.common.alpn_protocols),
-            context,
+    fn compile(
+        translated: Translated<UpstreamTlsContext>,
+        scope: &Scope,
+        store: &mut SecretStore,
+        awaited: &mut Vec<SecretKey>,
+    ) -> ConfigResult<Self> {
+        let Translated {
             settings,
-            stats: SslStats::new(scope),
+            secrets,
+            origins,
+        } = translated;
+        let context = store.context(settings.clone(), &secrets, (scope, FACTORY))?;
+        awaited.extend(context.secrets);
+        Ok(Self {
+            http1_alpn: http1_alpn(&settings.common.alpn_protocols),
+            current: context.current,
+            settings,
+            secrets,
+            origins,
+            stats: SslStats::new(scope, FACTORY),
         })
     }
 
-    /// What handshakes are done with.
+    /// What handshakes are done with; none as long as its secrets have not come.
     #[must_use]
-    pub fn context(&self) -> &ClientContext {
-        &self.context
+    pub fn context(&self) -> Option<Arc<ClientContext>> {
+        self.current.get()
     }
 
-    /// What a connection for HTTP offers in place of the context's own protocols; empty when there is no difference.
+    /// The same, to be asked before each handshake.
     #[must_use]
-    pub fn http_alpn(&self) -> &[String] {
-        &self.http_alpn
+    pub fn current(&self) -> &Current<ClientContext> {
+        &self.current
+    }
+
+    /// Where its certificates came from.
+    #[must_use]
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// What a connection for HTTP/1 offers in place of the context's own protocols; empty when there is no difference.
+    #[must_use]
+    pub fn http1_alpn(&self) -> &[String] {
+        &self.http1_alpn
+    }
+
+    /// Whether the settings name no application protocol, so that those are offered that will be spoken.
+    #[must_use]
+    pub fn names_no_alpn(&self) -> bool {
+        self.settings.common.alpn_protocols.is_empty()
     }
 
     /// The statistics of handshakes.
@@ -90,14 +176,15 @@ impl TlsTransport {
     }
 }
 
-fn http_alpn(configured: &[String]) -> Vec<String> {
-    let spoken = |name: &&String| !NOT_SPOKEN.contains(&name.as_str());
-    if configured.iter().all(|name| spoken(&name)) {
+/// A host that agrees on HTTP/2 would not understand the requests of a connection for HTTP/1.
+fn http1_alpn(configured: &[String]) -> Vec<String> {
+    let spoken = |name: &&String| *name != ALPN_HTTP_2;
+    if !configured.is_empty() && configured.iter().all(|name| spoken(&name)) {
         return Vec::new();
     }
     let left: Vec<String> = configured.iter().filter(spoken).cloned().collect();
     match left.is_empty() {
-        true => vec!["http/1.1".to_owned()],
+        true => vec![ALPN_HTTP_11.to_owned()],
         false => left,
     }
 }
@@ -113,6 +200,7 @@ struct Match {
 pub struct TransportSelection {
     matches: Vec<Match>,
     default: Transport,
+    secrets: Vec<SecretKey>,
 }
 
 impl TransportSelection {
@@ -122,17 +210,21 @@ impl TransportSelection {
         Self {
             matches: Vec::new(),
             default: Transport::Plaintext,
+            secrets: Vec::new(),
         }
     }
 
-    /// Reads the transport sockets of a cluster, whose statistics are in `scope`.
+    /// Reads the transport sockets of a cluster, whose statistics are in `scope`. Secrets that they need are asked of
+    /// `store`, and are in [`TransportSelection::secrets`].
     ///
     /// # Errors
     /// The cluster's own transport socket is one that this proxy does not have, or a TLS context is not good.
-    pub fn compile(proto: &pb::Cluster, scope: &Scope) -> ConfigResult<Self> {
+    pub fn compile(proto: &pb::Cluster, scope: &Scope, store: &mut SecretStore) -> ConfigResult<Self> {
+        let mut secrets = Vec::new();
+        let mut compiled = |socket| compiled(socket, scope, store, &mut secrets);
         let default = match &proto.transport_socket {
             None => Transport::Plaintext,
-            Some(socket) => match compiled(socket, scope).within("transport_socket")? {
+            Some(socket) => match compiled(socket).within("transport_socket")? {
                 Compiled::Transport(transport) => transport,
                 Compiled::Unavailable(error) => return Err(error.within("transport_socket")),
             },
@@ -140,7 +232,7 @@ impl TransportSelection {
         let mut matches = Vec::with_capacity(proto.transport_socket_matches.len());
         for (index, proto) in proto.transport_socket_matches.iter().enumerate() {
             let socket = proto.transport_socket.as_ref();
-            let socket = socket.map(|socket| compiled(socket, scope).within("transport_socket"));
+            let socket = socket.map(|socket| compiled(socket).within("transport_socket"));
             let transport = match socket
                 .transpose()
                 .within_index("transport_socket_matches", index)?
@@ -156,7 +248,23 @@ impl TransportSelection {
                 transport,
             });
         }
-        Ok(Self { matches, default })
+        Ok(Self {
+            matches,
+            default,
+            secrets,
+        })
+    }
+
+    /// The secrets that must be there before the hosts can be spoken to.
+    #[must_use]
+    pub fn secrets(&self) -> &[SecretKey] {
+        &self.secrets
+    }
+
+    /// Every transport that some host may get.
+    pub fn all(&self) -> impl Iterator<Item = &Transport> {
+        let matches = self.matches.iter().map(|m| &m.transport);
+        matches.chain(std::iter::once(&self.default))
     }
 
     /// The transport of a host: the first match that its own metadata satisfies, else the first that its locality's
@@ -169,7 +277,8 @@ impl TransportSelection {
                 .iter()
                 .find(|m| satisfies(m.criteria.as_ref(), labels))
         });
-        found.map_or_else(|| self.default.clone(), |m| m.transport.clone())
+        let transport = found.map_or(&self.default, |m| &m.transport);
+        transport.clone().for_host(host)
     }
 
     /// The transport of hosts that no metadata describes.
@@ -193,7 +302,12 @@ enum Compiled {
     Unavailable(ConfigError),
 }
 
-fn compiled(socket: &core::TransportSocket, scope: &Scope) -> ConfigResult<Compiled> {
+fn compiled(
+    socket: &core::TransportSocket,
+    scope: &Scope,
+    store: &mut SecretStore,
+    secrets: &mut Vec<SecretKey>,
+) -> ConfigResult<Compiled> {
     let unavailable = || ConfigError::new(format!("no transport socket {:?}", socket.name));
     let Some(ConfigType::TypedConfig(typed)) = &socket.config_type else {
         let is_plaintext = matches!(&*socket.name, "envoy.transport_sockets.raw_buffer" | "raw_buffer");
@@ -205,33 +319,65 @@ fn compiled(socket: &core::TransportSocket, scope: &Scope) -> ConfigResult<Compi
     if any::is::<RawBuffer>(typed) {
         return Ok(Compiled::Transport(Transport::Plaintext));
     }
+    if any::is::<ProxyProtocolUpstreamTransport>(typed) {
+        return announcing(typed, scope, store, secrets).within("typed_config");
+    }
     if !any::is::<tls_pb::UpstreamTlsContext>(typed) {
         return Ok(Compiled::Unavailable(unavailable()));
     }
-    tls_transport(typed, scope).within("typed_config")
+    let transport = tls_transport(typed, scope, store, secrets).within("typed_config")?;
+    Ok(Compiled::Transport(Transport::Tls(Arc::new(transport))))
 }
 
-fn tls_transport(typed: &api_envoy::Any, scope: &Scope) -> ConfigResult<Compiled> {
+/// The PROXY protocol around another transport socket.
+fn announcing(
+    typed: &api_envoy::Any,
+    scope: &Scope,
+    store: &mut SecretStore,
+    secrets: &mut Vec<SecretKey>,
+) -> ConfigResult<Compiled> {
+    let proto: ProxyProtocolUpstreamTransport =
+        any::unpack(typed).map_err(|error| ConfigError::new(error.to_string()))?;
+    let inner = proto.transport_socket.as_ref();
+    let inner = inner.ok_or_else(|| ConfigError::at("transport_socket", "a transport socket is needed"))?;
+    match compiled(inner, scope, store, secrets).within("transport_socket")? {
+        Compiled::Unavailable(error) => Ok(Compiled::Unavailable(error.within("transport_socket"))),
+        Compiled::Transport(inner) if inner.announces() => Err(ConfigError::at(
+            "transport_socket",
+            "a connection has one header of the PROXY protocol",
+        )),
+        Compiled::Transport(inner) => {
+            let announcer = Announcer::compile(&proto, scope)?;
+            let around = Arc::new(Announcing { announcer, inner });
+            Ok(Compiled::Transport(Transport::ProxyProtocol(around)))
+        }
+    }
+}
+
+fn tls_transport(
+    typed: &api_envoy::Any,
+    scope: &Scope,
+    store: &mut SecretStore,
+    secrets: &mut Vec<SecretKey>,
+) -> ConfigResult<TlsTransport> {
     let proto: tls_pb::UpstreamTlsContext =
         any::unpack(typed).map_err(|error| ConfigError::new(error.to_string()))?;
-    let translated = tls_context::upstream(&proto)?;
-    if let Some(secret) = translated.secret {
-        return Ok(Compiled::Unavailable(secret.within("typed_config")));
-    }
-    let transport = TlsTransport::compile(translated.settings, scope)?;
-    Ok(Compiled::Transport(Transport::Tls(Arc::new(transport))))
+    TlsTransport::compile(tls_context::upstream(&proto)?, scope, store, secrets)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Sources;
     use api_envoy::envoy::config::cluster::v3::cluster::TransportSocketMatch;
     use api_envoy::wkt;
     use serde_json::json;
     use telemetry::stats::Registry;
 
-    fn scope() -> Scope {
-        Registry::new().cluster_scope("c")
+    fn compiled(cluster: &pb::Cluster) -> ConfigResult<TransportSelection> {
+        let registry = Registry::new();
+        let mut store = SecretStore::new(&registry, Sources::default());
+        TransportSelection::compile(cluster, &registry.cluster_scope("c"), &mut store)
     }
 
     fn socket(name: &str) -> Option<core::TransportSocket> {
@@ -256,7 +402,7 @@ mod tests {
             transport_socket_matches: vec![tls, plaintext],
             ..Default::default()
         };
-        TransportSelection::compile(&cluster, &scope()).unwrap()
+        compiled(&cluster).unwrap()
     }
 
     fn labels(value: &str) -> core::Metadata {
@@ -293,9 +439,10 @@ mod tests {
     #[test]
     fn requests_do_not_offer_what_they_are_not_sent_in() {
         let names = |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.into()).collect() };
-        assert!(http_alpn(&names(&["http/1.1", "istio"])).is_empty());
-        assert_eq!(http_alpn(&names(&["h2", "istio"])), ["istio"]);
-        assert_eq!(http_alpn(&names(&["h2"])), ["http/1.1"]);
+        assert!(http1_alpn(&names(&["http/1.1", "istio"])).is_empty());
+        assert_eq!(http1_alpn(&names(&["h2", "istio"])), ["istio"]);
+        assert_eq!(http1_alpn(&names(&["h2"])), ["http/1.1"]);
+        assert_eq!(http1_alpn(&[]), ["http/1.1"]);
     }
 
     #[test]
@@ -304,7 +451,7 @@ mod tests {
             transport_socket: socket("envoy.transport_sockets.tls"),
             ..Default::default()
         };
-        let error = TransportSelection::compile(&cluster, &scope()).unwrap_err();
+        let error = compiled(&cluster).unwrap_err();
         assert_eq!(error.path(), "transport_socket");
     }
 }

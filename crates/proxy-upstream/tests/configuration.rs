@@ -79,3 +79,15 @@ fn the_bind_address_is_that_of_the_destination_s_family() {
     assert_eq!(source("10.0.0.1:80").as_deref(), Some("127.0.0.6:0"));
     assert_eq!(source("[::1]:80").as_deref(), Some("[::6]:0"));
 }
+
+#[test]
+fn a_cluster_may_keep_its_application_protocols() {
+    let marked = |value: &str| {
+        let metadata = format!("metadata: {{ filter_metadata: {{ istio: {value} }} }}");
+        let cluster = config(&format!("type: EDS\n{metadata}"), &Registry::new());
+        cluster.unwrap().refuses_alpn_override
+    };
+    assert!(marked("{ alpn_override: \"false\" }"));
+    assert!(!marked("{ alpn_override: \"true\" }"));
+    assert!(!marked("{}"));
+}

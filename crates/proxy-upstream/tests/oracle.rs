@@ -8,18 +8,13 @@ use std::path::PathBuf;
 use api_envoy::envoy::config::cluster::v3::Cluster;
 use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use api_envoy::json::Schema;
+use proxy_upstream::secrets::{SecretStore, Sources};
 use proxy_upstream::{Assignment, ClusterConfig};
 use recordings::SCENARIOS;
 use telemetry::stats::Registry;
 
 /// Scenarios of which only clusters and endpoints are served today.
 const MORE_SCENARIOS: &[&str] = &["11-pool-outlier", "13-locality"];
-
-/// Clusters whose every host is reached by TLS alone; they are refused until there is TLS.
-const TLS_ONLY: &[&str] = &[
-    "outbound|7000||peers.default.svc.cluster.local",
-    "outbound|7001||peers.default.svc.cluster.local",
-];
 
 /// The recordings called `file`, or `None` where there are none.
 fn recorded(test: &str, file: &str) -> Option<Vec<(PathBuf, Vec<serde_json::Value>)>> {
@@ -49,18 +44,20 @@ fn every_recorded_cluster_is_accepted() {
         return;
     };
     let (schema, registry) = (Schema::get(), Registry::new());
+    let sources = Sources {
+        ads: true,
+        clusters: ["sds-grpc".into()].into(),
+    };
+    let mut secrets = SecretStore::new(&registry, sources);
     let mut accepted = 0;
     for (path, resources) in recordings {
         for resource in resources {
             let proto: Cluster = schema.parse(&without_type(resource)).unwrap();
-            match ClusterConfig::compile(&proto, &registry) {
-                Ok(_) => accepted += 1,
-                Err(error) => {
-                    let known =
-                        TLS_ONLY.contains(&&*proto.name) && error.reason().starts_with("secrets over SDS");
-                    assert!(known, "{}: {}: {error}", path.display(), proto.name);
-                }
+            let compiled = ClusterConfig::compile_with(&proto, &registry, &mut secrets);
+            if let Err(error) = compiled {
+                panic!("{}: {}: {error}", path.display(), proto.name);
             }
+            accepted += 1;
         }
     }
     assert!(accepted > 100, "{accepted}");

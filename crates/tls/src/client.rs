@@ -1,6 +1,7 @@
 //! Client contexts: Envoy's `UpstreamTlsContext`.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,11 +16,11 @@ use crate::certificate::Certificate;
 use crate::connection::{self, ConnectionInfo, Known};
 use crate::handshake::HandshakeFailure;
 use crate::parameters::{Parameters, Side, parameters};
-use crate::pem::{self, Identity};
+use crate::pem::Identity;
 use crate::refusal::ContextError;
-use crate::settings::{CertificateValidationContext, UpstreamTlsContext};
+use crate::settings::{Awaited, CertificateValidationContext, UpstreamTlsContext};
 use crate::signing::{Fixed, narrow};
-use crate::verification::{PeerRules, ServerNameRule, Verifier};
+use crate::verification::{PeerRules, ServerNameRule, Verifier, heard};
 
 /// A TLS stream on a client's side.
 pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
@@ -69,16 +70,22 @@ impl ClientContext {
     /// # Errors
     /// What is wrong, by field; nothing is left out silently but what [`ClientContext::left_out`] names.
     pub fn new(settings: &UpstreamTlsContext, now: SystemTime) -> Result<Self, ContextError> {
+        let identities = Identity::load_all(&settings.common.tls_certificates, now)?;
+        let validation = settings.common.validation_context.as_ref();
+        Self::assemble(settings, &identities, validation, now)
+    }
+
+    /// Makes a context of `settings` with this certificate and this validation in place of those in them.
+    pub(crate) fn assemble(
+        settings: &UpstreamTlsContext,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<Self, ContextError> {
         let parameters = parameters(&settings.common.tls_params, Side::Client)?;
-        let identity = load_identity(settings, &parameters, now)?;
-        let sni = match settings.sni.as_str() {
-            "" => None,
-            name => Some(
-                dns_name(name)
-                    .ok_or_else(|| ContextError::invalid("sni", format!("\"{name}\" is no DNS name")))?,
-            ),
-        };
-        let rules = Arc::new(rules(settings, &parameters, now)?);
+        let identity = one(identities, &parameters)?;
+        let sni = sni(settings)?;
+        let rules = Arc::new(rules(settings, validation, &parameters, now)?);
         let variant = |rule| variant(settings, &parameters, &rules, identity.as_ref(), rule);
         let configured = match settings.auto_sni_san_validation {
             true => ServerNameRule::Required,
@@ -102,6 +109,11 @@ impl ClientContext {
     /// The leaf certificate that this context presents.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.local.as_deref()
+    }
+
+    /// The first certificate of the bundle that servers are verified by.
+    pub fn authority(&self) -> Option<&Certificate> {
+        self.configured.verifier.rules().authority()
     }
 
     /// Does a handshake on `io`. The caller bounds its time.
@@ -135,13 +147,15 @@ impl ClientContext {
                 connector.with_alpn(names).connect(name.clone(), io)
             }
         };
-        let stream = connect.await.map_err(|error| HandshakeFailure::from_io(&error))?;
+        let (stream, signature) = heard(pin!(connect)).await;
+        let stream = stream.map_err(|error| HandshakeFailure::from_io(&error))?;
         let known = Known {
             local: self.local.clone(),
             server_name: asked.map(|name| name.as_ref().to_owned()),
             verifier: Some(&variant.verifier),
             expected: Some(name),
             now: variant.config.time_provider.current_time(),
+            signature,
         };
         let info = connection::describe(stream.get_ref().1, known)?;
         Ok((stream, info))
@@ -163,21 +177,42 @@ impl ClientContext {
     }
 }
 
+fn sni(settings: &UpstreamTlsContext) -> Result<Option<DnsName<'static>>, ContextError> {
+    let refuse = |name| ContextError::invalid("sni", format!("\"{name}\" is no DNS name"));
+    match settings.sni.as_str() {
+        "" => Ok(None),
+        name => dns_name(name).map(Some).ok_or_else(|| refuse(name)),
+    }
+}
+
+/// Refuses settings that could make no context; gives the names in them that nothing here offers.
+pub(crate) fn check(
+    settings: &UpstreamTlsContext,
+    awaited: Awaited,
+    now: SystemTime,
+) -> Result<Vec<String>, ContextError> {
+    let parameters = parameters(&settings.common.tls_params, Side::Client)?;
+    alpn::protocols(&settings.common.alpn_protocols)?;
+    sni(settings)?;
+    match &settings.common.validation_context {
+        Some(defaults) if awaited.validation => PeerRules::check_defaults(defaults, now)?,
+        None if awaited.validation => {}
+        validation => drop(rules(settings, validation.as_ref(), &parameters, now)?),
+    }
+    Ok(parameters.left_out)
+}
+
 fn dns_name(name: &str) -> Option<DnsName<'static>> {
     DnsName::try_from(name.to_owned()).ok()
 }
 
-fn load_identity(
-    settings: &UpstreamTlsContext,
-    parameters: &Parameters,
-    now: SystemTime,
-) -> Result<Option<Identity>, ContextError> {
-    match settings.common.tls_certificates.as_slice() {
+fn one(identities: &[Identity], parameters: &Parameters) -> Result<Option<Identity>, ContextError> {
+    match identities {
         [] => Ok(None),
-        [source] => {
-            let identity = pem::identity(source, now)?;
-            Ok(Some(narrow(identity, parameters.signature_schemes.as_deref())))
-        }
+        [identity] => Ok(Some(narrow(
+            identity.clone(),
+            parameters.signature_schemes.as_deref(),
+        ))),
         _ => Err(ContextError::TooMany {
             what: "tls_certificates",
             limit: 1,
@@ -187,11 +222,12 @@ fn load_identity(
 
 fn rules(
     settings: &UpstreamTlsContext,
+    validation: Option<&CertificateValidationContext>,
     parameters: &Parameters,
     now: SystemTime,
 ) -> Result<PeerRules, ContextError> {
     let nothing = CertificateValidationContext::default();
-    let validation = settings.common.validation_context.as_ref().unwrap_or(&nothing);
+    let validation = validation.unwrap_or(&nothing);
     let trusts = validation.trusted_ca.is_some() || validation.spiffe.is_some();
     if settings.auto_sni_san_validation && !trusts {
         return Err(ContextError::invalid(

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CommonState, HandshakeKind};
+use rustls::{CommonState, HandshakeKind, SignatureScheme};
 
 use crate::certificate::{self, Certificate};
 use crate::handshake::HandshakeFailure;
-use crate::parameters::{cipher_name, version_name};
+use crate::parameters::{cipher_name, group_name, signature_name, version_name};
 use crate::verification::{VerificationFailure, Verifier};
 
 /// Whether the peer's certificate proves anything.
@@ -69,6 +69,10 @@ pub struct ConnectionInfo {
     pub version: &'static str,
     /// The cipher suite by OpenSSL's name.
     pub cipher: &'static str,
+    /// The key exchange group by BoringSSL's name (`X25519`, `P-256`); empty where a session was resumed without one.
+    pub group: &'static str,
+    /// The scheme of the peer's signature by TLS's name (`ecdsa_secp256r1_sha256`), if the peer signed.
+    pub peer_signature: Option<&'static str>,
     /// The application protocol, if one was agreed on.
     pub alpn: Option<String>,
     /// The server name that the client asked for.
@@ -101,6 +105,8 @@ pub(crate) struct Known<'a> {
     pub(crate) verifier: Option<&'a Verifier>,
     pub(crate) expected: Option<ServerName<'a>>,
     pub(crate) now: Option<UnixTime>,
+    /// With which scheme the peer signed, as [`crate::verification::heard`] tells.
+    pub(crate) signature: Option<SignatureScheme>,
 }
 
 /// Describes a connection after its handshake.
@@ -119,6 +125,10 @@ pub(crate) fn describe(state: &CommonState, known: Known<'_>) -> Result<Connecti
         cipher: state
             .negotiated_cipher_suite()
             .map_or("", |suite| cipher_name(suite.suite())),
+        group: state
+            .negotiated_key_exchange_group()
+            .map_or("", |group| group_name(group.name())),
+        peer_signature: known.signature.and_then(signature_name),
         alpn: state
             .alpn_protocol()
             .map(|name| String::from_utf8_lossy(name).into_owned()),

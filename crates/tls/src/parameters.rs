@@ -2,7 +2,9 @@
 
 use rustls::crypto::aws_lc_rs::{self, cipher_suite as suite, kx_group as group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::{CipherSuite, ProtocolVersion, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{
+    CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+};
 
 use crate::refusal::ContextError;
 use crate::settings::{TlsParameters, TlsVersion};
@@ -263,6 +265,22 @@ pub(crate) fn cipher_name(negotiated: CipherSuite) -> &'static str {
             .find(|(_, _, suite)| suite.suite() == other)
             .map_or("", |(openssl, _, _)| *openssl),
     }
+}
+
+/// BoringSSL's name of a key exchange group.
+pub(crate) fn group_name(negotiated: NamedGroup) -> &'static str {
+    GROUPS
+        .iter()
+        .find(|(_, group)| group.name() == negotiated)
+        .map_or("", |(name, _)| *name)
+}
+
+/// TLS's name of a signature scheme.
+pub(crate) fn signature_name(used: SignatureScheme) -> Option<&'static str> {
+    SIGNATURE_SCHEMES
+        .iter()
+        .find(|(_, scheme)| *scheme == used)
+        .map(|(name, _)| *name)
 }
 
 /// The name of a version, as `%DOWNSTREAM_TLS_VERSION%` prints it.

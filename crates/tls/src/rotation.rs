@@ -1,37 +1,51 @@
 //! Contexts whose material comes and changes as secrets (SDS), without dropping a connection.
 //!
 //! On the thread that receives secrets, a [`Rotation`] makes a new immutable context for each change, or refuses the
-//! change whole and keeps the old context. What it makes is sent to the workers as an [`Arc`]; there a [`Current`]
-//! holds it for new handshakes. A handshake takes no lock, and open connections keep what they began with.
+//! change whole and keeps the old context. A secret that several contexts use is first tried on all of them: each gives
+//! a [`Step`], and when none has refused, the steps are taken. New contexts go into a [`Current`], which the workers
+//! share. A handshake takes no lock, and open connections keep what they began with.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::client::ClientContext;
+use arc_swap::ArcSwapOption;
+
+use crate::client::{self, ClientContext};
 use crate::parameters::{Side, parameters};
-use crate::pem;
+use crate::pem::Identity;
 use crate::refusal::ContextError;
-use crate::server::ServerContext;
+use crate::server::{self, ServerContext};
 use crate::settings::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsCertificate, UpstreamTlsContext,
+    Awaited, CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsCertificate,
+    UpstreamTlsContext,
 };
 use crate::verification::PeerRules;
 
 /// Settings that make a context: [`DownstreamTlsContext`] and [`UpstreamTlsContext`].
-pub trait ContextSettings: Clone {
+pub trait ContextSettings {
     /// What they make.
     type Context;
 
-    /// Makes it.
+    /// Makes it, with these certificates and this validation in place of those in the settings.
     ///
     /// # Errors
     /// As [`ServerContext::new`] and [`ClientContext::new`].
-    fn build(&self, now: SystemTime) -> Result<Self::Context, ContextError>;
+    fn build(
+        &self,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<Self::Context, ContextError>;
+
+    /// Refuses settings that could never make a context, whatever comes for what is `awaited`. Gives the names in them
+    /// that nothing here offers, such as cipher suites without forward secrecy.
+    ///
+    /// # Errors
+    /// As [`ContextSettings::build`].
+    fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError>;
 
     /// The part that secrets change.
-    fn common(&mut self) -> &mut CommonTlsContext;
+    fn common(&self) -> &CommonTlsContext;
 
     /// Refuses a bundle that could not be part of any context, before the rest is there.
     ///
@@ -47,12 +61,21 @@ pub trait ContextSettings: Clone {
 impl ContextSettings for DownstreamTlsContext {
     type Context = ServerContext;
 
-    fn build(&self, now: SystemTime) -> Result<ServerContext, ContextError> {
-        ServerContext::new(self, now)
+    fn build(
+        &self,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<ServerContext, ContextError> {
+        ServerContext::assemble(self, identities, validation, now)
     }
 
-    fn common(&mut self) -> &mut CommonTlsContext {
-        &mut self.common
+    fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError> {
+        server::check(self, awaited, now)
+    }
+
+    fn common(&self) -> &CommonTlsContext {
+        &self.common
     }
 
     fn check_validation(
@@ -67,12 +90,21 @@ impl ContextSettings for DownstreamTlsContext {
 impl ContextSettings for UpstreamTlsContext {
     type Context = ClientContext;
 
-    fn build(&self, now: SystemTime) -> Result<ClientContext, ContextError> {
-        ClientContext::new(self, now)
+    fn build(
+        &self,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<ClientContext, ContextError> {
+        ClientContext::assemble(self, identities, validation, now)
     }
 
-    fn common(&mut self) -> &mut CommonTlsContext {
-        &mut self.common
+    fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError> {
+        client::check(self, awaited, now)
+    }
+
+    fn common(&self) -> &CommonTlsContext {
+        &self.common
     }
 
     fn check_validation(
@@ -95,28 +127,42 @@ fn check_rules(
     PeerRules::load(validation, side, algorithms, now).map(|_| ())
 }
 
-/// Which parts of a context come as secrets, later than its settings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Awaited {
-    /// The certificates with their keys (`tls_certificate_sds_secret_configs`).
-    pub certificates: bool,
-    /// The validation context (`validation_context_sds_secret_config`, alone or combined with defaults).
-    pub validation: bool,
+/// Settings with the secrets that have come, and the context that they make. What contexts have in common they share.
+pub struct Rotation<S: ContextSettings> {
+    settings: Arc<S>,
+    material: Material,
+    current: Option<Arc<S::Context>>,
 }
 
-/// Settings with the secrets that have come, and the context that they make.
-pub struct Rotation<S: ContextSettings> {
-    settings: S,
-    defaults: CertificateValidationContext,
+/// What a context is made of besides its settings.
+#[derive(Clone, Debug)]
+struct Material {
     awaited: Awaited,
-    current: Option<Arc<S::Context>>,
+    identities: Vec<Identity>,
+    /// The secret that the settings' own validation context is the default for.
+    validation: Option<Arc<CertificateValidationContext>>,
+}
+
+/// A change that was found good and is not made yet.
+pub struct Step<S: ContextSettings> {
+    material: Material,
+    context: Option<Arc<S::Context>>,
+}
+
+impl<S: ContextSettings> std::fmt::Debug for Step<S> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Step")
+            .field("material", &self.material)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<S: ContextSettings> std::fmt::Debug for Rotation<S> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Rotation")
-            .field("awaited", &self.awaited)
+            .field("material", &self.material)
             .field("ready", &self.current.is_some())
             .finish_non_exhaustive()
     }
@@ -129,17 +175,21 @@ impl<S: ContextSettings> Rotation<S> {
     /// # Errors
     /// When nothing is awaited and the settings make no context, or when they could never make one.
     pub fn new(settings: S, awaited: Awaited, now: SystemTime) -> Result<Self, ContextError> {
-        let mut settings = settings;
-        let defaults = settings.common().validation_context.clone().unwrap_or_default();
+        settings.check(awaited, now)?;
+        let identities = match awaited.certificates {
+            true => Vec::new(),
+            false => Identity::load_all(&settings.common().tls_certificates, now)?,
+        };
         let mut rotation = Self {
-            settings,
-            defaults,
-            awaited,
+            settings: Arc::new(settings),
+            material: Material {
+                awaited,
+                identities,
+                validation: None,
+            },
             current: None,
         };
-        if awaited == Awaited::default() {
-            rotation.current = Some(Arc::new(rotation.settings.build(now)?));
-        }
+        rotation.current = rotation.step(rotation.material.clone(), now)?.context;
         Ok(rotation)
     }
 
@@ -150,10 +200,85 @@ impl<S: ContextSettings> Rotation<S> {
 
     /// What has not come yet.
     pub fn awaited(&self) -> Awaited {
-        self.awaited
+        self.material.awaited
     }
 
-    /// Takes new certificates. Gives the new context for the workers, or `None` as long as another secret is missing.
+    /// Tries new certificates, of which some may not have come yet.
+    ///
+    /// # Errors
+    /// Why they are refused.
+    pub fn with_certificates(
+        &self,
+        identities: &[Option<Identity>],
+        now: SystemTime,
+    ) -> Result<Step<S>, ContextError> {
+        let material = Material {
+            awaited: Awaited {
+                certificates: identities.iter().any(Option::is_none),
+                ..self.material.awaited
+            },
+            identities: identities.iter().flatten().cloned().collect(),
+            validation: self.material.validation.clone(),
+        };
+        self.step(material, now)
+    }
+
+    /// Tries a new validation context, merged into the defaults.
+    ///
+    /// # Errors
+    /// Why it is refused. A secret by which no certificate would be judged is refused.
+    pub fn with_validation(
+        &self,
+        secret: &Arc<CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<Step<S>, ContextError> {
+        if secret.judges_nothing() {
+            return Err(ContextError::Empty { what: "trusted_ca" });
+        }
+        let material = Material {
+            awaited: Awaited {
+                validation: false,
+                ..self.material.awaited
+            },
+            validation: Some(Arc::clone(secret)),
+            ..self.material.clone()
+        };
+        self.step(material, now)
+    }
+
+    fn step(&self, material: Material, now: SystemTime) -> Result<Step<S>, ContextError> {
+        let defaults = &self.settings.common().validation_context;
+        let merged = material
+            .validation
+            .as_ref()
+            .map(|secret| defaults.clone().unwrap_or_default().merged_with(secret));
+        let context = match material.awaited == Awaited::default() {
+            true => {
+                let validation = merged.as_ref().or(defaults.as_ref());
+                Some(Arc::new(self.settings.build(
+                    &material.identities,
+                    validation,
+                    now,
+                )?))
+            }
+            false => {
+                if let Some(merged) = &merged {
+                    self.settings.check_validation(merged, now)?;
+                }
+                None
+            }
+        };
+        Ok(Step { material, context })
+    }
+
+    /// Makes the change. Gives the new context for the workers, or `None` as long as another secret is missing.
+    pub fn take(&mut self, step: Step<S>) -> Option<Arc<S::Context>> {
+        self.material = step.material;
+        self.current.clone_from(&step.context);
+        step.context
+    }
+
+    /// Takes new certificates, all at once: [`Rotation::with_certificates`] and [`Rotation::take`].
     ///
     /// # Errors
     /// Why they are refused; then nothing has changed.
@@ -162,88 +287,69 @@ impl<S: ContextSettings> Rotation<S> {
         certificates: Vec<TlsCertificate>,
         now: SystemTime,
     ) -> Result<Option<Arc<S::Context>>, ContextError> {
-        for certificate in &certificates {
-            pem::identity(certificate, now)?;
-        }
-        let mut settings = self.settings.clone();
-        settings.common().tls_certificates = certificates;
-        let awaited = Awaited {
-            certificates: false,
-            ..self.awaited
-        };
-        self.take(settings, awaited, now)
+        let identities = Identity::load_all(&certificates, now)?;
+        let identities: Vec<_> = identities.into_iter().map(Some).collect();
+        let step = self.with_certificates(&identities, now)?;
+        Ok(self.take(step))
     }
 
-    /// Takes a new validation context, merged into the defaults. Gives the new context for the workers, or `None` as
-    /// long as another secret is missing.
+    /// Takes a new validation context: [`Rotation::with_validation`] and [`Rotation::take`].
     ///
     /// # Errors
-    /// Why it is refused; then nothing has changed. A secret without any authority is refused.
+    /// Why it is refused; then nothing has changed.
     pub fn set_validation(
         &mut self,
         secret: &CertificateValidationContext,
         now: SystemTime,
     ) -> Result<Option<Arc<S::Context>>, ContextError> {
-        if secret.trusted_ca.is_none() && secret.spiffe.is_none() {
-            return Err(ContextError::Empty { what: "trusted_ca" });
-        }
-        let merged = self.defaults.merged_with(secret);
-        self.settings.check_validation(&merged, now)?;
-        let mut settings = self.settings.clone();
-        settings.common().validation_context = Some(merged);
-        let awaited = Awaited {
-            validation: false,
-            ..self.awaited
-        };
-        self.take(settings, awaited, now)
-    }
-
-    fn take(
-        &mut self,
-        settings: S,
-        awaited: Awaited,
-        now: SystemTime,
-    ) -> Result<Option<Arc<S::Context>>, ContextError> {
-        let context = match awaited == Awaited::default() {
-            true => Some(Arc::new(settings.build(now)?)),
-            false => None,
-        };
-        self.settings = settings;
-        self.awaited = awaited;
-        self.current.clone_from(&context);
-        Ok(context)
+        let step = self.with_validation(&Arc::new(secret.clone()), now)?;
+        Ok(self.take(step))
     }
 }
 
-/// A worker's context for new handshakes. Clones share it; it does not leave its thread.
-#[derive(Debug)]
-pub struct Current<C>(Rc<RefCell<Option<Arc<C>>>>);
+/// The context for new handshakes, shared between the thread that renews it and the workers that use it. Reading it
+/// takes no lock.
+pub struct Current<C>(Arc<ArcSwapOption<C>>);
+
+impl<C> std::fmt::Debug for Current<C> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Current")
+            .field("ready", &self.0.load().is_some())
+            .finish()
+    }
+}
 
 impl<C> Clone for Current<C> {
     fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<C> Default for Current<C> {
     fn default() -> Self {
-        Self(Rc::default())
+        Self::new(None)
     }
 }
 
 impl<C> Current<C> {
     /// Begins with `context`, or with none while its secrets have not come.
     pub fn new(context: Option<Arc<C>>) -> Self {
-        Self(Rc::new(RefCell::new(context)))
+        Self(Arc::new(ArcSwapOption::new(context)))
     }
 
     /// The context for a handshake that begins now. Without one, the connection is to be closed.
     pub fn get(&self) -> Option<Arc<C>> {
-        self.0.borrow().clone()
+        self.0.load_full()
     }
 
     /// Puts a new one in its place, for handshakes from now on.
     pub fn replace(&self, context: Arc<C>) {
-        *self.0.borrow_mut() = Some(context);
+        self.0.store(Some(context));
+    }
+
+    /// Whether somebody else holds it too; when nobody does, nobody will do a handshake with it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }

@@ -187,6 +187,15 @@ pub struct CertificateValidationContext {
 }
 
 impl CertificateValidationContext {
+    /// Whether no certificate would be judged by it: it has neither authorities nor pins.
+    #[must_use]
+    pub fn judges_nothing(&self) -> bool {
+        self.trusted_ca.is_none()
+            && self.spiffe.is_none()
+            && self.verify_certificate_spki.is_empty()
+            && self.verify_certificate_hash.is_empty()
+    }
+
     /// `CombinedCertificateValidationContext`: these defaults with a secret merged into them, by the rules of protobuf
     /// (single values are replaced when the secret has them, lists are joined).
     #[must_use]
@@ -270,4 +279,13 @@ pub struct UpstreamTlsContext {
     /// `auto_sni_san_validation`: the server's certificate must have the DNS name that was sent as SNI, in place of
     /// `match_typed_subject_alt_names`. A connection without SNI then fails.
     pub auto_sni_san_validation: bool,
+}
+
+/// Which parts of a context come as secrets, later than its settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// The certificates with their keys (`tls_certificate_sds_secret_configs`), or some of them.
+    pub certificates: bool,
+    /// The validation context (`validation_context_sds_secret_config`, alone or combined with defaults).
+    pub validation: bool,
 }

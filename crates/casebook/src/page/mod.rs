@@ -4,6 +4,7 @@
 //! |---|---|
 //! | ```` ```yaml world ```` | services, upstreams and the proxy under test (see [`crate::world`]); at most one, before all others |
 //! | ```` ```yaml istio ```` | objects to apply, several with `---` |
+//! | ```` ```secrets ```` | Secrets to put, as commands (see [`secrets`]) |
 //! | ```` ```yaml xds ```` | parts that generated resources must contain (see [`fragment`]) |
 //! | ```` ```diagnostics ```` | what the control plane must complain of: words of a line, such as `IST0101 VirtualService reviews.default` |
 //! | ```` ```traffic ```` | requests and what must come of them (see [`traffic`]) |
@@ -12,6 +13,7 @@
 
 pub mod fragment;
 mod markdown;
+pub mod secrets;
 pub mod traffic;
 
 use std::path::Path;
@@ -19,6 +21,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::certificates::Files;
 use crate::world::World;
 use fragment::Fragment;
 use traffic::Exchange;
@@ -46,12 +49,25 @@ pub struct Step {
 pub enum Action {
     /// Applies objects.
     Apply(Vec<Value>),
+    /// Puts Secrets.
+    Secrets(Vec<secrets::Command>),
     /// Compares generated resources.
     Contains(Vec<Fragment>),
     /// Expects diagnostics: each line's words must all be in one of them.
     Diagnoses(Vec<String>),
     /// Sends traffic.
     Traffic(Vec<Exchange>),
+}
+
+impl Step {
+    /// The objects that a step puts, if that is what it does.
+    pub fn objects(&self, files: &Files) -> Option<Result<Vec<Value>>> {
+        match &self.action {
+            Action::Apply(objects) => Some(Ok(objects.clone())),
+            Action::Secrets(commands) => Some(commands.iter().map(|command| command.secret(files)).collect()),
+            Action::Contains(_) | Action::Diagnoses(_) | Action::Traffic(_) => None,
+        }
+    }
 }
 
 impl Page {
@@ -91,12 +107,13 @@ impl Page {
                     continue;
                 }
                 "yaml istio" => Action::Apply(documents(&block.text).with_context(in_block)?),
+                "secrets" => Action::Secrets(secrets::parse(&block.text).with_context(in_block)?),
                 "yaml xds" => Action::Contains(Fragment::parse(&block.text).with_context(in_block)?),
                 "diagnostics" => Action::Diagnoses(block.text.lines().map(str::to_owned).collect()),
                 "traffic" => Action::Traffic(traffic::parse(&block.text, line).with_context(in_block)?),
                 info if info.starts_with("traffic") || info.starts_with("yaml ") => {
                     bail!(
-                        "line {line}: the runner knows no block `{info}`; it knows `yaml world`, `yaml istio`, `yaml xds`, `diagnostics` and `traffic`"
+                        "line {line}: the runner knows no block `{info}`; it knows `yaml world`, `yaml istio`, `secrets`, `yaml xds`, `diagnostics` and `traffic`"
                     )
                 }
                 _ => continue,

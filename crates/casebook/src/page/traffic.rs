@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET http://reviews:9080/reviews/0 x100     a request, here a hundred times
+//! GET http://reviews:9080/ HTTP/2            a request in HTTP/2, with prior knowledge
 //!   end-user: jason                          headers of the request
 //! => 200 from 75% reviews-v1 25% reviews-v2  status, and who answered; shares when repeated
 //! => 200 from 10x v1 20x v2                  the same, with exact numbers
@@ -14,9 +15,14 @@
 //! => in 400ms..1500ms                        how long it took
 //! => on lateen 501 because ...               a difference between data planes, with its reason
 //! TCP ratings:3306 "hello"                   a connection, and what is said on it
-//! => "ratings-v1 hello"                      what is answered
+//! => "ratings-v1 hello"                      what is answered; a * stands for anything
+//! TCP ratings:3306 ""                        a connection on which the server speaks first
 //! => from 75% ratings-v1 25% ratings-v2      who answered
+//! GET https://shop.test/ --cacert ca.crt     over TLS; what follows are options of curl, and files of the page
+//! => certificate shop.crt                    what the server showed
+//! TLS db.test:443 "hello" --cacert ca.crt    a connection over TLS; the name is the server name
 //! inbound GET http://reviews:9080/           a request that comes from another pod to the proxy's own workload
+//! inbound as default/frontend GET http://...  the same with mutual TLS, as this namespace's service account
 //! => closed                                  the connection ends without an answer
 //! # a remark
 //! ```
@@ -37,8 +43,12 @@ pub struct Exchange {
     pub text: String,
     /// Whether it comes from another pod to the proxy's own workload.
     pub inbound: bool,
+    /// The namespace and service account of a caller that speaks mutual TLS.
+    pub caller: Option<(String, String)>,
     /// What is sent.
     pub request: Request,
+    /// How TLS is spoken; not at all when there is none.
+    pub tls: Option<Tls>,
     /// How often.
     pub times: u32,
     /// What must come of it.
@@ -58,6 +68,8 @@ pub enum Request {
         path: String,
         /// Headers; `host` replaces the authority.
         headers: Vec<(String, String)>,
+        /// Whether it is sent in HTTP/2.
+        http2: bool,
     },
     /// A TCP connection.
     Tcp {
@@ -66,6 +78,19 @@ pub enum Request {
         /// What is sent.
         text: String,
     },
+}
+
+/// How a client speaks TLS, in files of the page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The server name to ask for.
+    pub server_name: String,
+    /// `--cacert`: who may have signed the server. Without it nothing is verified (`--insecure`).
+    pub authorities: Option<String>,
+    /// `--cert` and `--key`: what the client shows.
+    pub certificate: Option<(String, String)>,
+    /// `--tls-max 1.2`: the client knows no later version.
+    pub old: bool,
 }
 
 /// What must come of an exchange.
@@ -104,6 +129,8 @@ pub enum Expected {
     },
     /// The body of the answer, or what a TCP connection says.
     Text(String),
+    /// The file of the certificate that the server shows.
+    Certificate(String),
     /// Response flags in the access log.
     Flags(String),
     /// How long it took.
@@ -205,6 +232,15 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
         Some(rest) => (true, rest),
         None => (false, text),
     };
+    let (caller, rest) = match rest.strip_prefix("as ") {
+        Some(rest) if inbound => {
+            let (caller, rest) = rest.split_once(' ').context("expected NAMESPACE/ACCOUNT")?;
+            let (namespace, account) = caller.split_once('/').context("expected NAMESPACE/ACCOUNT")?;
+            (Some((namespace.to_owned(), account.to_owned())), rest)
+        }
+        Some(_) => bail!("only what comes from another pod has a caller"),
+        None => (None, rest),
+    };
     let (rest, times) = match rest.rsplit_once(" x") {
         Some((rest, times)) if times.bytes().all(|byte| byte.is_ascii_digit()) => (rest, times.parse()?),
         _ => (rest, 1),
@@ -212,11 +248,16 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
     if times == 0 || times > MAX_REPEATS {
         bail!("an exchange is repeated 1 to {MAX_REPEATS} times");
     }
+    let (rest, options) = match rest.find(" --") {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
     let (verb, target) = rest
         .split_once(' ')
         .context("expected METHOD URL or TCP HOST:PORT \"text\"")?;
+    let encrypted = verb == "TLS" || target.starts_with("https://");
     let request = match verb {
-        "TCP" => {
+        "TCP" | "TLS" => {
             let (address, said) = target
                 .split_once(' ')
                 .context("expected TCP HOST:PORT \"text\"")?;
@@ -226,27 +267,84 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
             }
         }
         method if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+            let (target, http2) = match target.strip_suffix(" HTTP/2") {
+                Some(target) => (target, true),
+                None => (target, false),
+            };
             let url = target
                 .strip_prefix("http://")
-                .context("a URL begins with http://")?;
+                .or_else(|| target.strip_prefix("https://"));
+            let url = url.context("a URL begins with http:// or https://")?;
             let (authority, path) = url.find('/').map_or((url, "/"), |slash| url.split_at(slash));
             Request::Http {
                 method: method.to_owned(),
                 authority: authority.to_owned(),
                 path: path.to_owned(),
                 headers: Vec::new(),
+                http2,
             }
         }
         _ => bail!("expected METHOD URL or TCP HOST:PORT \"text\""),
+    };
+    let tls = match (encrypted, options) {
+        (false, "") => None,
+        (false, _) => bail!("options are for TLS"),
+        (true, options) => Some(tls(host(&request), options)?),
     };
     Ok(Exchange {
         line,
         text: text.to_owned(),
         inbound,
+        caller,
         request,
+        tls,
         times,
         expectations: Vec::new(),
     })
+}
+
+/// The host that a request is sent to, without the port.
+fn host(request: &Request) -> &str {
+    let (Request::Http {
+        authority: target, ..
+    }
+    | Request::Tcp { address: target, .. }) = request;
+    target.rsplit_once(':').map_or(target.as_str(), |(host, _)| host)
+}
+
+/// Curl's options about TLS.
+fn tls(server_name: &str, options: &str) -> Result<Tls> {
+    let mut tls = Tls {
+        server_name: server_name.to_owned(),
+        ..Tls::default()
+    };
+    let (mut certificate, mut key, mut insecure) = (None, None, false);
+    let mut words = options.split_whitespace();
+    while let Some(option) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .map(str::to_owned)
+                .with_context(|| format!("{option} needs a value"))
+        };
+        match option {
+            "--cacert" => tls.authorities = Some(value()?),
+            "--cert" => certificate = Some(value()?),
+            "--key" => key = Some(value()?),
+            "--insecure" => insecure = true,
+            "--tls-max" if value()? == "1.2" => tls.old = true,
+            _ => bail!("{option} is not understood"),
+        }
+    }
+    tls.certificate = match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        _ => bail!("--cert and --key belong together"),
+    };
+    if tls.authorities.is_some() == insecure {
+        bail!("a server is verified by --cacert, or not at all by --insecure");
+    }
+    Ok(tls)
 }
 
 fn expectation(text: &str, line: usize) -> Result<Expectation> {
@@ -292,6 +390,7 @@ fn expected(text: &str) -> Result<Expected> {
             }
         }
         "body" => Expected::Text(quoted(rest)?),
+        "certificate" if !rest.is_empty() => Expected::Certificate(rest.to_owned()),
         "flag" => Expected::Flags(rest.to_owned()),
         "in" => {
             let (from, to) = rest.split_once("..").context("expected `in FROM..TO`")?;
@@ -306,8 +405,9 @@ fn expected(text: &str) -> Result<Expected> {
         _ if text.starts_with('"') => Expected::Text(quoted(text)?),
         status => {
             let status = status.parse().ok().filter(|status| (100..600).contains(status));
-            let status =
-                status.context("expected a status, or one of upstream, body, flag, in, closed, \"text\"")?;
+            let status = status.context(
+                "expected a status, or one of upstream, body, certificate, flag, in, closed, \"text\"",
+            )?;
             Expected::Answer {
                 status,
                 from: answerers(rest)?,
@@ -416,6 +516,11 @@ mod tests {
         );
         assert_eq!(first.expectations.len(), 4);
         assert_eq!(exchanges[1].expectations[0].what, Expected::Text("v1 hi".into()));
+        let second = parse("GET http://a/b HTTP/2 x2\n=> 200\n", 1).expect("block");
+        let Request::Http { path, http2, .. } = &second[0].request else {
+            panic!("HTTP")
+        };
+        assert_eq!((path.as_str(), *http2, second[0].times), ("/b", true, 2));
     }
 
     #[test]
@@ -436,6 +541,11 @@ mod tests {
             "TCP a:1 hi\n=> closed",
             "TCP a:1 \"hi\"\n=> 200",
             "GET http://a/\n=> from a",
+            "GET http://a/ --cacert ca.crt\n=> 200",
+            "GET https://a/\n=> 200",
+            "GET https://a/ --cacert ca.crt --insecure\n=> 200",
+            "GET https://a/ --cacert ca.crt --cert a.crt\n=> 200",
+            "GET https://a/ --cacert\n=> 200",
             "",
         ] {
             assert!(parse(text, 1).is_err(), "{text}");

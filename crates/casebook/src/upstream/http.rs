@@ -1,4 +1,4 @@
-//! The HTTP upstream, for HTTP/1.1 and HTTP/2 without TLS.
+//! The HTTP upstream, for HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,17 +13,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 
-use super::{NAME_HEADER, Seen};
+use super::connection::{Caller, Front};
+use super::{NAME_HEADER, PEER_HEADER, PROTOCOL_HEADER, SERVER_NAME_HEADER, Seen};
 use crate::limits::{MAX_BODY_BYTES, MAX_UPSTREAM_DELAY};
 
 /// Answers connections until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, name: String) {
+pub(super) async fn serve(listener: TcpListener, front: Front, name: String) {
     let name: Arc<str> = name.into();
     while let Ok((connection, _)) = listener.accept().await {
-        let name = Arc::clone(&name);
+        let (name, front) = (Arc::clone(&name), front.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&name)));
-            // A connection that the proxy ends early is the proxy's business; the exchange shows what came of it.
+            // A connection that fails or ends early is the proxy's business; the exchange shows what came of it.
+            let Ok((connection, caller)) = front.accept(connection).await else {
+                return;
+            };
+            let service = service_fn(|request| answer(request, Arc::clone(&name), caller.clone()));
             let _ = Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(connection), service)
                 .await;
@@ -31,8 +35,16 @@ pub(super) async fn serve(listener: TcpListener, name: String) {
     }
 }
 
-async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    name: Arc<str>,
+    caller: Caller,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
+    let protocol = match head.version {
+        hyper::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1",
+    };
     let _ = Limited::new(body, MAX_BODY_BYTES).collect().await;
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let authority = head.uri.authority().map(ToString::to_string);
@@ -51,6 +63,7 @@ async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<F
             .headers
             .iter()
             .map(|(name, value)| (name.to_string(), text(value)))
+            .chain(learnt(&caller))
             .collect(),
     };
     tokio::time::sleep(delay(&seen.path)).await;
@@ -65,10 +78,22 @@ async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<F
         "x-powered-by",
         hyper::header::HeaderValue::from_static("casebook"),
     );
+    headers.insert(PROTOCOL_HEADER, hyper::header::HeaderValue::from_static(protocol));
+    if let Some(status) = scripted(&seen.path, "grpc").and_then(|text| text.parse().ok()) {
+        headers.insert("grpc-status", status);
+    }
     if let Ok(value) = name.parse() {
         headers.insert(NAME_HEADER, value);
     }
     Ok(response)
+}
+
+/// What the connection tells about the caller.
+fn learnt(caller: &Caller) -> impl Iterator<Item = (String, String)> {
+    let identity = caller.identity.clone().map(|id| (PEER_HEADER.to_owned(), id));
+    let server_name = caller.server_name.clone();
+    let server_name = server_name.map(|name| (SERVER_NAME_HEADER.to_owned(), name));
+    identity.into_iter().chain(server_name)
 }
 
 /// What follows `/word/` at the beginning of a path.

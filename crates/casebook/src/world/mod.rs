@@ -7,12 +7,18 @@
 //!     versions: [v1, v2, v3]      # a pod and an upstream `reviews-v1`... each; default [v1], may be empty
 //!     ports: {http: 9080}         # default; a name that begins with tcp gives a TCP upstream
 //!     headless: true              # default false
+//!     sidecar: false              # whether its pods have sidecars; default true, where there are identities
+//!     certificate: reviews        # its upstreams speak TLS and show this certificate; default: they do not
 //! upstreams:                      # listeners outside of Kubernetes
-//!   203.0.113.10:80: api          # address: name; a name `tcp:api` speaks TCP
+//!   203.0.113.10:80: api          # address: name; a name `tcp:api` speaks TCP; `tls:api` shows the certificate `api`, and
+//!                                 # `mtls:api` asks for one that ca.crt has signed, too
+//! identities: true                # whether workloads have identities of the mesh; default false
 //! dns: {api.example.com: [203.0.113.10]}
 //! mesh: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}
 //! proxy: sidecar                  # default: of the pod client; `gateway`; or `reviews-v1`, the sidecar of that pod
 //! client: {namespace: default, labels: {}}
+//! certificates:                   # made for the page; the proxy then proves who it is, and may have Secrets
+//!   shop: {names: [shop.test]}    # shop.crt and shop.key, signed by ca.crt; `authority: x` for x.crt, `rsa: true`
 //! ```
 //!
 //! Unless an address is given it is handed out in order: services from 10.96.0.10, pods from 10.244.0.10.
@@ -25,6 +31,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::certificates::Wanted;
 
 /// The pod whose sidecar is under test, unless the world says otherwise.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
@@ -46,6 +54,9 @@ pub const GATEWAY_PORTS: [(&str, u16, u16); 4] = [
     ("http-alt", 8000, 8000),
 ];
 
+/// What may stand before the name of an upstream; nothing is HTTP.
+const UPSTREAM_KINDS: [&str; 3] = ["tcp", "tls", "mtls"];
+
 /// Where a page plays.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -62,8 +73,12 @@ pub struct World {
     pub proxy: String,
     /// The pod `client`.
     pub client: Client,
+    /// Whether workloads have identities: pods run as the service account of their service's name, with sidecars.
+    pub identities: bool,
     /// Metadata of the proxy's node beside the usual.
     pub metadata: Map<String, Value>,
+    /// Certificates by name.
+    pub certificates: BTreeMap<String, Wanted>,
 }
 
 /// A Kubernetes service and its pods.
@@ -78,8 +93,12 @@ pub struct Service {
     pub ports: BTreeMap<String, u16>,
     /// Whether it has no virtual address.
     pub headless: bool,
+    /// Whether its pods have sidecars, where workloads have identities.
+    pub sidecar: bool,
     /// Annotations, such as `networking.istio.io/exportTo`.
     pub annotations: BTreeMap<String, String>,
+    /// The certificate that its upstreams show; they speak plain text without.
+    pub certificate: Option<String>,
 }
 
 /// The pod whose sidecar is under test.
@@ -107,6 +126,28 @@ pub struct Pod {
     pub address: Ipv4Addr,
     /// Its ports by name.
     pub ports: BTreeMap<String, u16>,
+    /// Its service account.
+    pub account: String,
+    /// Whether it has a sidecar with an identity.
+    pub sidecar: bool,
+}
+
+/// What encrypts the connections to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// Nothing.
+    None,
+    /// TLS with this certificate of the page.
+    Server(String),
+    /// The same, for callers that show one of the page's authority `ca`.
+    Mutual(String),
+    /// The mesh's mutual TLS, for callers that want it.
+    Sidecar {
+        /// The pod's namespace.
+        namespace: String,
+        /// Its service account.
+        account: String,
+    },
 }
 
 /// A scripted upstream.
@@ -118,6 +159,8 @@ pub struct UpstreamAt {
     pub name: String,
     /// Whether it speaks TCP instead of HTTP.
     pub tcp: bool,
+    /// What encrypts it.
+    pub encryption: Encryption,
 }
 
 impl Default for World {
@@ -136,7 +179,9 @@ impl Default for World {
             mesh: Map::new(),
             proxy: "sidecar".into(),
             client: Client::default(),
+            identities: false,
             metadata: Map::new(),
+            certificates: BTreeMap::new(),
         }
     }
 }
@@ -148,7 +193,9 @@ impl Default for Service {
             versions: vec!["v1".into()],
             ports: BTreeMap::from([("http".to_owned(), 9080)]),
             headless: false,
+            sidecar: true,
             annotations: BTreeMap::new(),
+            certificate: None,
         }
     }
 }
@@ -169,6 +216,13 @@ impl World {
     /// An unknown field, or a proxy that is no pod.
     pub fn parse(text: &str) -> Result<Self> {
         let world: Self = serde_saphyr::from_str(text)?;
+        let unknown = world.upstreams.values().find(|name| {
+            let kind = name.split_once(':').map(|(kind, _)| kind);
+            kind.is_some_and(|kind| !UPSTREAM_KINDS.contains(&kind))
+        });
+        if let Some(name) = unknown {
+            bail!("upstreams: {name}: the kinds are {}", UPSTREAM_KINDS.join(", "));
+        }
         if !world.is_gateway() && world.proxy != "sidecar" && world.pod(&world.proxy).is_none() {
             bail!(
                 "proxy: {} is neither `sidecar`, `gateway` nor a pod of this world",
@@ -176,6 +230,17 @@ impl World {
             );
         }
         Ok(world)
+    }
+
+    /// Whether the proxy has an identity that it proves to the control plane, as one with an agent does.
+    pub fn has_identity(&self) -> bool {
+        self.identities || !self.certificates.is_empty()
+    }
+
+    /// The identity of the workload of the proxy under test.
+    pub fn identity(&self) -> String {
+        let pod = self.proxy_pod();
+        format!("spiffe://cluster.local/ns/{}/sa/{}", pod.namespace, pod.account)
     }
 
     /// Whether the proxy under test is a gateway.
@@ -199,10 +264,18 @@ impl World {
                     ]),
                     address: Ipv4Addr::new(10, 244, 0, 10 + index),
                     ports: spec.ports.clone(),
+                    account: self.account(service),
+                    sidecar: self.identities && spec.sidecar,
                 });
             }
         }
         pods
+    }
+
+    /// The service account of what has this name.
+    fn account(&self, name: &str) -> String {
+        let own = if self.identities { name } else { "default" };
+        own.to_owned()
     }
 
     fn pod(&self, name: &str) -> Option<Pod> {
@@ -218,6 +291,8 @@ impl World {
             labels,
             address,
             ports: BTreeMap::new(),
+            account: self.account(name),
+            sidecar: self.identities,
         };
         match self.proxy.as_str() {
             "gateway" => {
@@ -252,20 +327,37 @@ impl World {
                     address,
                     name: pod.name.clone(),
                     tcp: port_name.starts_with("tcp"),
+                    encryption: self.encryption(&pod),
                 });
             }
         }
-        for (address, name) in &self.upstreams {
-            let (name, tcp) = name
-                .strip_prefix("tcp:")
-                .map_or((name.as_str(), false), |name| (name, true));
-            all.push(UpstreamAt {
+        all.extend(self.upstreams.iter().map(|(address, name)| {
+            let (kind, name) = name.split_once(':').unwrap_or(("", name));
+            UpstreamAt {
                 address: *address,
                 name: name.to_owned(),
-                tcp,
-            });
-        }
+                tcp: kind == "tcp",
+                encryption: match kind {
+                    "tls" => Encryption::Server(name.to_owned()),
+                    "mtls" => Encryption::Mutual(name.to_owned()),
+                    _ => Encryption::None,
+                },
+            }
+        }));
         all
+    }
+
+    /// What stands before the upstreams of a pod.
+    fn encryption(&self, pod: &Pod) -> Encryption {
+        let service = self.services.get(&pod.service);
+        match service.and_then(|service| service.certificate.clone()) {
+            Some(certificate) => Encryption::Server(certificate),
+            None if pod.sidecar => Encryption::Sidecar {
+                namespace: pod.namespace.clone(),
+                account: pod.account.clone(),
+            },
+            None => Encryption::None,
+        }
     }
 
     /// Every address that must exist in the namespace.
@@ -335,7 +427,7 @@ impl World {
             "trustDomain": "cluster.local",
             "accessLogFile": access_log,
             "accessLogFormat": format!("%REQ({})% %RESPONSE_FLAGS%\n", EXCHANGE_HEADER),
-            "enableAutoMtls": false,
+            "enableAutoMtls": self.identities,
         });
         for (key, value) in &self.mesh {
             mesh[key] = value.clone();
@@ -374,7 +466,12 @@ mod tests {
 
     #[test]
     fn a_world_with_a_typing_error_is_refused() {
-        for text in ["servces: {}", "proxy: nobody", "upstreams: {nowhere: x}"] {
+        for text in [
+            "servces: {}",
+            "proxy: nobody",
+            "upstreams: {nowhere: x}",
+            "upstreams: {1.2.3.4:5: udp:x}",
+        ] {
             assert!(World::parse(text).is_err(), "{text}");
         }
     }

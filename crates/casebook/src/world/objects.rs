@@ -64,6 +64,17 @@ impl World {
     }
 }
 
+impl Pod {
+    /// Its labels, with the one by which Istio's injector marks what has a sidecar.
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        if self.sidecar {
+            labels.insert("security.istio.io/tlsMode".to_owned(), "istio".to_owned());
+        }
+        labels
+    }
+}
+
 fn namespace(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Namespace",
@@ -87,10 +98,10 @@ fn pod(pod: &Pod) -> Value {
         .collect();
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": pod.name, "namespace": pod.namespace, "labels": pod.labels },
+        "metadata": { "name": pod.name, "namespace": pod.namespace, "labels": pod.all_labels() },
         "spec": {
             "nodeName": NODE,
-            "serviceAccountName": "default",
+            "serviceAccountName": pod.account,
             "containers": [{ "name": "app", "image": "example.test/app:1", "ports": ports }],
         },
         "status": {

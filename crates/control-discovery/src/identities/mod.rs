@@ -369,7 +369,10 @@ impl Identities {
         };
         match allowed {
             true => SecretAccess::Namespace(account.namespace.as_str().into()),
-            false => SecretAccess::Denied(format!("{user} may not list secrets in its namespace").into()),
+            false => SecretAccess::Authorities {
+                namespace: account.namespace.as_str().into(),
+                reason: format!("{user} may not list secrets in its namespace").into(),
+            },
         }
     }
 }

@@ -113,15 +113,28 @@ async fn a_gateway_follows_its_secrets_and_no_page_shows_them() {
     let answer = stream.next().await.expect("the new key");
     assert_eq!(key_of(&answer), second.key);
     assert_eq!(answer.resources.len(), 1);
-    // A key of another certificate would take the place of one that works.
+    // A key of another certificate is refused, and the one that works stays, for this proxy and for others.
     store(
         &mesh,
         "shop-cert",
         &[("tls.crt", &second.chain), ("tls.key", &first.key)],
     )
     .await;
-    let answer = stream.next().await.expect("a removal");
-    assert_eq!(answer.removed_resources, ["kubernetes://shop-cert"]);
+    eventually("the refusal", || async {
+        let publication = mesh.discovery.world().current()?;
+        publication
+            .snapshot
+            .refused_credential("istio-system", "shop-cert")
+            .map(drop)
+    })
+    .await;
+    let mut other = gateway(&mesh).await;
+    let me = node("router", "istio-system", "gateway");
+    other.ask(me, type_url::SECRET, &["kubernetes://shop-cert"]).await;
+    assert_eq!(
+        key_of(&other.next().await.expect("what it held before")),
+        second.key
+    );
     store(&mesh, "late", &[("cert", &first.chain), ("key", &first.key)]).await;
     assert_eq!(key_of(&stream.next().await.expect("the late one")), first.key);
     write::delete(

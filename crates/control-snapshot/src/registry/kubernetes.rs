@@ -187,6 +187,8 @@ fn add_slice(draft: &mut Draft, key: &ServiceKey, service: &KubeService, slice: 
                     weight: 1,
                     health,
                     workload: Arc::clone(&workload),
+                    // Known once all rules are: see `Draft::finish`.
+                    mutual_tls: false,
                 };
                 draft.endpoint(key, port.port, endpoint);
             }

@@ -13,7 +13,8 @@ pub(crate) use service_entry::check;
 pub use workloads::{Instance, PortNames, Workloads};
 
 use crate::objects::Objects;
-use crate::service::{Endpoint, Service, ServiceEndpoints, ServicePort};
+use crate::peer_authentication::{PeerAuthentications, PeerMode};
+use crate::service::{Address, Endpoint, Service, ServiceEndpoints, ServicePort};
 use crate::shared::Shared;
 
 /// Host and namespace: what tells two services apart.
@@ -59,14 +60,14 @@ pub struct Target {
 impl Registry {
     /// Reads every service and endpoint.
     #[must_use]
-    pub fn build(objects: &Objects) -> Self {
+    pub fn build(objects: &Objects, peers: &PeerAuthentications) -> Self {
         let mut draft = Draft {
             workloads: Workloads::build(objects),
             ..Draft::default()
         };
         kubernetes::add(objects, &mut draft);
         service_entry::add(objects, &mut draft);
-        draft.finish()
+        draft.finish(peers)
     }
 
     /// The services of a host, oldest first; several namespaces may declare one.
@@ -145,7 +146,7 @@ impl Draft {
         }
     }
 
-    fn finish(mut self) -> Registry {
+    fn finish(mut self, peers: &PeerAuthentications) -> Registry {
         self.services.sort_by(|a, b| {
             (&a.created, &a.hostname, &a.namespace).cmp(&(&b.created, &b.hostname, &b.namespace))
         });
@@ -153,6 +154,9 @@ impl Draft {
             // The sort is stable, so that the first of an address comes first.
             list.sort_by(|a, b| a.address.cmp(&b.address));
             list.dedup_by(|later, first| later.address == first.address);
+            for endpoint in list {
+                endpoint.mutual_tls = takes_mutual_tls(endpoint, peers);
+            }
         }
         let mut by_host: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
         for (position, service) in self.services.iter().enumerate() {
@@ -173,4 +177,18 @@ impl Draft {
             by_host,
         }
     }
+}
+
+/// Whether a workload can, and its PeerAuthentication lets it: one that does not want mutual TLS is not offered any.
+fn takes_mutual_tls(endpoint: &Endpoint, peers: &PeerAuthentications) -> bool {
+    let workload = &endpoint.workload;
+    if !workload.mutual_tls {
+        return false;
+    }
+    let policy = peers.of_workload(&workload.namespace, &workload.labels);
+    let mode = match endpoint.address {
+        Address::Socket(_, port) => policy.at(port),
+        Address::Pipe(_) => policy.mode,
+    };
+    mode != PeerMode::Disable
 }

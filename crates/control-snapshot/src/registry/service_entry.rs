@@ -165,6 +165,8 @@ pub(super) fn add_instance(
             weight: instance.weight,
             health: instance.health,
             workload: Arc::clone(&instance.workload),
+            // Known once all rules are: see `Draft::finish`.
+            mutual_tls: false,
         };
         draft.endpoint(key, target.port, endpoint);
     }

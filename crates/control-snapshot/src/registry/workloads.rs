@@ -9,10 +9,9 @@ use super::Target;
 use crate::config::Config;
 use crate::kubernetes::{IntOrString, Labels, Node, ObjectMeta, Pod};
 use crate::objects::Objects;
+use crate::proxy::TLS_MODE_LABEL;
 use crate::service::{Health, Locality, Workload};
 
-/// `security.istio.io/tlsMode`: whether a workload accepts the mesh's mutual TLS.
-const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 /// Overrides the locality of a pod's node.
 const LOCALITY_LABEL: &str = "istio-locality";
 

@@ -112,7 +112,7 @@ pub(super) fn inbound_source() -> BindConfig {
 
 /// Workload metadata is exchanged on upstream connections, by proxies that can.
 pub(super) fn exchange_metadata(view: &ProxyView, cluster: &mut Cluster) {
-    if view.profile.istio_filters {
+    if view.profile.exchanges_metadata {
         cluster.filters.push(cluster_filter_any(
             "istio.metadata_exchange",
             tcp::metadata_exchange_config(),

@@ -9,12 +9,33 @@ use diagnostics::Diagnostic;
 use super::upstream_tls::Upstream;
 use super::{builtin, discovery, metadata, protocol, upstream_tls};
 use crate::features::{cluster_names, connection_pool, load_balancing, outlier_detection};
-use crate::names;
 use crate::role::Role;
+use crate::{auto_passthrough, names};
+
+/// How a cluster is chosen, and what is sent to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    /// By a route: requests and streams, which it may wrap in TLS.
+    ByRoute,
+    /// By the server name of the mesh's mutual TLS (`AUTO_PASSTHROUGH`), which is passed on as it is.
+    ByServerName,
+}
 
 /// All outbound clusters.
 pub(super) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<Cluster> {
     let mut clusters = Vec::new();
+    for (service, port) in auto_passthrough::of_all_servers(view) {
+        for subset in subsets(service) {
+            clusters.extend(cluster(
+                view,
+                service,
+                port,
+                subset,
+                Chosen::ByServerName,
+                diagnostics,
+            ));
+        }
+    }
     for service in &view.services {
         for port in service
             .service
@@ -22,16 +43,19 @@ pub(super) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<
             .iter()
             .filter(|p| p.protocol != Protocol::Udp)
         {
-            let subsets = service
-                .rule
-                .iter()
-                .flat_map(|r| r.config.spec.subsets.iter().map(|s| s.name.as_str()));
-            for subset in std::iter::once("").chain(subsets) {
-                clusters.extend(cluster(view, service, port, subset, diagnostics));
+            for subset in subsets(service) {
+                clusters.extend(cluster(view, service, port, subset, Chosen::ByRoute, diagnostics));
             }
         }
     }
     clusters
+}
+
+/// The whole service, then each subset.
+fn subsets(service: &ServiceView) -> impl Iterator<Item = &str> {
+    let rule = service.rule.iter();
+    let named = rule.flat_map(|r| r.config.spec.subsets.iter().map(|s| s.name.as_str()));
+    std::iter::once("").chain(named)
 }
 
 fn cluster(
@@ -39,6 +63,7 @@ fn cluster(
     service: &ServiceView,
     port: &ServicePort,
     subset: &str,
+    chosen: Chosen,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Cluster> {
     let role = match view.profile.kind {
@@ -54,7 +79,10 @@ fn cluster(
     policy.outlier_detection = policy
         .outlier_detection
         .or_else(|| mesh.default_outlier_detection().cloned());
-    let name = names::outbound(port.port, subset, &service.service.hostname);
+    let name = match chosen {
+        Chosen::ByRoute => names::outbound(port.port, subset, &service.service.hostname),
+        Chosen::ByServerName => names::server_name(port.port, subset, &service.service.hostname),
+    };
     let mut cluster = Cluster {
         alt_stat_name: names::stat(&cluster_names::outbound(
             &view.mesh,
@@ -83,16 +111,20 @@ fn cluster(
     ) {
         return None;
     }
-    let http2 = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
+    let version = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
     let upstream = Upstream {
         view,
         service,
         port: port.port,
         subset,
         discovery: found,
-        http2,
+        protocol: port.protocol,
+        version,
     };
     builtin::exchange_metadata(view, &mut cluster);
+    if chosen == Chosen::ByServerName {
+        return Some(cluster);
+    }
     upstream_tls::apply(&mut cluster, &upstream, &policy, diagnostics).then_some(cluster)
 }
 

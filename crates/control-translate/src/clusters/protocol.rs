@@ -4,6 +4,7 @@ use api_envoy::any;
 use api_envoy::envoy::config::cluster::v3::Cluster;
 use api_envoy::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings,
+    UpstreamHttpProtocolOptions,
 };
 use api_envoy::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions,
@@ -22,6 +23,17 @@ use crate::role::Role;
 
 /// The key in `typed_extension_protocol_options`.
 const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The HTTP version of requests to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// HTTP/1.1, or none: bytes.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// The version the request came in.
+    AsDownstream,
+}
 
 /// The version the request came in.
 pub(super) fn as_downstream() -> UpstreamProtocolOptions {
@@ -63,33 +75,58 @@ pub(super) fn set(
         .insert(KEY.to_owned(), any::pack(&options));
 }
 
-/// Sets the options for a port of this protocol under this policy; says whether the cluster speaks HTTP/2 only.
+/// The host of a request is the server name that is asked for, and, with `verify`, the name that the server's
+/// certificate must have (`auto_sni`, `auto_san_validation`).
+pub(super) fn name_servers_by_request(cluster: &mut Cluster, verify: bool) {
+    let known = cluster.typed_extension_protocol_options.get(KEY);
+    let mut options: HttpProtocolOptions =
+        known
+            .and_then(|any| any::unpack(any).ok())
+            .unwrap_or_else(|| HttpProtocolOptions {
+                upstream_protocol_options: Some(explicit(ProtocolConfig::HttpProtocolOptions(
+                    Http1ProtocolOptions::default(),
+                ))),
+                ..HttpProtocolOptions::default()
+            });
+    options.upstream_http_protocol_options = Some(UpstreamHttpProtocolOptions {
+        auto_sni: true,
+        auto_san_validation: verify,
+        ..UpstreamHttpProtocolOptions::default()
+    });
+    cluster
+        .typed_extension_protocol_options
+        .insert(KEY.to_owned(), any::pack(&options));
+}
+
+/// Sets the options for a port of this protocol under this policy; says which version that is.
 pub(super) fn apply(
     cluster: &mut Cluster,
     role: Role,
     protocol: Protocol,
     policy: &TrafficPolicy,
     mesh: &Mesh,
-) -> bool {
+) -> Version {
     let http = policy
         .connection_pool
         .as_ref()
         .and_then(|pool| pool.http.as_ref());
     let outbound = !role.is_inbound();
     let http2 = protocol.is_http2() || (outbound && protocol == Protocol::Http && upgrades(http, mesh));
-    let version = if http2 {
-        Some(explicit(ProtocolConfig::Http2ProtocolOptions(http2_options(
-            http.filter(|_| outbound),
-        ))))
-    } else if (protocol.is_sniffed() && role != Role::Gateway)
-        || (outbound && protocol == Protocol::Http && http.is_some_and(|h| h.use_client_protocol))
-    {
-        Some(as_downstream())
+    let as_client = (protocol.is_sniffed() && role != Role::Gateway)
+        || (outbound && protocol == Protocol::Http && http.is_some_and(|h| h.use_client_protocol));
+    let (version, options) = if http2 {
+        let options = http2_options(http.filter(|_| outbound));
+        (
+            Version::Http2,
+            Some(explicit(ProtocolConfig::Http2ProtocolOptions(options))),
+        )
+    } else if as_client {
+        (Version::AsDownstream, Some(as_downstream()))
     } else {
-        None
+        (Version::Http1, None)
     };
-    set(cluster, connection_pool::common_options(policy), version);
-    http2
+    set(cluster, connection_pool::common_options(policy), options);
+    version
 }
 
 /// Whether HTTP/1 is carried in HTTP/2: the policy decides, else the mesh.

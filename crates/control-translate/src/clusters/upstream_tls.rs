@@ -5,17 +5,23 @@ use api_envoy::envoy::config::cluster::v3::{
     cluster::{DiscoveryType, TransportSocketMatch},
 };
 use api_envoy::envoy::config::core::v3::{
-    ProxyProtocolConfig, TransportSocket, proxy_protocol_config::Version,
+    ProxyProtocolConfig, TransportSocket, proxy_protocol_config::Version as Revision,
 };
 use api_envoy::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use api_envoy::wkt;
-use api_istio::networking::{ClientTlsMode, ProxyProtocolVersion, TrafficPolicy};
-use control_snapshot::{ProxyView, ServiceView};
+use api_istio::networking::{
+    ClientTlsMode, ClientTlsSettings, DestinationRule, PortTrafficPolicy, ProxyProtocolVersion, TrafficPolicy,
+};
+use control_snapshot::{Protocol, ProxyView, ServiceView};
 use diagnostics::{Code, Diagnostic};
 use serde_json::json;
+use std::sync::Arc;
 
+use super::protocol::{self, Version};
 use crate::extension::transport_socket;
-use crate::{mutual_tls, names};
+use crate::features::tls_origination::{CREDENTIAL_FIELD, Origination, Refusal};
+use crate::mutual_tls::{self, Announced};
+use crate::names;
 
 /// What a cluster is for.
 pub(super) struct Upstream<'a> {
@@ -24,7 +30,8 @@ pub(super) struct Upstream<'a> {
     pub(super) port: u32,
     pub(super) subset: &'a str,
     pub(super) discovery: DiscoveryType,
-    pub(super) http2: bool,
+    pub(super) protocol: Protocol,
+    pub(super) version: Version,
 }
 
 /// Sets transport sockets; `false` when the policy asks for TLS that cannot be had, and the cluster must not exist:
@@ -35,31 +42,12 @@ pub(super) fn apply(
     policy: &TrafficPolicy,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> bool {
-    let Upstream {
-        view,
-        service,
-        discovery,
-        ..
-    } = *upstream;
-    match policy.tls.as_ref().map(|tls| tls.mode) {
-        Some(ClientTlsMode::Disable) => {}
-        Some(ClientTlsMode::IstioMutual) if view.identity => {
-            cluster.transport_socket = Some(upstream.mutual())
-        }
-        // Without identities there is no mutual TLS to ask for; both sides agree on plain text.
-        Some(ClientTlsMode::IstioMutual) => {}
-        Some(mode @ (ClientTlsMode::Simple | ClientTlsMode::Mutual)) => {
-            diagnostics.extend(unsupported(upstream, mode));
+    match socket(cluster, upstream, policy.tls.as_ref()) {
+        Ok(()) => {}
+        Err(refusal) => {
+            diagnostics.extend(report(upstream, &refusal));
             return false;
         }
-        None if !view.identity || !view.mesh.auto_mtls() || service.service.external => {}
-        None if discovery == DiscoveryType::OriginalDst => {
-            // The address is not known beforehand, so all workloads must be able, or none is asked.
-            if service.all_mutual_tls {
-                cluster.transport_socket = Some(upstream.mutual());
-            }
-        }
-        None => cluster.transport_socket_matches = upstream.where_offered(),
     }
     if let Some(settings) = &policy.proxy_protocol {
         announce_client(cluster, settings.version);
@@ -67,11 +55,70 @@ pub(super) fn apply(
     true
 }
 
+fn socket(
+    cluster: &mut Cluster,
+    upstream: &Upstream<'_>,
+    tls: Option<&ClientTlsSettings>,
+) -> Result<(), Refusal> {
+    let Some(tls) = tls else {
+        offer(cluster, upstream);
+        return Ok(());
+    };
+    match tls.mode {
+        ClientTlsMode::Disable => {}
+        ClientTlsMode::IstioMutual if upstream.view.identity => {
+            cluster.transport_socket = Some(upstream.mutual(Some(tls)));
+        }
+        ClientTlsMode::IstioMutual => {
+            return Err(Refusal {
+                field: "mode",
+                message: "mode ISTIO_MUTUAL needs an identity, and this workload has none".to_owned(),
+            });
+        }
+        ClientTlsMode::Simple | ClientTlsMode::Mutual => {
+            let origination = Origination {
+                view: upstream.view,
+                service: upstream.service,
+                tls,
+                http2: upstream.version == Version::Http2,
+            };
+            match origination.socket() {
+                Ok(socket) => {
+                    cluster.transport_socket = Some(socket);
+                    if let Some(verify) = origination.named_by_requests() {
+                        protocol::name_servers_by_request(cluster, verify);
+                    }
+                }
+                // The application ends up at the server with the TLS that it speaks by itself.
+                Err(refusal) if refusal.field == CREDENTIAL_FIELD && upstream.protocol.is_tls() => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Without a rule the mesh's mutual TLS is spoken where both sides can.
+fn offer(cluster: &mut Cluster, upstream: &Upstream<'_>) {
+    let Upstream { view, service, .. } = *upstream;
+    if !view.identity || !view.mesh.auto_mtls() || service.service.external || service.refuses_mutual_tls {
+        return;
+    }
+    if upstream.discovery == DiscoveryType::OriginalDst {
+        // The address is not known beforehand, so all workloads must be able, or none is asked.
+        if service.all_mutual_tls {
+            cluster.transport_socket = Some(upstream.mutual(None));
+        }
+    } else {
+        cluster.transport_socket_matches = upstream.where_offered();
+    }
+}
+
 /// Connections begin with the PROXY protocol, whatever else they carry (`trafficPolicy.proxyProtocol`).
 fn announce_client(cluster: &mut Cluster, version: ProxyProtocolVersion) {
     let version = match version {
-        ProxyProtocolVersion::V1 => Version::V1,
-        ProxyProtocolVersion::V2 => Version::V2,
+        ProxyProtocolVersion::V1 => Revision::V1,
+        ProxyProtocolVersion::V2 => Revision::V2,
     };
     let wrap = |inner: TransportSocket| {
         let config = ProxyProtocolUpstreamTransport {
@@ -97,9 +144,33 @@ fn announce_client(cluster: &mut Cluster, version: ProxyProtocolVersion) {
 }
 
 impl Upstream<'_> {
-    fn mutual(&self) -> TransportSocket {
-        let sni = names::server_name(self.port, self.subset, &self.service.service.hostname);
-        mutual_tls::client(sni, &self.service.identities, self.http2)
+    /// The mesh's mutual TLS. A rule may name the server and its identities otherwise, as for calls through a gateway.
+    fn mutual(&self, tls: Option<&ClientTlsSettings>) -> TransportSocket {
+        let asked = tls.map(|tls| tls.sni.as_str()).filter(|sni| !sni.is_empty());
+        let sni = asked.map_or_else(
+            || names::server_name(self.port, self.subset, &self.service.service.hostname),
+            str::to_owned,
+        );
+        let expected = tls
+            .map(|tls| &tls.subject_alt_names)
+            .filter(|names| !names.is_empty());
+        match expected {
+            Some(names) => {
+                let names: Vec<Arc<str>> = names.iter().map(|name| name.as_str().into()).collect();
+                mutual_tls::client(sni, &names, self.announced())
+            }
+            None => mutual_tls::client(sni, &self.service.identities, self.announced()),
+        }
+    }
+
+    /// A proxy that cannot say per request what it speaks says it for the whole cluster, where that is known.
+    fn announced(&self) -> Announced {
+        match (self.version, self.view.profile.announces_protocols) {
+            (Version::Http1, false) if self.protocol.is_http() => Announced::Http1,
+            (Version::Http2, false) => Announced::Http2,
+            (Version::Http2, true) => Announced::Http2Stream,
+            (Version::Http1 | Version::AsDownstream, _) => Announced::Stream,
+        }
     }
 
     /// Mutual TLS to endpoints that offer it, plain text to the others.
@@ -108,7 +179,7 @@ impl Upstream<'_> {
             TransportSocketMatch {
                 name: "tlsMode-istio".to_owned(),
                 r#match: Some(wkt::structure(&json!({"tlsMode": "istio"}))),
-                transport_socket: Some(self.mutual()),
+                transport_socket: Some(self.mutual(None)),
             },
             TransportSocketMatch {
                 name: "tlsMode-disabled".to_owned(),
@@ -119,15 +190,42 @@ impl Upstream<'_> {
     }
 }
 
-fn unsupported(upstream: &Upstream<'_>, mode: ClientTlsMode) -> Option<Diagnostic> {
+fn report(upstream: &Upstream<'_>, refusal: &Refusal) -> Option<Diagnostic> {
     let rule = upstream.service.rule.as_ref()?;
-    let message = format!(
-        "TLS mode {mode} towards {} is not available in this version",
-        upstream.service.service.hostname
-    );
+    let host = &upstream.service.service.hostname;
+    let message = format!("TLS towards {host}: {}", refusal.message);
     Some(
         Diagnostic::new(Code::SchemaWarning, rule.config.resource(), message)
-            .at("spec.trafficPolicy.tls.mode")
+            .at(format!("{}.{}", field(&rule.config.spec, upstream), refusal.field))
             .hint("the cluster is left out, so that nothing is sent in plain text; requests are answered with 503"),
     )
+}
+
+/// Where a rule says what TLS a cluster has: the subset's port, the subset, the host's port or the host.
+fn field(rule: &DestinationRule, upstream: &Upstream<'_>) -> String {
+    let subset = rule
+        .subsets
+        .iter()
+        .enumerate()
+        .filter(|(_, subset)| subset.name == upstream.subset);
+    let of_subset = subset.filter_map(|(index, subset)| {
+        let path = format!("spec.subsets[{index}].trafficPolicy");
+        Some((path, subset.traffic_policy.as_ref()?))
+    });
+    let of_host = rule
+        .traffic_policy
+        .iter()
+        .map(|policy| ("spec.trafficPolicy".to_owned(), policy));
+    let found = of_subset.chain(of_host).find_map(|(path, policy)| {
+        let here = |at: &PortTrafficPolicy| at.port.as_ref().is_some_and(|p| p.number == upstream.port);
+        match policy.port_level_settings.iter().position(here) {
+            Some(index) => {
+                let settings = policy.port_level_settings.get(index)?;
+                let path = format!("{path}.portLevelSettings[{index}].tls");
+                settings.tls.as_ref().map(|_| path)
+            }
+            None => policy.tls.as_ref().map(|_| format!("{path}.tls")),
+        }
+    });
+    found.unwrap_or_else(|| "spec.trafficPolicy.tls".to_owned())
 }

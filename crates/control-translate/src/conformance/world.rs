@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::RecordingError;
 
+/// The API server makes its own Service before anybody else makes anything.
+const SERVER_CREATED: &str = "2019-12-31T00:00:00Z";
 /// What existed before a scenario is older than what the scenario adds; age decides conflicts.
 const BASE_CREATED: &str = "2020-01-01T00:00:00Z";
 /// When the objects of a scenario were applied.
@@ -50,7 +52,7 @@ pub(super) fn load(dir: &Path, scenario: &str) -> Result<Objects, RecordingError
     objects
         .set_mesh(&mesh.to_string())
         .map_err(|e| RecordingError::Parse(scenario.join("mesh.yaml"), e))?;
-    apply(&mut objects, vec![kubernetes_service()], BASE_CREATED);
+    apply(&mut objects, vec![kubernetes_service()], SERVER_CREATED);
     apply(&mut objects, documents(&dir.join("world.yaml"))?, BASE_CREATED);
     for file in ["objects.yaml", "config.yaml"] {
         let file = scenario.join(file);

@@ -16,4 +16,5 @@ pub(crate) mod request_matching;
 pub(crate) mod retry;
 pub(crate) mod rewrite;
 pub(crate) mod timeout;
+pub(crate) mod tls_origination;
 pub(crate) mod traffic_splitting;

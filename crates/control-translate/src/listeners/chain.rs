@@ -67,6 +67,15 @@ impl Conditions {
     }
 }
 
+/// Server names as a condition: none where one of them is any.
+pub(super) fn server_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    if names.iter().any(|name| name == "*") {
+        return Vec::new();
+    }
+    names
+}
+
 /// `address/bits`, or an address alone, which is a range of one.
 fn range(text: &str) -> Option<CidrRange> {
     let (address, bits) = match text.split_once('/') {
@@ -153,7 +162,8 @@ pub(super) fn disabled_on(mut filter: ListenerFilter, ports: &[u32]) -> Listener
     filter
 }
 
-fn predicate(rule: Rule) -> ListenerFilterChainMatchPredicate {
+/// A condition on a connection.
+pub(super) fn predicate(rule: Rule) -> ListenerFilterChainMatchPredicate {
     ListenerFilterChainMatchPredicate { rule: Some(rule) }
 }
 

@@ -1,19 +1,17 @@
-//! Listeners of a gateway: plain HTTP, plain TCP, and TLS that is passed through by server name.
+//! Listeners of a gateway: one per address and port, with a filter chain for plain HTTP, or one per server or rule that
+//! a server name of TLS chooses.
 
 use api_envoy::envoy::config::core::v3::TrafficDirection;
 use api_envoy::envoy::config::listener::v3::{FilterChain, Listener};
-use api_istio::networking::ServerTlsMode;
-use control_snapshot::{GatewayPort, GatewayServer, ProxyView, Routing, host};
+use control_snapshot::{GatewayPort, GatewayServer, ProxyView, ServerCertificates, ServerTls};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 
-use super::chain::{self, Conditions};
-use super::service_chains::{destinations, policy};
+use super::chain;
+use super::gateway_streams::{self, Taken, conditions, ending_tls};
 use crate::extension::socket_address;
 use crate::features::gateway_topology;
-use crate::features::request_matching::source_applies;
 use crate::http_connection_manager::{Manager, Routes};
 use crate::role::Role;
-use crate::tcp::Stream;
 use crate::{access_log, limits};
 
 /// All listeners.
@@ -27,46 +25,51 @@ pub(super) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<
 fn listener(view: &ProxyView, port: &GatewayPort, diagnostics: &mut Vec<Diagnostic>) -> Option<Listener> {
     let name = format!("{}_{}", port.bind, port.port);
     let mut chains: Vec<FilterChain> = Vec::new();
+    // What ends here is known beforehand; rules that pass TLS on take the names that are left.
+    let mut taken = Taken::default();
+    for server in port.servers.iter().filter(|server| server.terminates_tls()) {
+        taken.reserve(&conditions(server));
+    }
     for server in &port.servers {
-        if server.protocol.is_http() {
+        if let Some(diagnostic) = without_certificate(view, server) {
+            diagnostics.push(diagnostic);
+        } else if server.protocol.is_http() {
             // All HTTP servers of a port share one chain; their route configuration has one name.
             if chains.is_empty() {
                 chains.push(http(view, server, &name));
             }
-        } else if let Some(diagnostic) = unsupported(server) {
-            diagnostics.push(diagnostic);
+        } else if server.reads_http() {
+            chains.push(http(view, server, &name));
         } else {
-            for chain in streams(view, server) {
-                if chains
-                    .iter()
-                    .all(|c| c.filter_chain_match != chain.filter_chain_match)
-                {
-                    chains.push(chain);
-                }
-            }
+            chains.extend(gateway_streams::chains(view, server, &mut taken, diagnostics));
         }
     }
     if chains.is_empty() {
         return None;
     }
-    let names_matter = chains.iter().any(|c| {
-        c.filter_chain_match
-            .as_ref()
-            .is_some_and(|m| !m.server_names.is_empty())
-    });
     Some(Listener {
         name,
         address: Some(socket_address(&port.bind, port.port)),
-        filter_chains: chains,
         listener_filters: gateway_topology::proxy_protocol(&view.profile)
             .into_iter()
-            .chain(names_matter.then(chain::tls_inspector))
+            .chain(chains.iter().any(looks_at_tls).then(chain::tls_inspector))
             .collect(),
+        filter_chains: chains,
         traffic_direction: TrafficDirection::Outbound.into(),
         access_log: access_log::of_listener(&view.mesh),
         max_connections_to_accept_per_socket_event: Some(limits::MAX_CONNECTIONS_PER_SOCKET_EVENT),
         ..Listener::default()
     })
+}
+
+/// Whether the ClientHello decides about a chain, or its TLS ends here.
+fn looks_at_tls(chain: &FilterChain) -> bool {
+    let by_name = |c: &FilterChain| {
+        c.filter_chain_match
+            .as_ref()
+            .is_some_and(|m| !m.server_names.is_empty())
+    };
+    by_name(chain) || chain.transport_socket.is_some()
 }
 
 fn http(view: &ProxyView, server: &GatewayServer, listener: &str) -> FilterChain {
@@ -77,122 +80,26 @@ fn http(view: &ProxyView, server: &GatewayServer, listener: &str) -> FilterChain
         stat_prefix: format!("outbound_{listener}"),
         routes: Routes::Discovered(server.route_name.to_string()),
     };
-    chain::outbound(&Conditions::default(), vec![manager.filter()], None)
+    let chain = chain::outbound(&conditions(server), vec![manager.filter()], None);
+    ending_tls(view, server, chain, true)
 }
 
-/// The chains of TCP rules (plain servers), or of TLS rules (passed-through ones).
-fn streams(view: &ProxyView, server: &GatewayServer) -> Vec<FilterChain> {
-    let passthrough = server
-        .server
-        .tls
-        .as_ref()
-        .is_some_and(|t| t.mode == ServerTlsMode::Passthrough);
-    let number = server.server.port.as_ref().map_or(0, |p| p.number);
-    let mut chains = Vec::new();
-    for routing in view
-        .routing
-        .iter()
-        .filter(|r| r.config.spec.gateways.iter().any(|g| **g == *server.gateway))
-    {
-        if !shares_host(server, routing) {
-            continue;
-        }
-        let spec = &routing.config.spec;
-        if passthrough {
-            for rule in &spec.tls {
-                for m in &rule.r#match {
-                    let here = (m.port == 0 || m.port == number)
-                        && applies(view, server, &m.gateways, &m.source_labels, &m.source_namespace);
-                    if here {
-                        let conditions = Conditions {
-                            server_names: m.sni_hosts.clone(),
-                            ranges: m.destination_subnets.clone(),
-                            ..Conditions::default()
-                        };
-                        chains.push(stream(view, server, routing, &rule.route, &conditions, number));
-                    }
-                }
-            }
-            continue;
-        }
-        for rule in &spec.tcp {
-            let mut matching = rule.r#match.iter().filter(|m| {
-                (m.port == 0 || m.port == number)
-                    && applies(view, server, &m.gateways, &m.source_labels, &m.source_namespace)
-            });
-            if rule.r#match.is_empty() || matching.next().is_some() {
-                // Without server names nothing tells rules apart, so the first takes every connection.
-                chains.push(stream(
-                    view,
-                    server,
-                    routing,
-                    &rule.route,
-                    &Conditions::default(),
-                    number,
-                ));
-                break;
-            }
-        }
+/// Why a server that shows the mesh's certificate is left out: the workload has none.
+fn without_certificate(view: &ProxyView, server: &GatewayServer) -> Option<Diagnostic> {
+    let ServerTls::Terminated(termination) = &server.tls else {
+        return None;
+    };
+    if view.identity || termination.certificates != ServerCertificates::Mesh {
+        return None;
     }
-    chains
-}
-
-fn applies(
-    view: &ProxyView,
-    server: &GatewayServer,
-    gateways: &[String],
-    labels: &std::collections::BTreeMap<String, String>,
-    namespace: &str,
-) -> bool {
-    source_applies(gateways, labels, namespace, &view.profile, &[&server.gateway])
-}
-
-fn shares_host(server: &GatewayServer, routing: &Routing) -> bool {
-    let hosts = &routing.config.spec.hosts;
-    server
-        .hosts_for(&routing.config.meta.namespace)
-        .any(|s| hosts.iter().any(|h| host::matches(s, h)))
-}
-
-fn stream(
-    view: &ProxyView,
-    server: &GatewayServer,
-    routing: &Routing,
-    routes: &[api_istio::networking::RouteDestination],
-    conditions: &Conditions,
-    port: u32,
-) -> FilterChain {
-    let (stat_prefix, destinations) = destinations(view, routing, routes, port);
-    let policy = policy(view, &destinations);
-    let stream = Stream {
-        view,
-        role: Role::Gateway,
-        protocol: server.protocol,
-        stat_prefix,
-        destinations,
-        logged: true,
-        policy: Some(&policy),
-    };
-    chain::outbound(conditions, stream.filters(), None)
-}
-
-/// Why a server is left out; `None` for one that is served.
-fn unsupported(server: &GatewayServer) -> Option<Diagnostic> {
-    let what = match server.server.tls.as_ref().map(|tls| tls.mode) {
-        Some(ServerTlsMode::AutoPassthrough) => "TLS mode AUTO_PASSTHROUGH",
-        _ if server.terminates_tls() => "ending TLS",
-        _ => return None,
-    };
     let (namespace, name) = server.gateway.split_once('/').unwrap_or(("", &server.gateway));
-    let port = server.server.port.clone().unwrap_or_default();
-    let message = format!(
-        "{what} at a gateway (port {} {}) is not available in this version",
-        port.number, port.name
-    );
+    let port = server.server.port.as_ref().map_or(0, |p| p.number);
+    let message =
+        format!("port {port} is in mode ISTIO_MUTUAL, and workloads of this mesh have no certificates");
     let resource = ResourceRef::new("Gateway", namespace, name);
     Some(
         Diagnostic::new(Code::SchemaWarning, resource, message)
             .at("spec.servers")
-            .hint("the server is left out; servers without TLS and with mode PASSTHROUGH work"),
+            .hint("the server is left out; a mesh with a certificate authority serves it"),
     )
 }

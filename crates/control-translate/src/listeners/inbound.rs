@@ -6,12 +6,14 @@ use api_envoy::envoy::config::listener::v3::{Filter, FilterChain, Listener, List
 use api_envoy::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use api_envoy::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use api_envoy::wkt;
-use control_snapshot::{Interception, Protocol, ProxyView};
+use control_snapshot::{Interception, PeerMode, Protocol, ProxyView};
 
-use super::chain::{self, Conditions, RAW_BUFFER, TLS};
+use super::chain::Conditions;
+use super::inspection;
+use super::peer_chains::{self, Variant};
 use crate::extension::{listener_filter, socket_address};
 use crate::http_connection_manager::{Manager, Routes};
-use crate::mutual_tls::{self, ALL_ALPN, HTTP_ALPN, TCP_ALPN};
+use crate::mutual_tls;
 use crate::role::Role;
 use crate::tcp::{self, Stream};
 use crate::{access_log, limits, names, routes};
@@ -23,15 +25,21 @@ const TPROXY_MARK: u32 = 1337;
 pub(super) fn build(view: &ProxyView) -> Listener {
     let transparent = view.profile.interception == Interception::Tproxy;
     let mut filter_chains = vec![black_hole(view)];
-    filter_chains.extend(Target::catch_all(view).chains());
+    filter_chains.extend(Target::catch_all(view, None).chains());
+    // Ports with a mode of their own that no service leads to.
+    let served = |port: &u32| view.inbound.iter().any(|p| p.target_port == *port);
+    for port in view.peers.ports.keys().filter(|port| !served(port)) {
+        filter_chains.extend(Target::catch_all(view, Some(*port)).chains());
+    }
     for port in &view.inbound {
         filter_chains.extend(Target::of_port(view, port).chains());
     }
+    let listener_filters = listener_filters(transparent, &filter_chains);
     Listener {
         name: names::VIRTUAL_INBOUND.to_owned(),
         address: Some(socket_address(names::WILDCARD, view.mesh.inbound_capture_port())),
         filter_chains,
-        listener_filters: listener_filters(view, transparent),
+        listener_filters,
         listener_filters_timeout: Some(wkt::duration(
             view.mesh.protocol_detection_timeout.unwrap_or_default().0,
         )),
@@ -44,8 +52,7 @@ pub(super) fn build(view: &ProxyView) -> Listener {
     }
 }
 
-fn listener_filters(view: &ProxyView, transparent: bool) -> Vec<ListenerFilter> {
-    let capture = view.mesh.inbound_capture_port();
+fn listener_filters(transparent: bool, chains: &[FilterChain]) -> Vec<ListenerFilter> {
     let mut filters = vec![listener_filter(
         "envoy.filters.listener.original_dst",
         &OriginalDst {},
@@ -57,22 +64,21 @@ fn listener_filters(view: &ProxyView, transparent: bool) -> Vec<ListenerFilter> 
         };
         filters.push(listener_filter("envoy.filters.listener.original_src", &config));
     }
-    if view.identity {
-        filters.push(chain::disabled_on(chain::tls_inspector(), &[capture]));
-    }
-    // Where the protocol is declared nothing needs to be sniffed, and the server may be the first to speak.
-    let declared = view
-        .inbound
-        .iter()
-        .filter(|p| !p.port.protocol.is_sniffed())
-        .map(|p| p.target_port);
-    let ports: Vec<u32> = declared.chain([capture]).collect();
-    filters.push(chain::disabled_on(chain::http_inspector(), &ports));
+    filters.extend(inspection::inspectors(chains));
     filters
 }
 
 /// Connections to the capture port itself would go round in circles.
 fn black_hole(view: &ProxyView) -> FilterChain {
+    nowhere(
+        view,
+        "virtualInbound-blackhole",
+        Some(view.mesh.inbound_capture_port()),
+    )
+}
+
+/// A chain that closes the connections to a port, or to all that no other chain takes.
+fn nowhere(view: &ProxyView, name: &str, port: Option<u32>) -> FilterChain {
     let stream = Stream {
         view,
         role: Role::SidecarInbound,
@@ -83,11 +89,11 @@ fn black_hole(view: &ProxyView) -> FilterChain {
         policy: None,
     };
     let conditions = Conditions {
-        port: Some(view.mesh.inbound_capture_port()),
+        port,
         ..Conditions::default()
     };
     FilterChain {
-        name: "virtualInbound-blackhole".to_owned(),
+        name: name.to_owned(),
         filter_chain_match: conditions.to_match(),
         filters: stream.filters(),
         ..FilterChain::default()
@@ -105,13 +111,16 @@ struct Target<'a> {
     service_port: u32,
     host: &'a str,
     protocol: Protocol,
+    /// What the workload demands of callers there.
+    mode: PeerMode,
     cluster: String,
     /// The statistics name of its connection manager.
     http_stat_prefix: String,
 }
 
 impl<'a> Target<'a> {
-    fn catch_all(view: &'a ProxyView) -> Self {
+    /// Everything that no service leads to, or one port of it.
+    fn catch_all(view: &'a ProxyView, port: Option<u32>) -> Self {
         let cluster = names::INBOUND_PASSTHROUGH_CLUSTER;
         Self {
             view,
@@ -119,10 +128,11 @@ impl<'a> Target<'a> {
                 names::VIRTUAL_INBOUND.to_owned(),
                 format!("{}-catchall-http", names::VIRTUAL_INBOUND),
             ),
-            port: None,
+            port,
             service_port: 0,
             host: "",
             protocol: Protocol::Unsupported,
+            mode: port.map_or(view.peers.mode, |port| view.peers.at(port)),
             cluster: cluster.to_owned(),
             http_stat_prefix: cluster.to_owned(),
         }
@@ -137,73 +147,42 @@ impl<'a> Target<'a> {
             service_port: inbound.port.port,
             host: &inbound.service.hostname,
             protocol: inbound.port.protocol,
+            mode: view.peers.at(inbound.target_port),
             cluster: names::inbound(inbound.target_port),
             http_stat_prefix: format!("inbound_{name}"),
         }
     }
 
-    /// With an identity both mutual TLS and plain text are taken (Istio's PERMISSIVE), without one only plain text.
     fn chains(&self) -> Vec<FilterChain> {
-        let alpn = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        let sniffed = chain::plaintext_http(self.view);
-        let mut chains = Vec::new();
-        let mut mutual = |http: bool, protocols: Vec<String>| {
-            if self.view.identity {
-                chains.push(self.chain(http, TLS, protocols, true));
-            }
-        };
-        if self.protocol.is_sniffed() {
-            mutual(true, alpn(&HTTP_ALPN));
-            chains.push(self.chain(true, RAW_BUFFER, sniffed, false));
-            if self.view.identity {
-                chains.push(self.chain(false, TLS, alpn(&TCP_ALPN), true));
-            }
-            chains.push(self.chain(false, RAW_BUFFER, Vec::new(), false));
-            self.application_tls(&mut chains);
-        } else if self.protocol.is_http() {
-            mutual(true, alpn(&ALL_ALPN));
-            chains.push(self.chain(true, RAW_BUFFER, Vec::new(), false));
-        } else {
-            mutual(false, alpn(&ALL_ALPN));
-            self.application_tls(&mut chains);
-            chains.push(self.chain(false, RAW_BUFFER, Vec::new(), false));
-        }
-        chains
-    }
-
-    /// TLS that is not the mesh's is the application's own affair. Without a TLS inspector it looks like any bytes.
-    fn application_tls(&self, chains: &mut Vec<FilterChain>) {
-        if self.view.identity {
-            chains.push(self.chain(false, TLS, Vec::new(), false));
+        match peer_chains::variants(self.mode, self.view.identity, self.protocol) {
+            Some(variants) => variants.iter().map(|variant| self.chain(variant)).collect(),
+            // The catch-all's chains would take what this port refuses.
+            None => vec![nowhere(self.view, &self.names.0, self.port)],
         }
     }
 
-    fn chain(
-        &self,
-        http: bool,
-        transport: &'static str,
-        protocols: Vec<String>,
-        mutual: bool,
-    ) -> FilterChain {
+    fn chain(&self, variant: &Variant) -> FilterChain {
         let conditions = Conditions {
-            transport,
-            application_protocols: protocols,
+            transport: variant.transport,
+            application_protocols: variant.alpn.names(self.view),
             port: self.port,
             ..Conditions::default()
         };
         FilterChain {
-            name: if http {
+            name: if variant.http {
                 self.names.1.clone()
             } else {
                 self.names.0.clone()
             },
             filter_chain_match: conditions.to_match(),
-            filters: if http {
+            filters: if variant.http {
                 self.http_filters()
             } else {
                 self.tcp_filters()
             },
-            transport_socket: mutual.then(|| mutual_tls::server(&self.view.mesh, http)),
+            transport_socket: variant
+                .mutual
+                .then(|| mutual_tls::server(&self.view.mesh, variant.http)),
             ..FilterChain::default()
         }
     }

@@ -2,8 +2,11 @@
 
 mod chain;
 mod gateway;
+mod gateway_streams;
 mod inbound;
+mod inspection;
 mod outbound;
+mod peer_chains;
 mod service_chains;
 mod virtual_outbound;
 

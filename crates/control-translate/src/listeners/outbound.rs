@@ -164,7 +164,7 @@ fn listener(view: &ProxyView, address: &str, port: u32, draft: ListenerDraft) ->
     let tls = draft
         .streams
         .iter()
-        .any(|s| !s.conditions.server_names.is_empty());
+        .any(|s| !s.conditions.server_names.is_empty() || s.conditions.transport == chain::TLS);
     let sniffs = draft.routes.is_some();
     let mut chains: Vec<FilterChain> = Vec::new();
     let mut default = None;

@@ -7,7 +7,7 @@ use control_snapshot::spread::effective_policy;
 use control_snapshot::{MESH_GATEWAY, ProxyView, Routing, ServicePort, ServiceView, host};
 use serde_json::json;
 
-use super::chain::Conditions;
+use super::chain::{self, Conditions};
 use crate::extension;
 use crate::features::request_matching::source_applies;
 use crate::names;
@@ -112,9 +112,13 @@ impl Port<'_> {
                     } else {
                         m.destination_subnets.clone()
                     };
+                    let server_names = chain::server_names(m.sni_hosts.iter().map(String::as_str));
+                    // Any name is not the same as no TLS at all.
+                    let transport = if server_names.is_empty() { chain::TLS } else { "" };
                     let conditions = Conditions {
-                        server_names: m.sni_hosts.clone(),
+                        server_names,
                         ranges,
+                        transport,
                         ..Conditions::default()
                     };
                     // Of rules with one condition the first counts; the proxy would refuse the second.

@@ -1,6 +1,8 @@
 //! The route configurations of a gateway: one per plain HTTP port, one per server that ends TLS.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use api_envoy::envoy::config::route::v3::{
     Route, RouteConfiguration, VirtualHost, virtual_host::TlsRequirementType,
@@ -16,19 +18,46 @@ use crate::features::request_matching::is_catch_all;
 pub(crate) fn build(view: &ProxyView, name: &str, diagnostics: &mut Vec<Diagnostic>) -> RouteConfiguration {
     let all = view.gateways.iter().flat_map(|p| &p.servers);
     let servers: Vec<&GatewayServer> = all.filter(|s| *s.route_name == *name).collect();
-    let mut hosts: BTreeMap<String, VirtualHost> = BTreeMap::new();
+    let mut hosts: BTreeMap<String, Draft> = BTreeMap::new();
     for server in &servers {
         add_server(view, server, &mut hosts, diagnostics);
     }
     if hosts.is_empty() {
         return configuration(name, vec![black_hole(servers.first().map_or(0, |s| number(s)))]);
     }
-    let mut list: Vec<VirtualHost> = hosts.into_values().collect();
+    let mut list = merge_equal(hosts);
     for host in &mut list {
         catch_alls_last(&mut host.routes);
     }
     list.sort_by(|a, b| a.name.cmp(&b.name));
     configuration(name, list)
+}
+
+/// A virtual host, and the rules that it has its routes from: Gateway and VirtualService, in order.
+struct Draft {
+    host: VirtualHost,
+    rules: Vec<Rule>,
+}
+
+/// A Gateway, and the namespace and name of a VirtualService bound to it.
+type Rule = (Arc<str>, String, String);
+
+/// Hosts with the same rules become one virtual host with several domains, named after the most specific.
+fn merge_equal(drafts: BTreeMap<String, Draft>) -> Vec<VirtualHost> {
+    let mut drafts: Vec<(String, Draft)> = drafts.into_iter().collect();
+    drafts.sort_by(|(a, _), (b, _)| host::by_specificity(a, b));
+    let mut merged: Vec<VirtualHost> = Vec::new();
+    let mut known: BTreeMap<(Vec<Rule>, i32), usize> = BTreeMap::new();
+    for (_, Draft { host, rules }) in drafts {
+        match known.entry((rules, host.require_tls)) {
+            Entry::Occupied(same) => merged[*same.get()].domains.extend(host.domains),
+            Entry::Vacant(new) => {
+                new.insert(merged.len());
+                merged.push(host);
+            }
+        }
+    }
+    merged
 }
 
 fn number(server: &GatewayServer) -> u32 {
@@ -38,7 +67,7 @@ fn number(server: &GatewayServer) -> u32 {
 fn add_server(
     view: &ProxyView,
     server: &GatewayServer,
-    hosts: &mut BTreeMap<String, VirtualHost>,
+    hosts: &mut BTreeMap<String, Draft>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let port = number(server);
@@ -66,19 +95,26 @@ fn add_server(
             continue;
         }
         for name in names {
-            let host = hosts
+            let draft = hosts
                 .entry(name.clone())
                 .or_insert_with(|| virtual_host(&name, port));
-            host.routes.extend(routes.iter().cloned());
+            draft.host.routes.extend(routes.iter().cloned());
+            let meta = &routing.config.meta;
+            let rule = (
+                Arc::clone(&server.gateway),
+                meta.namespace.clone(),
+                meta.name.clone(),
+            );
+            draft.rules.push(rule);
         }
     }
     if redirects {
         // Hosts without any rule are redirected as well.
         for name in server.hosts() {
-            let host = hosts
+            let draft = hosts
                 .entry(name.to_owned())
                 .or_insert_with(|| virtual_host(name, port));
-            host.require_tls = TlsRequirementType::All.into();
+            draft.host.require_tls = TlsRequirementType::All.into();
         }
     }
 }
@@ -111,12 +147,15 @@ fn intersection(server: &GatewayServer, routing: &Routing) -> Vec<String> {
     names
 }
 
-fn virtual_host(name: &str, port: u32) -> VirtualHost {
-    VirtualHost {
-        name: format!("{name}:{port}"),
-        domains: vec![name.to_owned()],
-        include_request_attempt_count: true,
-        ..VirtualHost::default()
+fn virtual_host(name: &str, port: u32) -> Draft {
+    Draft {
+        host: VirtualHost {
+            name: format!("{name}:{port}"),
+            domains: vec![name.to_owned()],
+            include_request_attempt_count: true,
+            ..VirtualHost::default()
+        },
+        rules: Vec::new(),
     }
 }
 

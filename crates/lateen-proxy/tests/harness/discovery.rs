@@ -163,6 +163,7 @@ impl Streams for Service {
                 type_url::ENDPOINT,
                 type_url::LISTENER,
                 type_url::ROUTE,
+                type_url::SECRET,
             ] {
                 let Some(watch) = watches.get_mut(kind) else {
                     continue;

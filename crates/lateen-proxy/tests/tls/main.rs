@@ -5,5 +5,7 @@ mod downstream;
 mod envoy;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod mesh;
+mod secrets;
 mod upstream;
 mod world;

@@ -22,7 +22,7 @@ pub struct ClusterEntry {
     pub is_static: bool,
     /// In force.
     pub active: Option<ClusterVersion>,
-    /// Waiting for endpoints.
+    /// Waiting for endpoints or secrets.
     pub warming: Option<ClusterVersion>,
     /// The last update, if it was refused.
     pub refused: Option<Refused>,
@@ -83,7 +83,9 @@ impl<H> ConfigState<H> {
                 return Ok(());
             }
         }
-        let config = Arc::new(ClusterConfig::compile(proto, &self.stats)?);
+        let compiled = ClusterConfig::compile_with(proto, &self.stats, &mut self.store);
+        self.carry_out_secret_requests();
+        let config = Arc::new(compiled?);
         let timeout = endpoints_timeout(proto, &config)?;
         let slot = self.names.cluster(&name);
         let entry = self.clusters.entry(Arc::clone(&name));
@@ -149,11 +151,17 @@ impl<H> ConfigState<H> {
         Assignment::compile(proto, &newest.config.transport, previous).map(Arc::new)
     }
 
-    /// Puts the newest version of a cluster in force with these endpoints.
+    /// Puts the newest version of a cluster in force with these endpoints, once its secrets are there.
     pub(super) fn activate(&mut self, name: &str, endpoints: Arc<Assignment>) {
+        let warming = self.clusters.get(name).and_then(|entry| entry.warming.as_ref());
+        let waits = warming.is_some_and(|v| !self.secrets_are_ready(v.config.transport.secrets()));
         let Some(entry) = self.clusters.get_mut(name) else {
             return;
         };
+        if let Some(version) = entry.warming.as_mut().filter(|_| waits) {
+            version.endpoints = Some(endpoints);
+            return;
+        }
         let slot = entry.slot;
         if let Some(mut version) = entry.warming.take() {
             version.endpoints = Some(Arc::clone(&endpoints));
@@ -170,6 +178,19 @@ impl<H> ConfigState<H> {
             self.push(Action::ApplyEndpoints { slot, endpoints });
         }
         self.advance();
+    }
+
+    /// Puts clusters in force that waited for nothing but secrets.
+    pub(super) fn warm_clusters(&mut self) {
+        let warming = self.clusters.iter().filter_map(|(name, entry)| {
+            let version = entry.warming.as_ref()?;
+            let endpoints = version.endpoints.as_ref()?;
+            let ready = self.secrets_are_ready(version.config.transport.secrets());
+            ready.then(|| (Arc::clone(name), Arc::clone(endpoints)))
+        });
+        for (name, endpoints) in warming.collect::<Vec<_>>() {
+            self.activate(&name, endpoints);
+        }
     }
 
     /// The names of a cluster were resolved (or could not be: then to no endpoints). A result for a version that is

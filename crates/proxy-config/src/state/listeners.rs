@@ -7,6 +7,7 @@ use api_envoy::envoy::config::listener::v3::Listener;
 use proxy_core::{ConfigError, ConfigResult};
 
 use super::{Action, ConfigState, Refused, Source, StartPhase};
+use crate::address::BindAddress;
 use crate::context::CompileContext;
 use crate::limits::MAX_REFUSED_LISTENERS;
 use crate::listener::{HttpCompiler, ListenerConfig};
@@ -22,7 +23,7 @@ pub struct ListenerEntry<H> {
     pub is_static: bool,
     /// In force.
     pub active: Option<ListenerVersion<H>>,
-    /// Waiting for route configurations, or for the start.
+    /// Waiting for route configurations, secrets, or the start.
     pub warming: Option<ListenerVersion<H>>,
     /// The last update, if it was refused.
     pub refused: Option<Refused>,
@@ -35,6 +36,13 @@ pub struct ListenerVersion<H> {
     pub source: Source,
     /// Compiled.
     pub config: Arc<ListenerConfig<H>>,
+}
+
+impl<H> ListenerEntry<H> {
+    /// The version that came last.
+    fn newest(&self) -> Option<&ListenerVersion<H>> {
+        self.warming.as_ref().or(self.active.as_ref())
+    }
 }
 
 impl<H> ConfigState<H> {
@@ -98,8 +106,10 @@ impl<H> ConfigState<H> {
             if entry.is_static {
                 return Err(ConfigError::at("name", "a static listener has this name"));
             }
-            let newest = entry.warming.as_ref().or(entry.active.as_ref());
-            if newest.is_some_and(|v| v.source.resource == source.resource) {
+            if entry
+                .newest()
+                .is_some_and(|v| v.source.resource == source.resource)
+            {
                 return Ok(());
             }
         }
@@ -107,6 +117,9 @@ impl<H> ConfigState<H> {
         self.refuse_taken_address(&config)?;
         bind(&config)?;
         let config = Arc::new(config);
+        let before = self.listeners.get(&config.name).and_then(ListenerEntry::newest);
+        let before = before.map(|version| Arc::clone(&version.config));
+        self.take_addresses(before.as_deref(), Some(&config));
         let entry = self.listeners.entry(Arc::clone(&config.name));
         let entry = entry.or_insert(ListenerEntry {
             is_static,
@@ -131,25 +144,37 @@ impl<H> ConfigState<H> {
         proto: &Listener,
         http: HttpCompiler<'_, H>,
     ) -> ConfigResult<ListenerConfig<H>> {
-        let mut context = CompileContext::new(&mut self.names, &self.stats, &self.node, &self.log_files);
-        ListenerConfig::compile(proto, &mut context, http)
+        let context = CompileContext::new(&mut self.names, &self.stats, &self.node, &self.log_files);
+        let mut context = context.and_secrets(&mut self.store);
+        let compiled = ListenerConfig::compile(proto, &mut context, http);
+        self.carry_out_secret_requests();
+        compiled
     }
 
-    /// Two listeners may not share an address; port 0 is never shared.
+    /// Two listeners may not share an address.
     fn refuse_taken_address(&self, config: &ListenerConfig<H>) -> ConfigResult<()> {
-        for (name, entry) in self.listeners.iter().filter(|(name, _)| **name != config.name) {
-            let Some(other) = entry.warming.as_ref().or(entry.active.as_ref()) else {
-                continue;
-            };
-            let taken = |a: &&crate::address::BindAddress| {
-                a.socket_addr().is_none_or(|a| a.port() != 0) && other.config.addresses.contains(a)
-            };
-            if let Some(address) = config.addresses.iter().find(taken) {
+        for address in shared_never(config) {
+            if let Some(name) = self
+                .taken_addresses
+                .get(address)
+                .filter(|name| **name != config.name)
+            {
                 let reason = format!("listener {name} has the address {address} already");
                 return Err(ConfigError::at("address", reason));
             }
         }
         Ok(())
+    }
+
+    /// The addresses of a listener's newest version are taken, and those of the versions before are not.
+    fn take_addresses(&mut self, before: Option<&ListenerConfig<H>>, now: Option<&ListenerConfig<H>>) {
+        for address in before.into_iter().flat_map(shared_never) {
+            self.taken_addresses.remove(address);
+        }
+        if let Some(config) = now {
+            let taken = shared_never(config).map(|address| (address.clone(), Arc::clone(&config.name)));
+            self.taken_addresses.extend(taken);
+        }
     }
 
     /// LDS no longer has a listener.
@@ -159,6 +184,7 @@ impl<H> ConfigState<H> {
             return;
         }
         if let Some(entry) = self.listeners.shift_remove(name) {
+            self.take_addresses(entry.newest().map(|version| &*version.config), None);
             self.let_go_of_routes(entry.warming.as_ref());
             self.let_go_of_routes(entry.active.as_ref());
             self.push(Action::RemoveListener {
@@ -173,6 +199,7 @@ impl<H> ConfigState<H> {
     fn is_ready(&self, config: &ListenerConfig<H>) -> bool {
         let ready = |name: &Arc<str>| self.routes.get(name).is_none_or(super::RouteEntry::is_ready);
         config.awaited_routes.iter().all(|awaited| ready(&awaited.name))
+            && self.secrets_are_ready(&config.secrets)
     }
 
     pub(super) fn listeners_are_warm(&self) -> bool {
@@ -212,6 +239,12 @@ impl<H> ConfigState<H> {
             self.forget_unused_routes();
         }
     }
+}
+
+/// The addresses of a listener that no other may have: port 0 asks for any that is free.
+fn shared_never<H>(config: &ListenerConfig<H>) -> impl Iterator<Item = &BindAddress> {
+    let addresses = config.addresses.iter();
+    addresses.filter(|a| a.socket_addr().is_none_or(|a| a.port() != 0))
 }
 
 /// # Errors

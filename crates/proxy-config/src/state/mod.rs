@@ -6,6 +6,7 @@
 //! - A cluster whose endpoints come by EDS or DNS is *warming* until they are there, or until its
 //!   `initial_fetch_timeout` is over; meanwhile the cluster that it replaces stays in force.
 //! - A listener is warming until every route configuration it names is there, or timed out.
+//! - Both are warming until every secret that their TLS contexts name is there, or timed out.
 //! - Nothing is listened on before the *start* is complete: all static clusters are warm, the first CDS and LDS
 //!   answers have come (or timed out), and what they brought is warm.
 
@@ -13,9 +14,12 @@ mod clusters;
 mod listeners;
 mod routes;
 #[cfg(test)]
+mod secret_tests;
+mod secrets;
+#[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,15 +28,18 @@ use indexmap::IndexMap;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
 use proxy_observe::LogFiles;
 use proxy_router::RouteTable;
+use proxy_upstream::secrets::{SecretKey, SecretStore, Sources};
 use proxy_upstream::{Assignment, ClusterConfig};
 use telemetry::stats::Registry;
 
+use crate::address::BindAddress;
 use crate::context::{LocalNode, NameTables, RouteSlot};
 use crate::listener::ListenerConfig;
 
 pub use clusters::ClusterEntry;
 pub use listeners::{Bind, ListenerEntry, ListenerVersion};
 pub use routes::{EndpointsEntry, RouteEntry};
+pub use secrets::SecretEntry;
 
 /// Something that must be done because configuration changed. Actions are done in order.
 #[derive(Debug)]
@@ -100,6 +107,16 @@ pub enum Action<H> {
         /// Its name.
         name: Arc<str>,
     },
+    /// Begins to fetch a secret that does not come over ADS; each version goes to [`ConfigState::update_secret`].
+    FetchSecret {
+        /// The secret.
+        key: SecretKey,
+    },
+    /// No longer fetches a secret.
+    DropSecret {
+        /// The secret.
+        key: SecretKey,
+    },
     /// Calls [`ConfigState::timed_out`] after a while.
     Wait {
         /// What is waited for.
@@ -122,6 +139,8 @@ pub enum Waiting {
     Endpoints(Arc<str>),
     /// A route configuration.
     Routes(Arc<str>),
+    /// A secret.
+    Secret(SecretKey),
 }
 
 /// A resource as it came.
@@ -173,9 +192,13 @@ pub struct ConfigState<H> {
     clusters: IndexMap<Arc<str>, ClusterEntry>,
     endpoints: IndexMap<Arc<str>, EndpointsEntry>,
     listeners: IndexMap<Arc<str>, ListenerEntry<H>>,
+    /// Which listener has an address, so that thousands of them are compared with none.
+    taken_addresses: HashMap<BindAddress, Arc<str>>,
     /// Listeners of which no version was ever taken, the latest refusal last.
     refused_listeners: IndexMap<Arc<str>, Refused>,
     routes: IndexMap<Arc<str>, RouteEntry>,
+    store: SecretStore,
+    secrets: IndexMap<SecretKey, SecretEntry>,
     /// Whether a version of a listener that named routes has gone since unused ones were looked for.
     routes_may_be_unused: bool,
     actions: VecDeque<Action<H>>,
@@ -191,14 +214,21 @@ impl<H> ConfigState<H> {
     /// Nothing is in force; the start waits for nothing.
     #[must_use]
     pub fn new(stats: Registry, node: LocalNode, log_files: Arc<LogFiles>) -> Self {
+        let sources = Sources {
+            ads: true,
+            ..Sources::default()
+        };
         Self {
             names: NameTables::default(),
+            store: SecretStore::new(&stats, sources),
+            secrets: IndexMap::new(),
             stats,
             node,
             log_files,
             clusters: IndexMap::new(),
             endpoints: IndexMap::new(),
             listeners: IndexMap::new(),
+            taken_addresses: HashMap::new(),
             refused_listeners: IndexMap::new(),
             routes: IndexMap::new(),
             routes_may_be_unused: false,
@@ -249,6 +279,7 @@ impl<H> ConfigState<H> {
             Waiting::Listeners => self.await_listeners = false,
             Waiting::Endpoints(service) => self.endpoints_timed_out(service),
             Waiting::Routes(name) => self.routes_timed_out(name),
+            Waiting::Secret(key) => self.secret_timed_out(key),
         }
         self.advance();
     }
@@ -293,6 +324,12 @@ impl<H> ConfigState<H> {
     #[must_use]
     pub fn routes(&self) -> &IndexMap<Arc<str>, RouteEntry> {
         &self.routes
+    }
+
+    /// All secrets that configuration names, those of the bootstrap among them.
+    #[must_use]
+    pub fn secrets(&self) -> &IndexMap<SecretKey, SecretEntry> {
+        &self.secrets
     }
 
     fn push(&mut self, action: Action<H>) {

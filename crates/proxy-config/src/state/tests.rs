@@ -13,17 +13,17 @@ use super::{Action, ConfigState, Source, StartPhase, Waiting};
 use crate::context::LocalNode;
 
 /// A state whose HTTP connection managers are their stat prefixes.
-struct Bench {
-    state: ConfigState<String>,
+pub(super) struct Bench {
+    pub(super) state: ConfigState<String>,
     bound: Vec<String>,
 }
 
-fn any(type_url: &str, mut json: Value) -> Any {
+pub(super) fn any(type_url: &str, mut json: Value) -> Any {
     json["@type"] = type_url.into();
     Schema::get().parse_any(&json).unwrap()
 }
 
-fn source(resource: Any) -> Source {
+pub(super) fn source(resource: Any) -> Source {
     Source {
         resource: Arc::new(resource),
         version: "1".into(),
@@ -82,7 +82,7 @@ fn listener(name: &str, port: u16, routes: &str) -> Source {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let files = Arc::new(LogFiles::start(Duration::from_secs(1)).unwrap());
         Self {
             state: ConfigState::new(Registry::new(), LocalNode::default(), files),
@@ -91,14 +91,14 @@ impl Bench {
     }
 
     /// A state whose start is complete.
-    fn live() -> Self {
+    pub(super) fn live() -> Self {
         let mut this = Self::new();
         this.state.start();
         assert_eq!(this.actions(), ["live"]);
         this
     }
 
-    fn put_listener(&mut self, source: Source) -> proxy_core::ConfigResult<()> {
+    pub(super) fn put_listener(&mut self, source: Source) -> proxy_core::ConfigResult<()> {
         use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
         let bound = &mut self.bound;
         self.state.update_listener(
@@ -118,7 +118,7 @@ impl Bench {
     }
 
     /// The actions since the last call, in words.
-    fn actions(&mut self) -> Vec<String> {
+    pub(super) fn actions(&mut self) -> Vec<String> {
         let actions = self.state.take_actions();
         let names = self.state.names();
         let words = |action: Action<String>| match action {
@@ -148,6 +148,12 @@ impl Bench {
             Action::RemoveListener { name, .. } => format!("remove listener {name}"),
             Action::Subscribe { name, .. } => format!("subscribe {name}"),
             Action::Unsubscribe { name, .. } => format!("unsubscribe {name}"),
+            Action::FetchSecret { key } => format!("fetch {}", key.name),
+            Action::DropSecret { key } => format!("drop {}", key.name),
+            Action::Wait {
+                waiting: Waiting::Secret(key),
+                timeout,
+            } => format!("wait secret {} {}s", key.name, timeout.as_secs()),
             Action::Wait { waiting, timeout } => format!("wait {waiting:?} {}s", timeout.as_secs()),
             Action::Live => "live".to_owned(),
         };

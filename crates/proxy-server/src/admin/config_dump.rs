@@ -7,6 +7,7 @@ use api_envoy::envoy::admin::v3::{
     BootstrapConfigDump, ClustersConfigDump, EndpointsConfigDump, ListenersConfigDump, RoutesConfigDump,
     ScopedRoutesConfigDump, SecretsConfigDump, UpdateFailureState, clusters_config_dump as cds,
     endpoints_config_dump as eds, listeners_config_dump as lds, routes_config_dump as rds,
+    secrets_config_dump as sds,
 };
 use api_envoy::json::{Schema, Style};
 use api_envoy::{Any, Timestamp};
@@ -76,7 +77,7 @@ fn parts(source: &dyn AdminSource, names: Option<&Regex>, include_eds: bool) -> 
     parts.push(pack(&listeners(keep(config.listeners))));
     parts.push(pack(&ScopedRoutesConfigDump::default()));
     parts.push(pack(&routes(keep(config.routes))));
-    parts.push(pack(&SecretsConfigDump::default()));
+    parts.push(pack(&secrets(keep(config.secrets))));
     parts
 }
 
@@ -196,6 +197,34 @@ fn endpoints(entries: Vec<DumpEntry>) -> EndpointsConfigDump {
     dump
 }
 
+fn secrets(entries: Vec<DumpEntry>) -> SecretsConfigDump {
+    let mut dump = SecretsConfigDump::default();
+    for entry in entries {
+        let last_updated = Some(timestamp(entry.last_updated));
+        if entry.phase == Phase::Static {
+            dump.static_secrets.push(sds::StaticSecret {
+                name: entry.name,
+                last_updated,
+                secret: entry.resource,
+            });
+            continue;
+        }
+        let dynamic = sds::DynamicSecret {
+            name: entry.name,
+            version_info: entry.version,
+            last_updated,
+            secret: entry.resource,
+            error_state: entry.error.map(failure),
+            ..sds::DynamicSecret::default()
+        };
+        match entry.phase {
+            Phase::Warming => dump.dynamic_warming_secrets.push(dynamic),
+            _ => dump.dynamic_active_secrets.push(dynamic),
+        }
+    }
+    dump
+}
+
 /// The version of the newest dynamic resource, as Envoy shows one for the whole type.
 fn version(entries: &[DumpEntry]) -> String {
     let dynamic = entries
@@ -247,6 +276,7 @@ fn field_of(configs: &[Value], field: &str) -> Option<Vec<Value>> {
         ),
         ("static_secrets", "SecretsConfigDump.StaticSecret"),
         ("dynamic_active_secrets", "SecretsConfigDump.DynamicSecret"),
+        ("dynamic_warming_secrets", "SecretsConfigDump.DynamicSecret"),
     ];
     let (_, message) = FIELDS.iter().find(|(name, _)| *name == field)?;
     let entries = configs.iter().filter_map(|c| c.get(field)?.as_array()).flatten();

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::reply::{Query, Reply};
 use super::source::{AdminSource, DrainRequest};
-use super::{clusters, config_dump, info, logging, stats};
+use super::{certs, clusters, config_dump, info, logging, stats};
 
 /// How a path is answered.
 type Handler = fn(&dyn AdminSource, &Query) -> Reply;
@@ -29,7 +29,7 @@ const fn page(path: &'static str, mutates: bool, help: &'static str, handler: Ha
 /// The pages, in the order of `/help`. `/clusters` is not among them because it asks the workers.
 const PAGES: &[Page] = &[
     page("/", false, "Admin home page", |_, _| help()),
-    page("/certs", false, "print certs on machine", |_, _| info::certs()),
+    page("/certs", false, "print certs on machine", |s, _| certs::certs(s)),
     page(
         "/config_dump",
         false,

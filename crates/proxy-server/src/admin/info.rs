@@ -1,6 +1,6 @@
-//! `/server_info`, `/ready`, `/listeners`, `/memory`, `/certs`.
+//! `/server_info`, `/ready`, `/listeners`, `/memory`.
 
-use api_envoy::envoy::admin::v3::{Certificates, ListenerStatus, Listeners, Memory, ServerInfo, server_info};
+use api_envoy::envoy::admin::v3::{ListenerStatus, Listeners, Memory, ServerInfo, server_info};
 use api_envoy::envoy::config::core::v3::{Address, Pipe, SocketAddress, address, socket_address};
 use api_envoy::json::{Schema, Style};
 use api_envoy::{Message, Name, wkt};
@@ -95,16 +95,6 @@ pub fn memory() -> Reply {
         ..Memory::default()
     };
     message(&memory)
-}
-
-/// `/certs`: certificates of transport sockets are not listed yet.
-#[must_use]
-pub fn certs() -> Reply {
-    let reply = message(&Certificates::default());
-    Reply {
-        body: reply.body.replace("{}", "{\n \"certificates\": []\n}"),
-        ..reply
-    }
 }
 
 /// A message as Envoy prints it.

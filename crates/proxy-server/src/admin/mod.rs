@@ -4,8 +4,9 @@
 //! - [`source`]: what the rest of the proxy tells this module.
 //! - [`server`]: HTTP on the admin address.
 //! - [`handlers`]: one table of paths.
-//! - [`config_dump`], [`clusters`], [`stats`], [`info`], [`logging`]: the formats.
+//! - [`certs`], [`config_dump`], [`clusters`], [`stats`], [`info`], [`logging`]: the formats.
 
+pub mod certs;
 pub mod clusters;
 pub mod config_dump;
 pub mod handlers;

@@ -93,6 +93,26 @@ pub struct ConfigSnapshot {
     pub routes: Vec<DumpEntry>,
     /// Endpoint assignments.
     pub endpoints: Vec<DumpEntry>,
+    /// Secrets.
+    pub secrets: Vec<DumpEntry>,
+}
+
+/// What one TLS context holds.
+#[derive(Clone, Debug)]
+pub struct ContextCertificates {
+    /// The first certificate that peers are verified by.
+    pub authority: Option<ShownCertificate>,
+    /// The context's own certificates.
+    pub chain: Vec<ShownCertificate>,
+}
+
+/// A certificate, and where it came from.
+#[derive(Clone, Debug)]
+pub struct ShownCertificate {
+    /// A file, or `<inline>`.
+    pub path: String,
+    /// The certificate.
+    pub certificate: tls::Certificate,
 }
 
 /// A bound listener.
@@ -143,6 +163,8 @@ pub trait AdminSource: 'static {
     fn options(&self) -> CommandLineOptions;
     /// Everything that is configured.
     fn config(&self) -> ConfigSnapshot;
+    /// The certificates of every TLS context.
+    fn certificates(&self) -> Vec<ContextCertificates>;
     /// Bound listeners.
     fn listeners(&self) -> Vec<BoundListener>;
     /// Clusters and hosts, summed over the workers.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use proxy_upstream::Stream;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
-use super::{Progress, SCRATCH, Side};
+use super::{Broken, Progress, SCRATCH, Side};
 use crate::limits;
 
 /// One direction.
@@ -40,7 +40,7 @@ pub(super) async fn both_ways(
     upstream: &mut Stream,
     read: &[u8],
     progress: Progress<'_>,
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     let mut up = Direction::new(Side::Downstream, read);
     let mut down = Direction::new(Side::Upstream, &[]);
     poll_fn(|context| {
@@ -73,13 +73,14 @@ impl Direction {
         to: &mut Stream,
         progress: Progress<'_>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
+        let (sender, receiver) = (self.from, self.from.other());
         // A sender that never pauses must let the other direction, and other connections, have their turn.
         for _ in 0..limits::COPIES_PER_TURN {
             if self.done {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_write_held(to, progress, context))?;
+            ready!(self.poll_write_held(to, progress, context)).map_err(Broken::at(receiver))?;
             if self.ended {
                 // The receiver may have gone already; then there is nobody left to tell.
                 let _ = ready!(Pin::new(&mut *to).poll_shutdown(context));
@@ -88,10 +89,10 @@ impl Direction {
             }
             // What the receiver holds back goes out before the sender is waited for.
             if self.unflushed {
-                ready!(Pin::new(&mut *to).poll_flush(context))?;
+                ready!(Pin::new(&mut *to).poll_flush(context)).map_err(Broken::at(receiver))?;
                 self.unflushed = false;
             }
-            ready!(from.poll_readable(context))?;
+            ready!(from.poll_readable(context)).map_err(Broken::at(sender))?;
             ready!(self.poll_move(from, to, progress, context))?;
         }
         context.waker().wake_by_ref();
@@ -105,18 +106,19 @@ impl Direction {
         to: &mut Stream,
         progress: Progress<'_>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
+        let (sender, receiver) = (self.from, self.from.other());
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(limits::COPY_BUFFER_BYTES, 0);
             let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(from).poll_read(context, &mut buffer))?;
+            ready!(Pin::new(from).poll_read(context, &mut buffer)).map_err(Broken::at(sender))?;
             let bytes = buffer.filled();
             if bytes.is_empty() {
                 self.ended = true;
                 return Poll::Ready(Ok(()));
             }
             let taken = match Pin::new(to).poll_write(context, bytes) {
-                Poll::Ready(taken) => taken?,
+                Poll::Ready(taken) => taken.map_err(Broken::at(receiver))?,
                 Poll::Pending => 0,
             };
             self.took(taken, progress);

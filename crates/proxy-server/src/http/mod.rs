@@ -1,20 +1,27 @@
 //! The HTTP connection manager and its router (`envoy.filters.network.http_connection_manager`,
 //! `envoy.filters.http.router`).
 //!
-//! One task per downstream connection drives both sides, without channels: `connection` reads request heads,
-//! `exchange` carries one request to its end, `routing` tries upstreams, `attempt` is one such try, `forward` moves
-//! the bytes.
+//! One task per downstream connection, for HTTP/2 one per stream, drives both sides, without channels: `connection` reads
+//! request heads, `exchange` carries one request to its end, `routing` tries upstreams, `attempt` is one such try,
+//! `forward` moves the bodies. `downlink` and `uplink` are the two sides of an exchange, HTTP/1 or HTTP/2 each.
 //! Configuration is compiled once by [`HttpConfig`] and shared; [`HttpConnectionManager`] is what a worker makes of it.
 
+mod active_stream;
+mod alpn;
 mod attempt;
+mod body;
 mod buffer;
 mod config;
 mod connection;
 mod date;
+mod downlink;
+mod download;
 mod exchange;
 mod failures;
 mod forward;
 mod forwarded;
+mod http2;
+mod life;
 pub mod limits;
 mod local;
 mod local_reply;
@@ -32,6 +39,7 @@ mod timer;
 mod tracing;
 mod transport;
 mod tunnel;
+mod uplink;
 mod upload;
 mod upstream;
 
@@ -46,6 +54,7 @@ pub(crate) use local::HttpLocal;
 pub use stats::HttpStats;
 pub use transport::Transport;
 
+use self::alpn::AlpnOffers;
 use crate::local::Local;
 
 /// A connection manager on one worker.
@@ -54,6 +63,8 @@ pub struct HttpConnectionManager {
     pub(crate) loggers: Vec<Rc<dyn AccessLogger>>,
     /// What it shares with the other connection managers of its worker.
     pub(crate) local: Rc<HttpLocal>,
+    /// What is offered to hosts in TLS handshakes.
+    pub(crate) alpn: AlpnOffers,
 }
 
 impl std::fmt::Debug for HttpConnectionManager {
@@ -69,6 +80,7 @@ impl HttpConnectionManager {
     pub(crate) fn new(config: Arc<HttpConfig>, worker: &Local, local: &Rc<HttpLocal>) -> Rc<Self> {
         let loggers = worker.access_loggers(&config.access_logs);
         Rc::new(HttpConnectionManager {
+            alpn: AlpnOffers::new(config.filters.alpn()),
             config,
             loggers,
             local: Rc::clone(local),

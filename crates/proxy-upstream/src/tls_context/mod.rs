@@ -1,8 +1,10 @@
 //! From Envoy's TLS messages (`envoy.extensions.transport_sockets.tls.v3`) to the settings of crate `tls`: every field
 //! is taken, is without effect here, or is refused by name.
 //!
-//! Files and environment variables are read now, once, as Envoy reads what does not come as a secret.
+//! Files and environment variables are read now, once, as Envoy reads what does not come as a secret. What comes as
+//! one is named in [`SecretRefs`], for [`crate::secrets`] to wait for.
 
+mod secret;
 mod source;
 mod validation;
 
@@ -19,13 +21,19 @@ use tls::settings::{
     UpstreamTlsContext,
 };
 
+pub use secret::{secret, secret_files};
+
+use crate::secrets::{Origins, SecretRef, SecretRefs};
+
 /// Settings, as far as they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translated<S> {
     /// The settings, without what comes as a secret.
     pub settings: S,
-    /// The refusal of the first field that names a secret, for whoever cannot fetch it.
-    pub secret: Option<ConfigError>,
+    /// The secrets that the rest comes as.
+    pub secrets: SecretRefs,
+    /// Where what is known came from.
+    pub origins: Origins,
 }
 
 /// Reads the TLS settings of a filter chain.
@@ -57,8 +65,11 @@ pub fn downstream(proto: &pb::DownstreamTlsContext) -> ConfigResult<Translated<D
         prefer_client_ciphers: proto.prefer_client_ciphers,
         session_tickets,
     };
-    let secret = common.secret.map(|secret| secret.within("common_tls_context"));
-    Ok(Translated { settings, secret })
+    Ok(Translated {
+        settings,
+        secrets: common.secrets,
+        origins: common.origins,
+    })
 }
 
 /// Reads the TLS settings of a cluster.
@@ -74,8 +85,11 @@ pub fn upstream(proto: &pb::UpstreamTlsContext) -> ConfigResult<Translated<Upstr
         auto_host_sni: proto.auto_host_sni,
         auto_sni_san_validation: proto.auto_sni_san_validation,
     };
-    let secret = common.secret.map(|secret| secret.within("common_tls_context"));
-    Ok(Translated { settings, secret })
+    Ok(Translated {
+        settings,
+        secrets: common.secrets,
+        origins: common.origins,
+    })
 }
 
 #[allow(deprecated, reason = "the deprecated fields are refused")]
@@ -83,7 +97,8 @@ fn common(proto: Option<&pb::CommonTlsContext>) -> ConfigResult<Translated<Commo
     let Some(proto) = proto else {
         return Ok(Translated {
             settings: CommonTlsContext::default(),
-            secret: None,
+            secrets: SecretRefs::default(),
+            origins: Origins::default(),
         });
     };
     refuse_unsupported(&[
@@ -106,11 +121,8 @@ fn common(proto: Option<&pb::CommonTlsContext>) -> ConfigResult<Translated<Commo
         ("custom_handshaker", proto.custom_handshaker.is_some()),
         ("key_log", proto.key_log.is_some()),
     ])?;
-    let mut secret = (!proto.tls_certificate_sds_secret_configs.is_empty()).then(|| {
-        let field = "tls_certificate_sds_secret_configs";
-        secret_reference().index(0).within(field)
-    });
     let certificates = proto.tls_certificates.iter().enumerate();
+    let mut origins = Origins::default();
     let mut settings = CommonTlsContext {
         tls_params: match &proto.tls_params {
             None => TlsParameters::default(),
@@ -122,32 +134,65 @@ fn common(proto: Option<&pb::CommonTlsContext>) -> ConfigResult<Translated<Commo
         alpn_protocols: proto.alpn_protocols.clone(),
         validation_context: None,
     };
-    if let Some(kind) = &proto.validation_context_type {
-        let (context, reference) = validation_context(kind)?;
-        settings.validation_context = context;
-        secret = secret.or(reference);
+    let of_certificate = |proto: &pb::TlsCertificate| source::origin(proto.certificate_chain.as_ref());
+    origins.certificates = proto.tls_certificates.iter().map(of_certificate).collect();
+    let references = proto.tls_certificate_sds_secret_configs.iter().enumerate();
+    let mut secrets = SecretRefs {
+        certificates: references
+            .map(|(index, proto)| {
+                secret::reference(proto).within_index("tls_certificate_sds_secret_configs", index)
+            })
+            .collect::<ConfigResult<_>>()?,
+        validation: None,
+    };
+    if !secrets.certificates.is_empty() && !settings.tls_certificates.is_empty() {
+        return Err(ConfigError::at(
+            "tls_certificate_sds_secret_configs",
+            "excludes tls_certificates",
+        ));
     }
-    Ok(Translated { settings, secret })
+    if let Some(kind) = &proto.validation_context_type {
+        let validation = validation_context(kind)?;
+        settings.validation_context = validation.settings;
+        secrets.validation = validation.secret;
+        origins.trusted_ca = validation.origin;
+    }
+    Ok(Translated {
+        settings,
+        secrets,
+        origins,
+    })
 }
 
-fn secret_reference() -> ConfigError {
-    ConfigError::new("secrets over SDS are not supported by this proxy")
+/// What a context is told of validation.
+#[derive(Default)]
+struct Validation {
+    settings: Option<tls::settings::CertificateValidationContext>,
+    secret: Option<SecretRef>,
+    origin: String,
 }
 
-type Validation = Option<tls::settings::CertificateValidationContext>;
+impl Validation {
+    fn known(proto: &pb::CertificateValidationContext) -> ConfigResult<Self> {
+        Ok(Self {
+            settings: Some(validation::context(proto)?),
+            secret: None,
+            origin: source::origin(proto.trusted_ca.as_ref()),
+        })
+    }
+}
 
-/// The validation context, and the refusal of its secret if it has one.
 #[allow(deprecated, reason = "the deprecated fields are refused")]
-fn validation_context(kind: &ValidationContextType) -> ConfigResult<(Validation, Option<ConfigError>)> {
+fn validation_context(kind: &ValidationContextType) -> ConfigResult<Validation> {
     const SECRET: &str = "validation_context_sds_secret_config";
     match kind {
         ValidationContextType::ValidationContext(context) => {
-            let context = validation::context(context).within("validation_context")?;
-            Ok((Some(context), None))
+            Validation::known(context).within("validation_context")
         }
-        ValidationContextType::ValidationContextSdsSecretConfig(_) => {
-            Ok((None, Some(secret_reference().within(SECRET))))
-        }
+        ValidationContextType::ValidationContextSdsSecretConfig(proto) => Ok(Validation {
+            secret: Some(secret::reference(proto).within(SECRET)?),
+            ..Validation::default()
+        }),
         ValidationContextType::CombinedValidationContext(combined) => {
             const COMBINED: &str = "combined_validation_context";
             refuse_unsupported(&[
@@ -164,11 +209,14 @@ fn validation_context(kind: &ValidationContextType) -> ConfigResult<(Validation,
             ])
             .within(COMBINED)?;
             let defaults = combined.default_validation_context.as_ref();
-            let context = defaults.map(validation::context).transpose();
-            let context = context.within("default_validation_context").within(COMBINED)?;
+            let defaults = defaults.map(Validation::known).transpose();
+            let defaults = defaults.within("default_validation_context").within(COMBINED)?;
             let reference = combined.validation_context_sds_secret_config.as_ref();
-            let reference = reference.map(|_| secret_reference().within(SECRET).within(COMBINED));
-            Ok((context, reference))
+            let reference = reference.map(secret::reference).transpose();
+            Ok(Validation {
+                secret: reference.within(SECRET).within(COMBINED)?,
+                ..defaults.unwrap_or_default()
+            })
         }
         ValidationContextType::ValidationContextCertificateProvider(_) => Err(ConfigError::unsupported(
             "validation_context_certificate_provider",

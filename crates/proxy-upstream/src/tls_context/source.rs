@@ -21,6 +21,23 @@ pub(super) fn optional(field: &str, proto: Option<&DataSource>) -> ConfigResult<
     proto.map(read).transpose().within(field)
 }
 
+/// Where a source is, as Envoy's `/certs` names it: a path, or `<inline>`.
+pub(super) fn origin(proto: Option<&DataSource>) -> String {
+    match proto.and_then(|proto| proto.specifier.as_ref()) {
+        None => String::new(),
+        Some(Specifier::Filename(path)) => path.clone(),
+        Some(_) => crate::secrets::INLINE.to_owned(),
+    }
+}
+
+/// The file of a source, if it is one.
+pub(super) fn file(proto: Option<&DataSource>) -> Option<&str> {
+    match proto?.specifier.as_ref()? {
+        Specifier::Filename(path) => Some(path),
+        _ => None,
+    }
+}
+
 /// Errors say where the bytes should have come from, and nothing of the bytes.
 fn read(proto: &DataSource) -> ConfigResult<Vec<u8>> {
     refuse_unsupported(&[("watched_directory", proto.watched_directory.is_some())])?;

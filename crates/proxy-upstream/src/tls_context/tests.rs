@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tls::settings::{SanType, StringPattern, SubjectAltNameMatcher};
 
 use super::*;
+use crate::secrets::SecretSource;
 
 fn served(fields: &Value) -> ConfigResult<Translated<DownstreamTlsContext>> {
     downstream(&Schema::get().parse(fields).unwrap())
@@ -56,8 +57,16 @@ fn every_field_that_is_enforced_reaches_the_settings() {
         "prefer_client_ciphers": true,
         "disable_stateless_session_resumption": true,
     });
-    let Translated { settings, secret } = served(&fields).unwrap();
-    assert_eq!(secret, None);
+    let Translated {
+        settings,
+        secrets,
+        origins,
+    } = served(&fields).unwrap();
+    assert!(secrets.is_empty());
+    assert_eq!(
+        (&*origins.certificates, &*origins.trusted_ca),
+        (&["<inline>".to_owned()][..], "<inline>")
+    );
     assert!(settings.require_client_certificate && settings.require_sni && settings.prefer_client_ciphers);
     assert!(settings.full_scan_certs_on_sni_mismatch && !settings.session_tickets);
     let common = settings.common;
@@ -154,21 +163,60 @@ fn what_is_not_enforced_is_refused_where_it_stands() {
 }
 
 #[test]
-fn the_first_secret_is_named_and_the_rest_is_still_checked() {
-    let secret = json!({ "name": "ROOTCA" });
-    let combined = json!({ "combined_validation_context": {
-        "default_validation_context": { "match_typed_subject_alt_names": [{ "san_type": "DNS", "matcher": { "suffix": "x" } }] },
-        "validation_context_sds_secret_config": secret } });
+fn secrets_are_named_with_their_sources_beside_the_defaults() {
+    let service = json!({ "name": "ROOTCA", "sds_config": { "resource_api_version": "V3", "initial_fetch_timeout": "0s",
+        "api_config_source": { "api_type": "GRPC", "transport_api_version": "V3",
+            "grpc_services": [{ "envoy_grpc": { "cluster_name": "sds-grpc" } }] } } });
+    let ads = json!({ "name": "default", "sds_config": { "ads": {} } });
+    let path = tempfile::NamedTempFile::new().unwrap();
+    let file = json!({ "name": "rsa", "sds_config": { "path_config_source": { "path": path.path() } } });
+    let combined = json!({
+        "tls_certificate_sds_secret_configs": [ads, file],
+        "combined_validation_context": {
+            "default_validation_context": {
+                "match_typed_subject_alt_names": [{ "san_type": "DNS", "matcher": { "suffix": "x" } }] },
+            "validation_context_sds_secret_config": service } });
     let found = asked(&json!({ "common_tls_context": combined })).unwrap();
-    assert_eq!(
-        found.secret.unwrap().path(),
-        "common_tls_context.combined_validation_context.validation_context_sds_secret_config"
+    let [first, second] = &*found.secrets.certificates else {
+        panic!("{:?}", found.secrets)
+    };
+    assert_eq!((&*first.name, &first.source), ("default", &SecretSource::Ads));
+    assert_eq!(first.initial_fetch_timeout, std::time::Duration::from_secs(15));
+    assert!(matches!(&second.source, SecretSource::File { path: found, .. } if **found == *path.path()));
+    let roots = found.secrets.validation.unwrap();
+    assert!(
+        matches!(&roots.source, SecretSource::Service { cluster, delta: false } if &**cluster == "sds-grpc")
     );
+    assert!(roots.initial_fetch_timeout.is_zero());
     let defaults = found.settings.common.validation_context.unwrap();
     assert_eq!(defaults.match_typed_subject_alt_names.len(), 1);
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_is_refused_where_it_stands() {
+    let certificates = |fields: Value| json!({ "tls_certificate_sds_secret_configs": [fields] });
+    let at = |path: &str| format!("tls_certificate_sds_secret_configs[0].{path}");
+    check_common_refused(certificates(json!({})), &at("name"));
+    let source = |source: Value| certificates(json!({ "name": "a", "sds_config": source }));
+    check_common_refused(source(json!({})), &at("sds_config"));
+    check_common_refused(source(json!({ "self": {} })), &at("sds_config.self"));
     check_common_refused(
-        json!({ "tls_certificate_sds_secret_configs": [secret], "tls_certificates": [{}] }),
-        "tls_certificates[0].certificate_chain",
+        source(json!({ "path_config_source": { "path": "/nowhere/a.yaml" } })),
+        &at("sds_config.path_config_source.path"),
+    );
+    let service = |fields: Value| source(json!({ "api_config_source": fields }));
+    check_common_refused(
+        service(json!({ "api_type": "REST", "transport_api_version": "V3" })),
+        &at("sds_config.api_config_source.api_type"),
+    );
+    check_common_refused(
+        service(json!({ "api_type": "GRPC", "transport_api_version": "V3" })),
+        &at("sds_config.api_config_source.grpc_services"),
+    );
+    check_common_refused(
+        json!({ "tls_certificate_sds_secret_configs": [{ "name": "a" }], "tls_certificates": [{
+            "certificate_chain": { "inline_string": "c" }, "private_key": { "inline_string": "k" } }] }),
+        "tls_certificate_sds_secret_configs",
     );
 }
 

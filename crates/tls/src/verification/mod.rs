@@ -4,6 +4,7 @@
 
 mod chain;
 mod failure;
+mod heard;
 mod names;
 mod pins;
 mod spiffe;
@@ -29,13 +30,14 @@ use crate::refusal::ContextError;
 use crate::settings::{CertificateValidationContext, TrustChainVerification};
 
 pub use self::failure::VerificationFailure;
+pub(crate) use self::heard::heard;
 use self::names::dns_name_covers;
 
 /// Which authorities a chain must end at.
 enum Trust {
     /// Any, and none.
     Anyone,
-    Authorities(Anchors),
+    Authorities(Arc<Anchors>),
     Domains(TrustDomains),
 }
 
@@ -69,7 +71,7 @@ impl PeerRules {
         check_combination(settings)?;
         let trust = match (&settings.spiffe, &settings.trusted_ca) {
             (Some(spiffe), _) => Trust::Domains(TrustDomains::load(spiffe, now)?),
-            (None, Some(pem)) => Trust::Authorities(Anchors::load("trusted_ca", pem, now)?),
+            (None, Some(pem)) => Trust::Authorities(Anchors::shared("trusted_ca", pem, now)?),
             (None, None) => Trust::Anyone,
         };
         let usage = match side {
@@ -85,6 +87,30 @@ impl PeerRules {
             pins: Pins::load(settings)?,
             accept_untrusted: settings.trust_chain_verification == TrustChainVerification::AcceptUntrusted,
         })
+    }
+
+    /// Refuses defaults that could not be part of any rules, before the secret is there that they are merged with.
+    pub(crate) fn check_defaults(
+        settings: &CertificateValidationContext,
+        now: SystemTime,
+    ) -> Result<(), ContextError> {
+        for matcher in &settings.match_typed_subject_alt_names {
+            NameMatcher::compile(matcher)?;
+        }
+        Pins::load(settings)?;
+        if let Some(pem) = &settings.trusted_ca {
+            Anchors::shared("trusted_ca", pem, now)?;
+        }
+        Ok(())
+    }
+
+    /// The first certificate of the trust bundle, which stands for it where one is shown.
+    pub(crate) fn authority(&self) -> Option<&Certificate> {
+        match &self.trust {
+            Trust::Anyone => None,
+            Trust::Authorities(anchors) => anchors.first(),
+            Trust::Domains(domains) => domains.first(),
+        }
     }
 
     /// Whether nothing at all is asked of a peer.
@@ -241,7 +267,10 @@ impl Verifier {
 
     fn check_scheme(&self, dss: &DigitallySignedStruct) -> Result<(), Error> {
         match self.schemes.contains(&dss.scheme) {
-            true => Ok(()),
+            true => {
+                heard::tell(dss.scheme);
+                Ok(())
+            }
             false => Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into()),
         }
     }

@@ -37,6 +37,12 @@ impl TrustDomains {
         domains.iter().map(load).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The first authority of the first trust domain by name.
+    pub(crate) fn first(&self) -> Option<&Certificate> {
+        let (_, anchors) = self.0.iter().min_by_key(|(name, _)| *name)?;
+        anchors.first()
+    }
+
     /// The authorities of the peer's trust domain. Unlike Envoy this takes no certificate with several URIs: one
     /// domain's authority could otherwise vouch for another's identities.
     pub(crate) fn anchors(&self, peer: &Certificate) -> Result<&Anchors, VerificationFailure> {

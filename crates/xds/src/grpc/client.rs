@@ -1,34 +1,20 @@
-//! Runs a [`Client`] over gRPC: connect, send, receive, and connect again.
+//! Runs a [`Client`] over gRPC: connect, send, receive, and connect again; in plaintext, or over TLS whose certificates
+//! change while it runs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_envoy::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use api_envoy::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
-use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tower::Service as _;
+use tonic::transport::Channel;
 
-use super::traffic::{Counted, Traffic};
-use crate::client::{Backoff, Client, Request, Response, Update};
+use super::call::{Wire, call};
+use super::connect::connect;
+pub use super::target::{Security, Server, Service, Target};
+use super::traffic::Traffic;
+use crate::client::{Backoff, Client, Update};
 use crate::{Variant, limits};
-
-/// Where the ADS server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// `host:port`, plaintext HTTP/2.
-    Tcp(String),
-    /// A Unix socket, plaintext HTTP/2 (the agent's `XDS` socket in Istio).
-    Unix(PathBuf),
-}
 
 /// What happened on the stream.
 #[derive(Debug)]
@@ -80,15 +66,15 @@ pub fn commands() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 ///
 /// The future is not `Send` unless the handler and `random` are, so a single-threaded runtime can run it with plain state.
 pub async fn run(
-    target: Target,
+    server: impl Into<Server>,
     mut client: Client,
     mut handler: impl Handler,
     mut commands: mpsc::Receiver<Command>,
     mut random: impl FnMut() -> u64,
 ) {
-    let mut backoff = Backoff::default();
+    let (server, mut backoff) = (server.into(), Backoff::default());
     loop {
-        let end = match open(&target, client.variant()).await {
+        let end = match open(&server, client.variant()).await {
             Ok((wire, link)) => {
                 client.connected();
                 handler.on_event(Event::Connected(link), &mut client);
@@ -111,46 +97,6 @@ pub async fn run(
 enum End {
     Lost(String),
     Closed,
-}
-
-struct Wire {
-    requests: Sender,
-    responses: BoxStream<'static, Result<Response, tonic::Status>>,
-}
-
-enum Sender {
-    StateOfTheWorld(mpsc::Sender<DiscoveryRequest>),
-    Delta(mpsc::Sender<DeltaDiscoveryRequest>),
-}
-
-impl Sender {
-    /// Sends the pending request when there is room, and does nothing when the stream is gone: its end is reported
-    /// by the responses. Can be dropped at any time without losing the request.
-    async fn send(&self, pending: &mut Option<Request>) {
-        match self {
-            Self::StateOfTheWorld(wire) => {
-                if let Ok(permit) = wire.reserve().await
-                    && let Some(Request::StateOfTheWorld(request)) = pending.take()
-                {
-                    permit.send(request);
-                }
-            }
-            Self::Delta(wire) => {
-                if let Ok(permit) = wire.reserve().await
-                    && let Some(Request::Delta(request)) = pending.take()
-                {
-                    permit.send(request);
-                }
-            }
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::StateOfTheWorld(wire) => wire.is_closed(),
-            Self::Delta(wire) => wire.is_closed(),
-        }
-    }
 }
 
 async fn serve(
@@ -211,93 +157,14 @@ async fn wait(time: Duration, client: &mut Client, commands: &mut mpsc::Receiver
 
 /// Connects and prepares the call. The call itself starts with the first poll of the responses, because servers send
 /// their response headers only once they have seen a request.
-async fn open(target: &Target, variant: Variant) -> Result<(Wire, Link), String> {
+async fn open(server: &Server, variant: Variant) -> Result<(Wire, Link), String> {
     let (began, traffic) = (Instant::now(), Arc::new(Traffic::default()));
-    let channel = connect(target, &traffic).await.map_err(|e| chain(&e))?;
+    let channel: Channel = connect(server, &traffic).await.map_err(|e| chain(&e))?;
     let link = Link {
         took: began.elapsed(),
         traffic,
     };
-    Ok((call(channel, variant), link))
-}
-
-fn call(channel: Channel, variant: Variant) -> Wire {
-    let mut service =
-        AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(limits::MAX_RESPONSE_BYTES);
-    match variant {
-        Variant::Delta => {
-            let (sender, receiver) = mpsc::channel(limits::CLIENT_REQUEST_QUEUE);
-            let call = async move {
-                service
-                    .delta_aggregated_resources(ReceiverStream::new(receiver))
-                    .await
-                    .map(tonic::Response::into_inner)
-            };
-            let responses = call.try_flatten_stream().map_ok(Response::Delta).boxed();
-            Wire {
-                requests: Sender::Delta(sender),
-                responses,
-            }
-        }
-        Variant::StateOfTheWorld => {
-            let (sender, receiver) = mpsc::channel(limits::CLIENT_REQUEST_QUEUE);
-            let call = async move {
-                service
-                    .stream_aggregated_resources(ReceiverStream::new(receiver))
-                    .await
-                    .map(tonic::Response::into_inner)
-            };
-            let responses = call
-                .try_flatten_stream()
-                .map_ok(Response::StateOfTheWorld)
-                .boxed();
-            Wire {
-                requests: Sender::StateOfTheWorld(sender),
-                responses,
-            }
-        }
-    }
-}
-
-async fn connect(target: &Target, traffic: &Arc<Traffic>) -> Result<Channel, tonic::transport::Error> {
-    let traffic = Arc::clone(traffic);
-    match target {
-        Target::Tcp(address) => {
-            let mut http = HttpConnector::new();
-            http.set_nodelay(true);
-            http.set_connect_timeout(Some(limits::CONNECT_TIMEOUT));
-            let connector = tower::service_fn(move |uri| {
-                let (connecting, traffic) = (http.call(uri), Arc::clone(&traffic));
-                async move {
-                    let stream = connecting.await.map_err(std::io::Error::other)?.into_inner();
-                    std::io::Result::Ok(TokioIo::new(Counted::new(stream, traffic)))
-                }
-            });
-            let endpoint = endpoint(format!("http://{address}"))?;
-            endpoint.connect_with_connector(connector).await
-        }
-        Target::Unix(path) => {
-            let path = path.clone();
-            let connector = tower::service_fn(move |_| {
-                let (path, traffic) = (path.clone(), Arc::clone(&traffic));
-                async move {
-                    let stream = UnixStream::connect(path).await?;
-                    std::io::Result::Ok(TokioIo::new(Counted::new(stream, traffic)))
-                }
-            });
-            // The authority is never looked up; HTTP/2 only wants one.
-            let endpoint = endpoint("http://xds".to_owned())?;
-            endpoint.connect_with_connector(connector).await
-        }
-    }
-}
-
-fn endpoint(uri: String) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(uri)?
-        .connect_timeout(limits::CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
+    Ok((call(channel, server.service, variant), link))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,36 @@
+//! Servers of mode AUTO_PASSTHROUGH: whoever speaks the mesh's mutual TLS names a cluster by its server name, and the
+//! gateway passes the connection on to it (Istio's gateways between networks).
+//!
+//! Listeners have a chain for each such name, clusters an entry of that name whose connections are not wrapped again.
+
+use std::collections::BTreeSet;
+
+use control_snapshot::{GatewayServer, Protocol, ProxyView, ServerTls, ServicePort, ServiceView, host};
+
+/// The services inside the mesh that the hosts of a server cover, with each of their ports.
+pub(crate) fn services<'a>(
+    view: &'a ProxyView,
+    server: &GatewayServer,
+) -> impl Iterator<Item = (&'a ServiceView, &'a ServicePort)> {
+    covered(view, server.server_names())
+}
+
+/// Those of all servers of the proxy.
+pub(crate) fn of_all_servers(view: &ProxyView) -> impl Iterator<Item = (&ServiceView, &ServicePort)> {
+    let servers = view.gateways.iter().flat_map(|port| &port.servers);
+    let hosts = servers
+        .filter(|server| server.tls == ServerTls::AutoPassthrough)
+        .flat_map(GatewayServer::server_names);
+    covered(view, hosts.collect())
+}
+
+fn covered(view: &ProxyView, hosts: BTreeSet<String>) -> impl Iterator<Item = (&ServiceView, &ServicePort)> {
+    view.services
+        .iter()
+        .map(|service| &**service)
+        .filter(move |one| {
+            !one.service.external && hosts.iter().any(|h| host::is_subset(&one.service.hostname, h))
+        })
+        .flat_map(|one| one.service.ports.iter().map(move |port| (one, port)))
+        .filter(|(_, port)| port.protocol != Protocol::Udp)
+}
