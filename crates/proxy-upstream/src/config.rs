@@ -22,6 +22,7 @@ pub use http::{HttpOptions, HttpProtocol, ServerNameOptions};
 
 use crate::circuit_breaker::CircuitBreakers;
 use crate::load_balancer::LbConfig;
+use crate::metadata_exchange::{self, MetadataExchange};
 use crate::outlier::{Detector, OutlierConfig};
 use crate::stats::ClusterStats;
 use crate::{Assignment, limits};
@@ -57,6 +58,8 @@ pub struct ClusterConfig {
     pub outlier_detector: Option<Detector>,
     /// `Cluster.metadata`, for command operators and filters.
     pub metadata: Option<core::Metadata>,
+    /// Whether proxies tell each other of themselves on connections that carry bytes.
+    pub metadata_exchange: Option<MetadataExchange>,
     /// Statistics, under `cluster.<stat name>.`.
     pub stats: ClusterStats,
 }
@@ -159,7 +162,6 @@ impl ClusterConfig {
             return Err(ConfigError::at("name", "must not be empty"));
         }
         refuse_what_is_not_enforced(proto)?;
-        refuse_filters(&proto.filters)?;
         let stat_name = Some(&*proto.alt_stat_name)
             .filter(|n| !n.is_empty())
             .unwrap_or(&proto.name);
@@ -194,6 +196,7 @@ impl ClusterConfig {
                 .within("outlier_detection")?
                 .map(Detector::new),
             metadata: proto.metadata.clone(),
+            metadata_exchange: metadata_exchange(&proto.filters)?,
             stats: ClusterStats::new(scope),
         })
     }
@@ -286,16 +289,20 @@ fn refuse_what_is_not_enforced(proto: &pb::Cluster) -> ConfigResult<()> {
     ])
 }
 
-/// Istio's metadata exchange speaks only on connections whose TLS handshake negotiated its protocol; on other
-/// connections the original does nothing, and what it finds out is not looked at here, so it is accepted.
-fn refuse_filters(filters: &[pb::Filter]) -> ConfigResult<()> {
-    match filters.iter().position(|f| f.name != "istio.metadata_exchange") {
-        Some(index) => Err(ConfigError::at(
-            "name",
-            format!("no upstream network filter {:?}", filters[index].name),
-        )
-        .index(index)
-        .within("filters")),
-        None => Ok(()),
+/// The filters of upstream connections that carry bytes: `istio.metadata_exchange`, or none. Connections of HTTP
+/// agree on other application protocols, so it has nothing to do on them.
+fn metadata_exchange(filters: &[pb::Filter]) -> ConfigResult<Option<MetadataExchange>> {
+    let mut found = None;
+    for (index, filter) in filters.iter().enumerate() {
+        let typed = filter.typed_config.as_ref();
+        let Some(typed) =
+            typed.filter(|typed| metadata_exchange::message_of(typed) == metadata_exchange::MESSAGE)
+        else {
+            let reason = format!("no upstream network filter {:?}", filter.name);
+            return Err(ConfigError::at("name", reason)).within_index("filters", index);
+        };
+        let compiled = MetadataExchange::compile(typed).within("typed_config");
+        found = Some(compiled.within_index("filters", index)?);
     }
+    Ok(found)
 }

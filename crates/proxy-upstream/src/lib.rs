@@ -13,6 +13,7 @@ pub mod connect;
 pub mod dns;
 pub mod limits;
 pub mod load_balancer;
+pub mod metadata_exchange;
 pub mod outlier;
 pub mod proxy_protocol;
 pub mod snapshot;
@@ -42,6 +43,7 @@ pub use connect::{ConnectError, Dialer, HandshakeOptions, connect, connect_with}
 pub use endpoints::{Assignment, Health, HostAddress, HostSpec, LocalitySpec, PrioritySpec};
 pub use host::Host;
 pub use load_balancer::hash_address;
+pub use metadata_exchange::MetadataExchange;
 pub use pool::Pool;
 pub use proxy_core::ClusterSlot;
 pub use proxy_protocol::PassThrough;

@@ -5,5 +5,7 @@ mod downstream;
 mod envoy;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod metadata_exchange;
+mod proxy_protocol;
 mod upstream;
 mod world;
