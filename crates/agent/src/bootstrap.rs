@@ -18,6 +18,9 @@ pub const ADMIN_PORT: u16 = 15000;
 /// The Istio release whose control-plane contract the node claims to understand.
 const ISTIO_VERSION: &str = "1.31.0";
 
+/// Whether a workload takes mutual TLS (Istio's).
+const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+
 /// Who a proxy is: everything that the control plane learns from the node.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -69,6 +72,14 @@ impl Identity {
             cluster: format!("{app}.{namespace}"),
             metadata,
         }
+    }
+
+    /// Says by Istio's label whether the workload takes mutual TLS: one without a certificate cannot. Its WorkloadEntry gets
+    /// the label too, so callers know.
+    #[must_use]
+    pub fn taking_mutual_tls(mut self, able: bool) -> Self {
+        self.metadata["LABELS"][TLS_MODE_LABEL] = if able { "istio" } else { "disabled" }.into();
+        self
     }
 
     /// The node as a message, for the agent's own stream.

@@ -24,7 +24,7 @@ pub const CONCURRENT_REQUESTS: usize = 8;
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// How long a TCP client waits for the first word of the answer before it ends its side.
-pub const BEFORE_THE_END: Duration = Duration::from_millis(50);
+pub const BEFORE_THE_END: Duration = Duration::from_millis(500);
 
 /// How long a TCP upstream waits for the client's first word before it speaks itself.
 pub const BEFORE_GREETING: Duration = Duration::from_millis(200);

@@ -212,6 +212,8 @@ fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
         root_namespace: args.root_namespace.as_str().into(),
         cluster: args.cluster_id.as_str().into(),
         gateways_of_own_namespace: args.scope_gateways_to_namespace,
+        // Workloads get identities here; those that have none say so.
+        identity: true,
         ..Settings::default()
     };
     let stamp = OffsetDateTime::now_utc()

@@ -15,6 +15,7 @@ use api_envoy::wkt::std_duration;
 use api_envoy::{Message, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
+use proxy_upstream::metadata_exchange::{self, MetadataExchange};
 use proxy_upstream::secrets::SecretKey;
 use telemetry::stats::Scope;
 
@@ -452,6 +453,17 @@ fn precede<H>(last: &mut NetworkFilter<H>, proto: &v3::Filter) -> ConfigResult<(
             tcp.by_server_name = true;
             Ok(())
         }
+        // It only counts.
+        ("istio.stats", _) => Ok(()),
+        ("istio.metadata_exchange", last) => {
+            let needed = || ConfigError::at("typed_config", "a configuration is needed");
+            let exchange = MetadataExchange::compile(typed.ok_or_else(needed)?).within("typed_config")?;
+            // Requests tell of the peer in their headers.
+            if let NetworkFilter::Tcp(tcp) = last {
+                tcp.metadata_exchange = Some(exchange);
+            }
+            Ok(())
+        }
         ("envoy.filters.network.sni_cluster", _) => {
             let reason = "envoy.filters.network.sni_cluster is for a TCP proxy behind it";
             Err(ConfigError::new(reason))
@@ -468,8 +480,8 @@ fn known_filter(proto: &v3::Filter) -> ConfigResult<(&'static str, Option<&api_e
         Some(ConfigType::ConfigDiscovery(_)) => return Err(ConfigError::unsupported("config_discovery")),
         None => None,
     };
-    let type_url = typed.map_or("", |any| any.type_url.as_str());
-    let found = filters::find(Category::NetworkFilter, &proto.name, type_url).ok_or_else(|| {
+    let type_url = typed.map(metadata_exchange::message_of).unwrap_or_default();
+    let found = filters::find(Category::NetworkFilter, &proto.name, &type_url).ok_or_else(|| {
         ConfigError::at(
             "typed_config",
             format!("no network filter {} ({type_url})", proto.name),

@@ -11,6 +11,7 @@ use api_envoy::wkt::std_duration;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::proxy_protocol::Tlv;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
+use proxy_upstream::MetadataExchange;
 use proxy_upstream::proxy_protocol::tlvs;
 use telemetry::stats::{Counter, Scope};
 
@@ -26,6 +27,8 @@ pub struct TcpProxy {
     /// Whether the server name that the client asks for is the cluster's name, where there is one
     /// (`envoy.filters.network.sni_cluster` before it).
     pub by_server_name: bool,
+    /// Whether proxies tell each other of themselves (`istio.metadata_exchange` before it).
+    pub metadata_exchange: Option<MetadataExchange>,
     /// How long neither side may send anything; none is for ever.
     pub idle_timeout: Option<Duration>,
     /// How long a downstream connection may live.
@@ -203,6 +206,7 @@ impl TcpProxy {
         Ok(Self {
             clusters: clusters(proto, context)?,
             by_server_name: false,
+            metadata_exchange: None,
             idle_timeout: Some(idle).filter(|timeout| !timeout.is_zero()),
             max_connection_duration: max_duration(proto)?,
             max_connect_attempts,

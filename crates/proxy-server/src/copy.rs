@@ -54,18 +54,26 @@ impl Side {
 /// Reports bytes that were delivered to the other side.
 pub(crate) type Progress<'a> = &'a dyn Fn(Side, usize);
 
-/// Copies both ways until both sides have closed their sending half; `read` was read from downstream before.
+/// Sides that begin with a frame of `istio.metadata_exchange`. They speak TLS.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Framed {
+    pub(crate) downstream: bool,
+    pub(crate) upstream: bool,
+}
+
+/// Copies both ways until both sides have closed their sending half; `read` was read from downstream before, and is
+/// behind the frame, if downstream has one.
 ///
 /// # Errors
 /// The first error of either connection.
 pub(crate) async fn both_ways(
     downstream: &mut Stream,
     upstream: &mut Stream,
-    read: &[u8],
+    (read, framed): (&[u8], Framed),
     progress: Progress<'_>,
 ) -> Result<(), Broken> {
     if matches!(downstream, Stream::Tls(_)) || matches!(upstream, Stream::Tls(_)) {
-        return polled::both_ways(downstream, upstream, read, progress).await;
+        return polled::both_ways(downstream, upstream, (read, framed), progress).await;
     }
     let (downstream, upstream) = (&*downstream, &*upstream);
     write_all(upstream, read)
@@ -270,7 +278,12 @@ mod tests {
             });
         };
         let early = b"early";
-        let proxy = both_ways(&mut downstream, &mut upstream, early, &progress);
+        let proxy = both_ways(
+            &mut downstream,
+            &mut upstream,
+            (early, Framed::default()),
+            &progress,
+        );
         let client_side = async {
             client.write_all(&request).await.unwrap();
             client.shutdown().await.unwrap();

@@ -13,13 +13,14 @@ use proxy_core::proxy_protocol::Tlv;
 use proxy_core::{AccessLogger, Address, ResponseFlag, StreamInfo};
 use proxy_upstream::proxy_protocol::Announcement;
 use proxy_upstream::{
-    Cluster, ConnectError, ConnectionPermit, HandshakeOptions, HostAddress, PickContext, RequestPriority,
-    Stream, connect_with,
+    Cluster, ConnectError, ConnectionPermit, HandshakeOptions, HostAddress, MetadataExchange, PickContext,
+    RequestPriority, Stream, connect_with,
 };
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use crate::command::Listener;
-use crate::copy::{self, Broken, Side};
+use crate::copy::{self, Broken, Framed, Side};
 use crate::downstream::Downstream;
 use crate::local::Local;
 
@@ -321,8 +322,13 @@ async fn relay(
             Some(timeout) => traffic.idle_for(timeout).await,
         }
     };
+    let copied = async {
+        let framed = exchange_metadata(proxy, &mut downstream, (&mut upstream, &permit)).await?;
+        let read = std::mem::take(&mut downstream.read);
+        copy::both_ways(&mut downstream.stream, &mut upstream, (&read, framed), &progress).await
+    };
     let copied: Result<(), Broken> = tokio::select! {
-        result = copy::both_ways(&mut downstream.stream, &mut upstream, &downstream.read, &progress) => result,
+        result = copied => result,
         () = record_often(proxy, traffic, info) => Ok(()),
         () = idle => {
             // Envoy sets no flag here.
@@ -346,6 +352,38 @@ async fn relay(
             }
         }
     }
+}
+
+/// Tells peers of this node where that was agreed on; who did will tell of itself.
+async fn exchange_metadata(
+    proxy: &TcpProxy,
+    downstream: &mut Downstream,
+    (upstream, permit): (&mut Stream, &ConnectionPermit),
+) -> Result<Framed, Broken> {
+    let agreed = |exchange: Option<&MetadataExchange>, stream: &Stream| {
+        let tls = stream.tls().map(|tls| &**tls);
+        exchange.is_some_and(|exchange| exchange.is_agreed_on(tls))
+    };
+    let framed = Framed {
+        downstream: agreed(proxy.config().metadata_exchange.as_ref(), &downstream.stream),
+        upstream: agreed(permit.cluster().config().metadata_exchange.as_ref(), upstream),
+    };
+    let frame = Rc::clone(downstream.worker.node_frame());
+    for (side, stream) in [
+        (
+            Side::Downstream,
+            Some(&mut downstream.stream).filter(|_| framed.downstream),
+        ),
+        (Side::Upstream, Some(upstream).filter(|_| framed.upstream)),
+    ] {
+        let Some(stream) = stream else { continue };
+        let told = async {
+            stream.write_all(&frame).await?;
+            stream.flush().await
+        };
+        told.await.map_err(|error| Broken { side, error })?;
+    }
+    Ok(framed)
 }
 
 /// Records a connection again and again, where that is wanted; it never completes.

@@ -14,6 +14,7 @@ pub mod dns;
 pub mod http2_stats;
 pub mod limits;
 pub mod load_balancer;
+pub mod metadata_exchange;
 pub mod outlier;
 pub mod proxy_protocol;
 pub mod secrets;
@@ -46,6 +47,7 @@ pub use connect::{ConnectError, Dialer, HandshakeOptions, HttpVersions, connect,
 pub use endpoints::{Assignment, Health, HostAddress, HostSpec, LocalitySpec, PrioritySpec};
 pub use host::Host;
 pub use load_balancer::hash_address;
+pub use metadata_exchange::MetadataExchange;
 pub use pool::Pool;
 pub use proxy_core::ClusterSlot;
 pub use proxy_protocol::PassThrough;

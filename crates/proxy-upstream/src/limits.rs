@@ -19,6 +19,9 @@ pub const MAX_DNS_ADDRESSES: usize = 1024;
 /// A DNS lookup that takes longer has failed.
 pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Most bytes that a peer may tell of its node before what it sends (`istio.metadata_exchange`).
+pub const MAX_PEER_METADATA_BYTES: usize = 64 * 1024;
+
 /// Most bytes of one certificate chain, key, bundle or revocation list of a TLS context.
 pub const MAX_TLS_SOURCE_BYTES: u64 = 4 << 20;
 

@@ -11,14 +11,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use proxy_upstream::Stream;
+use proxy_upstream::metadata_exchange::{PeerFrame, Taken};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
-use super::{Broken, Progress, SCRATCH, Side};
+use super::{Broken, Framed, Progress, SCRATCH, Side};
 use crate::limits;
 
 /// One direction.
 struct Direction {
     from: Side,
+    /// The sender's frame, until it has come.
+    frame: Option<PeerFrame>,
     /// What was read and is not written yet.
     held: Vec<u8>,
     /// How much of it is written.
@@ -38,11 +41,11 @@ struct Direction {
 pub(super) async fn both_ways(
     downstream: &mut Stream,
     upstream: &mut Stream,
-    read: &[u8],
+    (read, framed): (&[u8], Framed),
     progress: Progress<'_>,
 ) -> Result<(), Broken> {
-    let mut up = Direction::new(Side::Downstream, read);
-    let mut down = Direction::new(Side::Upstream, &[]);
+    let mut up = Direction::new(Side::Downstream, read, framed.downstream);
+    let mut down = Direction::new(Side::Upstream, &[], framed.upstream);
     poll_fn(|context| {
         let first = up.poll(downstream, upstream, progress, context)?;
         let second = down.poll(upstream, downstream, progress, context)?;
@@ -55,9 +58,10 @@ pub(super) async fn both_ways(
 }
 
 impl Direction {
-    fn new(from: Side, held: &[u8]) -> Self {
+    fn new(from: Side, held: &[u8], framed: bool) -> Self {
         Self {
             from,
+            frame: framed.then(PeerFrame::default),
             held: held.to_vec(),
             written: 0,
             unflushed: false,
@@ -115,6 +119,23 @@ impl Direction {
             let bytes = buffer.filled();
             if bytes.is_empty() {
                 self.ended = true;
+                return Poll::Ready(Ok(()));
+            }
+            let behind_frame;
+            let bytes = match self.frame.as_mut().map(|frame| frame.push(bytes)) {
+                None => bytes,
+                Some(Taken::NeedMore) => return Poll::Ready(Ok(())),
+                Some(Taken::TooLong) => {
+                    let error = io::ErrorKind::InvalidData.into();
+                    return Poll::Ready(Err(Broken::at(sender)(error)));
+                }
+                Some(Taken::Rest(rest)) => {
+                    self.frame = None;
+                    behind_frame = rest;
+                    &behind_frame
+                }
+            };
+            if bytes.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             let taken = match Pin::new(to).poll_write(context, bytes) {
