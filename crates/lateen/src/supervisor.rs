@@ -34,7 +34,7 @@ pub(crate) fn programs() -> anyhow::Result<Programs> {
 }
 
 /// Whether sidecars take their configuration over mutual TLS, instead of in plaintext on loopback.
-const SECURE_XDS: bool = false;
+const SECURE_XDS: bool = true;
 
 /// The running mesh, for workloads that join it: agents are known by their user, on the control plane's socket.
 pub(crate) fn joined(home: &Home, record: &MeshRecord) -> anyhow::Result<Mesh> {

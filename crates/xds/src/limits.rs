@@ -30,3 +30,7 @@ pub const MAX_CONCURRENT_STREAMS: u32 = 1024;
 pub const MAX_TYPES_PER_STREAM: usize = 32;
 /// Names that one stream may subscribe to, per type.
 pub const MAX_NAMES_PER_TYPE: usize = 200_000;
+/// How long a connection attempt waits for the secrets of its TLS context.
+pub const SECRETS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it looks for them.
+pub const SECRETS_POLL_INTERVAL: Duration = Duration::from_millis(5);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use tls::ConnectOptions;
+use tls::{ClientContext, ConnectOptions};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -39,10 +39,12 @@ pub(super) async fn connect(
     let connector = tower::service_fn(move |uri| {
         let (below, traffic, security) = (below.clone(), Arc::clone(&traffic), security.clone());
         async move {
-            let stream = below.connect(uri).await?;
             let stream: Box<dyn Connection> = match &security {
-                None => stream,
-                Some(security) => secured(stream, security).await?,
+                None => below.connect(uri).await?,
+                Some(security) => {
+                    let context = context(security).await?;
+                    secured(below.connect(uri).await?, &context, security).await?
+                }
             };
             io::Result::Ok(TokioIo::new(Counted::new(stream, traffic)))
         }
@@ -68,12 +70,27 @@ impl Below {
     }
 }
 
+/// What the handshake is done with. Secrets that are on their way are waited for: a proxy that starts gets them within
+/// moments, and a failed attempt would cost it a wait before the next.
+async fn context(security: &Security) -> io::Result<Arc<ClientContext>> {
+    let coming = async {
+        loop {
+            match security.context.get() {
+                Some(context) => return context,
+                None => tokio::time::sleep(limits::SECRETS_POLL_INTERVAL).await,
+            }
+        }
+    };
+    let come = tokio::time::timeout(limits::SECRETS_TIMEOUT, coming).await;
+    come.map_err(|_| io::Error::other("the secrets of its TLS context have not come"))
+}
+
 /// Does the handshake; gRPC is spoken in HTTP/2 and in nothing else. The connect timeout of the endpoint bounds it.
-async fn secured(stream: Box<dyn Connection>, security: &Security) -> io::Result<Box<dyn Connection>> {
-    let context = security
-        .context
-        .get()
-        .ok_or_else(|| io::Error::other("the secrets of its TLS context have not come"))?;
+async fn secured(
+    stream: Box<dyn Connection>,
+    context: &ClientContext,
+    security: &Security,
+) -> io::Result<Box<dyn Connection>> {
     let alpn = ["h2".to_owned()];
     let options = ConnectOptions {
         endpoint_hostname: security.hostname.as_deref(),
