@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::wkt;
 use serde_json::{Value, json};
 
-use crate::spec::{CaptureMode, Role, Spec};
+use crate::secrets::{CERTIFICATE, ROOTS};
+use crate::spec::{CaptureMode, Role, Spec, Xds};
 
 /// The port of the sidecar's administration interface on the workload's address (Istio's).
 pub const ADMIN_PORT: u16 = 15000;
@@ -99,10 +101,15 @@ fn labels(spec: &Spec) -> BTreeMap<String, String> {
     labels
 }
 
-/// The bootstrap: one aggregated delta stream for everything.
+/// The name of the cluster of the agent's SDS socket (Istio's), which configuration from the control plane refers to.
+const SDS_CLUSTER: &str = "sds-grpc";
+
+/// The bootstrap: one aggregated delta stream for everything, and secrets from the socket `sds`, if there is one.
 #[must_use]
-pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: SocketAddr) -> Value {
+pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: &Xds, sds: Option<&Path>) -> Value {
     let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+    let sds_cluster = sds.map(|socket| grpc_cluster(SDS_CLUSTER, json!({ "pipe": { "path": socket } })));
+    let clusters: Vec<Value> = sds_cluster.into_iter().chain([xds_cluster(xds)]).collect();
     json!({
         "node": { "id": identity.id, "cluster": identity.cluster, "metadata": identity.metadata },
         "admin": { "address": socket_address(SocketAddr::new(address.into(), ADMIN_PORT)) },
@@ -116,18 +123,29 @@ pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: SocketAddr) -> Val
                 "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds-grpc" } }],
             },
         },
-        "static_resources": { "clusters": [xds_cluster(xds)] },
+        "static_resources": { "clusters": clusters },
     })
 }
 
-fn xds_cluster(address: SocketAddr) -> Value {
+fn xds_cluster(xds: &Xds) -> Value {
+    let (Xds::Plaintext(address) | Xds::Secure { address, .. }) = xds;
+    let mut cluster = grpc_cluster("xds-grpc", socket_address(*address));
+    cluster["upstream_connection_options"] = json!({ "tcp_keepalive": { "keepalive_time": 300 } });
+    if let Xds::Secure { server_name, .. } = xds {
+        cluster["transport_socket"] = mutual_tls(server_name);
+    }
+    cluster
+}
+
+/// A static cluster for gRPC.
+fn grpc_cluster(name: &str, address: Value) -> Value {
     json!({
-        "name": "xds-grpc",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
-            "cluster_name": "xds-grpc",
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(address) } }] }],
+            "cluster_name": name,
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
         },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -135,7 +153,48 @@ fn xds_cluster(address: SocketAddr) -> Value {
                 "explicit_http_config": { "http2_protocol_options": {} },
             },
         },
-        "upstream_connection_options": { "tcp_keepalive": { "keepalive_time": 300 } },
+    })
+}
+
+/// The workload's certificate towards a server of this name, whose certificate leads to the mesh's roots.
+fn mutual_tls(server_name: &str) -> Value {
+    let name = json!([{ "san_type": "DNS", "matcher": { "exact": server_name } }]);
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": server_name,
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "tls_params": {
+                    "tls_minimum_protocol_version": "TLSv1_2",
+                    "tls_maximum_protocol_version": "TLSv1_3",
+                },
+                "tls_certificate_sds_secret_configs": [secret(CERTIFICATE)],
+                "combined_validation_context": {
+                    "default_validation_context": { "match_typed_subject_alt_names": name },
+                    "validation_context_sds_secret_config": secret(ROOTS),
+                },
+            },
+        },
+    })
+}
+
+/// A secret of the agent, as Istio's configuration refers to it.
+#[must_use]
+pub fn secret(name: &str) -> Value {
+    json!({
+        "name": name,
+        "sds_config": {
+            "api_config_source": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": SDS_CLUSTER } }],
+            },
+            "initial_fetch_timeout": "0s",
+            "resource_api_version": "V3",
+        },
     })
 }
 
@@ -173,10 +232,25 @@ mod tests {
     fn the_bootstrap_is_one_that_envoys_protobufs_accept() {
         let address = Ipv4Addr::new(127, 66, 1, 2);
         let identity = Identity::new(&reviews(), address, None);
-        let json = bootstrap(&identity, address, "127.0.0.1:15010".parse().unwrap());
-        let bootstrap: api_envoy::envoy::config::bootstrap::v3::Bootstrap =
-            api_envoy::json::Schema::get().parse(&json).unwrap();
-        assert_eq!(bootstrap.node.unwrap().id, identity.id);
-        assert_eq!(bootstrap.static_resources.unwrap().clusters[0].name, "xds-grpc");
+        let plaintext = Xds::Plaintext("127.0.0.1:15010".parse().unwrap());
+        let secure = Xds::Secure {
+            address: "127.0.0.1:15012".parse().unwrap(),
+            server_name: "istiod.istio-system.svc".to_owned(),
+        };
+        let socket = Path::new("/run/sds.sock");
+        for (xds, sds, names) in [
+            (&plaintext, None, &["xds-grpc"][..]),
+            (&secure, Some(socket), &["sds-grpc", "xds-grpc"]),
+        ] {
+            let json = bootstrap(&identity, address, xds, sds);
+            let bootstrap: api_envoy::envoy::config::bootstrap::v3::Bootstrap =
+                api_envoy::json::Schema::get().parse(&json).unwrap();
+            assert_eq!(bootstrap.node.unwrap().id, identity.id);
+            let clusters = bootstrap.static_resources.unwrap().clusters;
+            let found: Vec<&str> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+            assert_eq!(found, names);
+            let secured = clusters.iter().any(|cluster| cluster.transport_socket.is_some());
+            assert_eq!(secured, sds.is_some());
+        }
     }
 }

@@ -3,7 +3,6 @@
 //! The sidecar has a stream of its own; this one exists so that an application's death is reported at once, also when
 //! the sidecar is busy, and so that names do not travel through the proxy.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api_envoy::google::rpc::Status;
@@ -53,7 +52,7 @@ pub struct Discovery {
 impl Discovery {
     /// Connects, and connects again, until dropped. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn start(identity: &Identity, xds: SocketAddr, names: Names) -> Self {
+    pub fn start(identity: &Identity, control: Target, names: Names) -> Self {
         let (sender, receiver) = commands();
         let (names_seen, seen) = watch::channel(None);
         let health = Arc::new(Mutex::new(Health::Unknown));
@@ -66,13 +65,7 @@ impl Discovery {
             names,
             names_seen,
         };
-        tokio::spawn(run(
-            Target::Tcp(xds.to_string()),
-            client,
-            stream,
-            receiver,
-            rand::random,
-        ));
+        tokio::spawn(run(control, client, stream, receiver, rand::random));
         Self {
             commands: sender,
             health,

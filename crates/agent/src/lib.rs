@@ -5,30 +5,39 @@
 //! 1. it gets an address of its own, 127.66.N.M ([`address`]);
 //! 2. the application gets a network namespace in which its connections are redirected ([`capture`]), or, where that is
 //!    refused, ports to listen on and to dial ([`explicit_ports`]);
-//! 3. the sidecar starts with a bootstrap for its node ([`bootstrap`]) and asks the socket broker for its sockets
+//! 3. its key is made, and a certificate for it asked for ([`certificates`]) and served to the sidecar ([`secrets`]);
+//! 4. the sidecar starts with a bootstrap for its node ([`bootstrap`]) and asks the socket broker for its sockets
 //!    ([`policy`]); its ADS stream registers the workload, as Istio's VM expansion does with a WorkloadGroup;
-//! 4. a stream of the agent's own receives the names of all services and reports the workload's health ([`discovery`]);
-//! 5. when the sidecar is ready the application starts; when the application ends, the mesh is told at once.
+//! 5. a stream of the agent's own receives the names of all services and reports the workload's health ([`discovery`]);
+//! 6. when the sidecar is ready the application starts; when the application ends, the mesh is told at once.
 //!
-//! The agent knows the control plane by its xDS address only.
+//! The agent knows the control plane by its addresses only.
 
 pub mod address;
 pub mod bootstrap;
 pub mod capture;
+pub mod certificates;
+mod credentials;
 pub mod discovery;
 pub mod dns;
 mod error;
 pub mod explicit_ports;
 pub mod hosts;
 pub mod limits;
+pub mod metrics;
 pub mod policy;
 mod probe;
 mod restarts;
+pub mod secrets;
 mod sidecar;
+mod small_file;
 mod spec;
+pub mod status;
+mod surroundings;
 mod workload;
 
 pub use error::AgentError;
 pub use restarts::Restarts;
-pub use spec::{CaptureMode, Mesh, Programs, Role, Spec};
-pub use workload::{Event as WorkloadEvent, NAMESPACE_ADVICE, Workload};
+pub use spec::{CaptureMode, Mesh, MeshIdentity, Programs, Role, Spec, Xds};
+pub use surroundings::NAMESPACE_ADVICE;
+pub use workload::{Event as WorkloadEvent, Workload};

@@ -71,3 +71,45 @@ pub const MAX_DNS_QUERIES: usize = 64;
 
 /// The largest DNS message, in bytes; what resolvers announce with EDNS is below.
 pub const MAX_DNS_MESSAGE_BYTES: usize = 4096;
+
+/// How long certificates are asked to be valid (`SECRET_TTL`).
+pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Which part of a certificate's life is left when the next one is asked for (`SECRET_GRACE_PERIOD_RATIO`).
+pub const RENEWAL_GRACE: f64 = 0.5;
+
+/// How much earlier or later, as a part of the life (`SECRET_GRACE_PERIOD_RATIO_JITTER`).
+pub const RENEWAL_JITTER: f64 = 0.01;
+
+/// The shortest time between two certificates of one workload.
+pub const MIN_RENEWAL_WAIT: Duration = Duration::from_secs(1);
+
+/// Wait after the first failed request for a certificate; doubled with each more.
+pub const CSR_RETRY_BASE: Duration = Duration::from_millis(100);
+
+/// The longest wait after a failed request for a certificate.
+pub const CSR_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How long one request for a certificate may take, connection and all.
+pub const CA_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the clock is looked at while a renewal is waited for: a machine that slept has missed time.
+pub const CLOCK_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The largest answer of a certificate authority, in bytes: a chain and its roots.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// The longest token of a service account, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 16 << 10;
+
+/// The largest file with certificates or a key, in bytes.
+pub const MAX_SECRET_FILE_BYTES: usize = 1 << 20;
+
+/// The most secrets from files that one workload's proxy may ask for.
+pub const MAX_FILE_SECRETS: usize = 64;
+
+/// How often the files of secrets are looked at.
+pub const FILE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the file of the mesh's roots is looked at.
+pub const ROOTS_POLL_INTERVAL: Duration = Duration::from_secs(5);

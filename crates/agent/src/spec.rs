@@ -4,12 +4,22 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use identity::KeyKind;
+use xds::grpc::client::Target;
+
+use crate::certificates::authority::CertificateAuthority;
 
 /// What all workloads of this process share.
 #[derive(Debug, Clone)]
 pub struct Mesh {
-    /// The control plane's ADS port, plaintext, on loopback.
-    pub xds: SocketAddr,
+    /// How sidecars reach the control plane.
+    pub xds: Xds,
+    /// How the agent itself reaches it.
+    pub control: Target,
+    /// How workloads get their certificates; without it they have none.
+    pub identity: Option<MeshIdentity>,
     /// The folder for sockets and bootstrap files; each workload makes its own inside.
     pub folder: PathBuf,
     /// The folder for logs: `NAME.NAMESPACE.log` of the application and `NAME.NAMESPACE.sidecar.log`.
@@ -25,6 +35,33 @@ impl Mesh {
         self.logs
             .join(format!("{}.{}{suffix}.log", spec.name, spec.namespace))
     }
+}
+
+/// How a proxy reaches the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Xds {
+    /// In plaintext, which proves nothing; on loopback only.
+    Plaintext(SocketAddr),
+    /// Over mutual TLS: the workload's certificate says who asks, and [`crate::secrets::ROOTS`] who answers.
+    Secure {
+        /// Where.
+        address: SocketAddr,
+        /// The DNS name that the control plane's certificate must have, and that is sent as SNI.
+        server_name: String,
+    },
+}
+
+/// How workloads get their certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshIdentity {
+    /// Who signs.
+    pub authority: CertificateAuthority,
+    /// A file with the mesh's roots, trusted beside those that come with a certificate.
+    pub roots: Option<PathBuf>,
+    /// The kind of the workloads' keys.
+    pub key: KeyKind,
+    /// How long certificates are asked to be valid.
+    pub lifetime: Duration,
 }
 
 /// The command lines of the processes that the agent starts, without the arguments that it adds.

@@ -14,24 +14,20 @@ use tokio::task::JoinHandle;
 use crate::AgentError;
 use crate::address::Claim;
 use crate::bootstrap::{ADMIN_PORT, Identity, bootstrap};
-use crate::capture::{self, Capture, Exit, Output};
-use crate::discovery::{Discovery, Health, Names};
-use crate::dns::{self, Resolver};
-use crate::explicit_ports::{self, AppPort};
-use crate::hosts::HostsFile;
+use crate::capture::{Capture, Exit};
+use crate::certificates::State;
+use crate::credentials::Credentials;
+use crate::discovery::{Discovery, Health};
+use crate::explicit_ports;
 use crate::limits::{MAX_PORTS, NAMES_TIMEOUT, SERVICES_POLL_INTERVAL, STOP_TIMEOUT};
-use crate::policy::{self, Moved, WorkloadPolicy};
+use crate::policy::{Moved, WorkloadPolicy};
 use crate::probe;
 use crate::restarts::Restarts;
 use crate::sidecar::{self, Sidecar};
-use crate::spec::{CaptureMode, Mesh, Role, Spec};
-
-/// Where the host says how names are resolved.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// What a user can do where capture by namespace is refused.
-pub const NAMESPACE_ADVICE: &str = "For capture by namespace let sysctl user.max_user_namespaces and user.max_net_namespaces be above 0 and, on Ubuntu, \
-     kernel.apparmor_restrict_unprivileged_userns be 0; in a container allow unshare(2).";
+use crate::spec::{CaptureMode, Mesh, Spec};
+use crate::surroundings::{
+    Captured, capture_application, forward_dns, location, make_folder, serve_broker, settings, start_inside,
+};
 
 /// A running workload. Dropping it ends its processes at once; [`Workload::stop`] is kinder.
 #[derive(Debug)]
@@ -52,29 +48,7 @@ pub struct Workload {
     discovery: Rc<Discovery>,
     probe: Option<JoinHandle<()>>,
     moved: Moved,
-}
-
-/// How the application is captured.
-#[derive(Debug)]
-enum Captured {
-    /// A gateway has no application.
-    Nothing,
-    InNamespace,
-    ByPorts {
-        ports: Vec<AppPort>,
-        /// Why it has no namespace, unless that was asked for.
-        refused: Option<String>,
-    },
-}
-
-impl Captured {
-    fn mode(&self) -> Option<CaptureMode> {
-        match self {
-            Self::Nothing => None,
-            Self::InNamespace => Some(CaptureMode::Namespace),
-            Self::ByPorts { .. } => Some(CaptureMode::Ports),
-        }
-    }
+    credentials: Option<Credentials>,
 }
 
 #[derive(Debug)]
@@ -90,6 +64,8 @@ pub enum Event {
     ApplicationEnded(Exit),
     /// The sidecar ended and was started again.
     SidecarRestarted,
+    /// The workload has a new certificate, or got none.
+    IdentityChanged,
 }
 
 impl Workload {
@@ -142,21 +118,22 @@ impl Workload {
             log: mesh.log(&spec, ".sidecar"),
             address: claim.address(),
         };
-        let broker = serve_broker(&settings.broker, policy).map_err(|error| {
-            let too_long = error.kind() == io::ErrorKind::InvalidInput;
-            let refused = AgentError::new(what("socket broker"), error);
-            if too_long {
-                refused.mend("Choose a shorter folder with LATEEN_HOME.")
-            } else {
-                refused
-            }
-        })?;
+        let broker = serve_broker(&settings.broker, policy)
+            .map_err(|error| socket_error(what("socket broker"), error))?;
+        let secrets = folder.join("sds.sock");
+        let credentials = mesh
+            .identity
+            .as_ref()
+            .map(|identity| Credentials::start(identity, &spec, claim.address(), &secrets))
+            .transpose()
+            .map_err(|error| socket_error(what("socket for secrets"), error))?;
         let identity = Identity::new(&spec, claim.address(), captured.mode());
-        let json = bootstrap(&identity, claim.address(), mesh.xds);
+        let secrets = credentials.is_some().then_some(&*secrets);
+        let json = bootstrap(&identity, claim.address(), &mesh.xds, secrets);
         std::fs::write(&settings.bootstrap, format!("{json:#}\n"))
             .map_err(|error| AgentError::new(what("bootstrap"), error))?;
         let sidecar = Sidecar::start(&settings).map_err(|error| AgentError::new(what("sidecar"), error))?;
-        let discovery = Rc::new(Discovery::start(&identity, mesh.xds, names));
+        let discovery = Rc::new(Discovery::start(&identity, mesh.control.clone(), names));
         Ok(Self {
             mesh: mesh.clone(),
             spec,
@@ -173,6 +150,7 @@ impl Workload {
             discovery,
             probe: None,
             moved,
+            credentials,
         })
     }
 
@@ -274,6 +252,7 @@ impl Workload {
                 self.sidecar = Sidecar::start(&self.settings)?;
                 Ok(Event::SidecarRestarted)
             }
+            () = identity_changed(self.credentials.as_mut()) => Ok(Event::IdentityChanged),
         }
     }
 
@@ -374,6 +353,12 @@ impl Workload {
         }
     }
 
+    /// How it stands with the workload's certificate; `None` when it is to have none.
+    #[must_use]
+    pub fn certificate(&self) -> Option<State> {
+        self.credentials.as_ref().map(Credentials::state)
+    }
+
     /// The folder with the workload's sockets and files.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -416,168 +401,29 @@ impl Drop for Workload {
     }
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    // The remains of a workload of the same name that was killed.
-    if folder.exists() {
-        std::fs::remove_dir_all(folder)?;
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-}
-
-/// Puts the application into a namespace or, where that is refused or not wanted, prepares its ports.
-async fn capture_application(
-    mesh: &Mesh,
-    spec: &Spec,
-    claim: &Claim,
-    folder: &Path,
-) -> Result<(Captured, Option<Rc<Capture>>, Names), AgentError> {
-    if spec.role == Role::Gateway {
-        return Ok((Captured::Nothing, None, Names::Unwanted));
-    }
-    let refused = if spec.capture == Some(CaptureMode::Ports) {
-        None
-    } else {
-        let (settings, hosts) = namespace_settings(mesh, spec, claim, folder)?;
-        match start_inside(settings, spec).await {
-            Ok(capture) => {
-                return Ok((Captured::InNamespace, Some(Rc::new(capture)), Names::Hosts(hosts)));
-            }
-            // A slow machine has refused nothing.
-            Err(error) if spec.capture == Some(CaptureMode::Namespace) || is_timeout(&error) => {
-                return Err(error.mend(NAMESPACE_ADVICE));
-            }
-            Err(error) => Some(error.why.to_string()),
-        }
-    };
-    let claimed = spec
-        .ports
-        .iter()
-        .map(|port| AppPort::claim(&spec.namespace, &spec.name, *port));
-    let ports = claimed
-        .collect::<io::Result<_>>()
-        .map_err(|error| AgentError::new(format!("port of {}", spec.name), error))?;
-    Ok((Captured::ByPorts { ports, refused }, None, Names::Kept))
-}
-
-fn is_timeout(error: &AgentError) -> bool {
-    let error = error.why.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
-}
-
-/// Where the sidecar finds the application.
-fn location(captured: &Captured, capture: Option<&Rc<Capture>>) -> policy::Application {
-    match (captured, capture) {
-        (Captured::ByPorts { ports, .. }, _) => {
-            let ports = ports.iter().map(|port| (port.service_port, port.address()));
-            policy::Application::OnHost(ports.collect())
-        }
-        (_, Some(capture)) => policy::Application::InNamespace(Rc::clone(capture)),
-        (_, None) => policy::Application::None,
-    }
-}
-
-/// The settings for an application in a namespace, with the hosts file that it will see.
-fn namespace_settings(
-    mesh: &Mesh,
-    spec: &Spec,
-    claim: &Claim,
-    folder: &Path,
-) -> Result<(capture::Settings, HostsFile), AgentError> {
-    let path = folder.join("hosts");
-    let hosts = HostsFile::create(&path, &spec.namespace)
-        .map_err(|error| AgentError::new(format!("hosts file of {}", spec.name), error))?;
-    let resolver = folder.join("resolv.conf");
-    std::fs::write(&resolver, Resolver::of_host(RESOLV_CONF.as_ref()).text)
-        .map_err(|error| AgentError::new(format!("resolver file of {}", spec.name), error))?;
-    let ports = explicit_ports::listening(spec.ports.iter().map(|port| (*port, *port)));
-    let namespace = capture::Namespace {
-        source: claim.source(),
-        workload: claim.address(),
-        hosts: path,
-        resolver,
-    };
-    let settings = capture::Settings {
-        namespace: Some(namespace),
-        ..settings(mesh, spec, claim, ports)?
-    };
-    Ok((settings, hosts))
-}
-
-/// The settings for an application on the host, which is told these variables beside those that every one has.
-fn settings(
-    mesh: &Mesh,
-    spec: &Spec,
-    claim: &Claim,
-    mut environment: Vec<(String, String)>,
-) -> Result<capture::Settings, AgentError> {
-    let output = if spec.inherit_output {
-        Output::Inherited
-    } else {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(mesh.log(spec, ""));
-        Output::File(log.map_err(|error| AgentError::new(format!("log of {}", spec.name), error))?)
-    };
-    environment.extend([
-        ("POD_NAME".to_owned(), spec.name.clone()),
-        ("POD_NAMESPACE".to_owned(), spec.namespace.clone()),
-        ("INSTANCE_IP".to_owned(), claim.address().to_string()),
-        ("SERVICE_ACCOUNT".to_owned(), spec.service_account.clone()),
-    ]);
-    environment.extend(spec.environment.iter().cloned());
-    Ok(capture::Settings {
-        program: mesh.programs.inside.clone(),
-        namespace: None,
-        command: spec.command.clone(),
-        environment,
-        output,
-    })
-}
-
-/// Starts the process inside and waits until it answers.
-async fn start_inside(settings: capture::Settings, spec: &Spec) -> Result<Capture, AgentError> {
-    let failed = |error: io::Error| AgentError::new(format!("capture the traffic of {}", spec.name), error);
-    let capture = Capture::start(settings).map_err(failed)?;
-    capture.entered().await.map_err(failed)?;
-    Ok(capture)
-}
-
-/// Starts the forwarder for names from outside the mesh. Without one the application still has the mesh's names.
-fn forward_dns(capture: &Capture, name: &str) -> JoinHandle<()> {
-    let inside = capture
-        .datagram(dns::ADDRESS)
-        .and_then(|fd| tokio::net::UdpSocket::from_std(fd.into()));
-    let nameservers = Resolver::of_host(RESOLV_CONF.as_ref()).nameservers;
-    let name = name.to_owned();
-    tokio::task::spawn_local(async move {
-        let ended = match inside {
-            Ok(inside) => dns::serve(inside, nameservers).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = ended {
-            tracing::warn!(workload = name, %error, "names from outside the mesh do not resolve");
-        }
-    })
-}
-
-fn serve_broker(path: &Path, policy: WorkloadPolicy) -> io::Result<JoinHandle<()>> {
-    let server = net::broker::Server::bind(path)?;
-    Ok(tokio::task::spawn_local(async move {
-        if let Err(error) = server.serve(policy).await {
-            tracing::error!(%error, "the socket broker ended");
-        }
-    }))
-}
-
 /// Waits for the end of the application; forever when there is none.
 async fn application_ended(application: Option<&Application>) -> io::Result<()> {
     match application {
         Some(application) => application.watched.ended().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits until a certificate has come, or has not; forever when there is to be none.
+async fn identity_changed(credentials: Option<&mut Credentials>) {
+    match credentials {
+        Some(credentials) => credentials.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A socket's path may be too long, which the user can change.
+fn socket_error(what: String, error: io::Error) -> AgentError {
+    let too_long = error.kind() == io::ErrorKind::InvalidInput;
+    let refused = AgentError::new(what, error);
+    if too_long {
+        refused.mend("Choose a shorter folder with LATEEN_HOME.")
+    } else {
+        refused
     }
 }

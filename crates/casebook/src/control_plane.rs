@@ -13,6 +13,7 @@ use api_envoy::type_url;
 use control_apiserver::{ApiServer, Config, Handle};
 use control_ca::{Authority, Lifetimes, RootRotation};
 use control_discovery::connections::Connection;
+use control_discovery::identities::SecureListeners;
 use control_discovery::{Discovery, Identities, World as Objects, identities};
 use control_snapshot::{Kind, Settings};
 use control_sources::registration::{self, Registrar};
@@ -79,6 +80,8 @@ fn identity_settings() -> identities::Settings {
         root_namespace: ROOT_NAMESPACE.to_owned(),
         names: vec![SubjectName::Dns(relay::CONTROL_PLANE.to_owned())],
         trusted_node_accounts: BTreeSet::new(),
+        host_users: BTreeSet::new(),
+        roots_file: None,
         rotation: RootRotation::default(),
         jitter: 0.0,
         lifetimes: Lifetimes::default(),
@@ -137,8 +140,12 @@ impl ControlPlane {
         let listener = TcpListener::bind(relay::SECURE)
             .await
             .with_context(|| format!("secure port {}", relay::SECURE))?;
+        let listeners = SecureListeners {
+            secure: listener,
+            host: None,
+        };
         let server = self.discovery.clone();
-        tokio::spawn(async move { server.serve_secure(listener, std::future::pending()).await });
+        tokio::spawn(async move { server.serve_secure(listeners, std::future::pending()).await });
         let deadline = Instant::now() + READY_TIME;
         let authority = loop {
             match self.identities.authority() {

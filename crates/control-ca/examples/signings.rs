@@ -32,6 +32,10 @@ impl Inventory for Nobody {
     fn registered(&self, _: u32) -> Vec<SpiffeId> {
         Vec::new()
     }
+
+    fn workload_accounts(&self) -> BTreeSet<ServiceAccount> {
+        BTreeSet::new()
+    }
 }
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -76,6 +80,7 @@ fn rate(authority: KeyKind, leaf: KeyKind, requests: u32) -> Result<f64, Box<dyn
         trust_domains: TrustDomains::new(trust_domain, []),
         trusted_node_accounts: BTreeSet::new(),
         oidc: None,
+        host_users: BTreeSet::new(),
     };
     let before = cpu_time()?;
     for _ in 0..requests {

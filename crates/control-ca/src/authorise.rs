@@ -51,7 +51,8 @@ pub struct BoundPod {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The identity of somebody else, on whose behalf a node's proxy asks (`ImpersonatedIdentity`); or the one that
-    /// is meant of several that a user of this host may have. Empty is nothing.
+    /// is meant of several that a user of this host may have, who may also write `<namespace>/<account>` and leave the
+    /// trust domain to the authority. Empty is nothing.
     pub identity: String,
 }
 
@@ -64,6 +65,10 @@ pub struct Rules {
     pub trusted_node_accounts: BTreeSet<ServiceAccount>,
     /// The issuer of JWTs, when there is one.
     pub oidc: Option<OidcRules>,
+    /// Users of this host whose processes start workloads, and therefore may have the identity of any workload that
+    /// the mesh's objects name: root, and the user that the control plane runs as. Where users are not to be told
+    /// apart by the kernel there are none.
+    pub host_users: BTreeSet<u32>,
 }
 
 /// Whose JWTs count (`TOKEN_ISSUER`, `AUDIENCE`).
@@ -94,6 +99,8 @@ pub trait Inventory: Send + Sync {
     fn runs_on(&self, node: &str, account: &ServiceAccount) -> bool;
     /// The identities that the node has registered for a user of this host.
     fn registered(&self, uid: u32) -> Vec<SpiffeId>;
+    /// The accounts of workloads that are no pods, which WorkloadGroups and WorkloadEntries name.
+    fn workload_accounts(&self) -> BTreeSet<ServiceAccount>;
 }
 
 /// Why somebody does not get an identity. The words are for the log: callers are told less.
@@ -141,6 +148,12 @@ pub enum Denied {
         uid: u32,
         /// How many there are.
         count: usize,
+    },
+    /// The user may have that of any workload, and there is no such workload.
+    #[error("no WorkloadGroup or WorkloadEntry names the service account of {identity}")]
+    NoSuchWorkload {
+        /// What was asked for.
+        identity: SpiffeId,
     },
     /// The user has another one.
     #[error("{identity} is not registered for the user {uid}")]
@@ -220,6 +233,7 @@ impl Denied {
                 | Self::Account { .. }
                 | Self::NotRegistered(_)
                 | Self::Ambiguous { .. }
+                | Self::NoSuchWorkload { .. }
                 | Self::RegisteredForOthers { .. }
         )
     }
@@ -229,7 +243,8 @@ impl Denied {
 ///
 /// - A certificate is renewed for the same identity, if it is of this mesh or of an alias of it.
 /// - A token of Kubernetes, or a JWT of the configured issuer for a configured audience, is worth its service account.
-/// - A process of this host is worth what was registered for its user; which one, it says when there are several.
+/// - A process of this host is worth what was registered for its user, and one of a user who starts workloads
+///   ([`Rules::host_users`]) any workload that the mesh's objects name; which one, it says when there are several.
 /// - A node's proxy of a trusted account may ask for the identity of any pod that runs on its own node.
 ///
 /// # Errors
@@ -306,8 +321,44 @@ pub(crate) fn service_account_of(user: &str) -> Option<ServiceAccount> {
     })
 }
 
+/// Every identity that `caller` may act as, for what does not ask for one of them: more than one only for users of this
+/// host.
+///
+/// # Errors
+/// As [`authorise`].
+pub fn identities(
+    caller: &Caller,
+    rules: &Rules,
+    inventory: &dyn Inventory,
+) -> Result<Vec<SpiffeId>, Denied> {
+    let Caller::UnixPeer { uid } = caller else {
+        return authorise(caller, &Request::default(), rules, inventory);
+    };
+    let mut all = of_user(*uid, rules, inventory);
+    all.retain(|identity| identity.trust_domain() == rules.trust_domains.own());
+    match all.is_empty() {
+        true => Err(Denied::NotRegistered(*uid)),
+        false => Ok(all),
+    }
+}
+
+/// The identities that a user of this host may have, each once.
+fn of_user(uid: u32, rules: &Rules, inventory: &dyn Inventory) -> Vec<SpiffeId> {
+    let mut all = inventory.registered(uid);
+    if rules.host_users.contains(&uid) {
+        // An account that cannot be part of an identity is nobody's here, and no reason to refuse the others.
+        let accounts = inventory.workload_accounts().into_iter();
+        for identity in accounts.filter_map(|account| of_account(&account, rules).ok()) {
+            if !all.contains(&identity) {
+                all.push(identity);
+            }
+        }
+    }
+    all
+}
+
 fn registered(uid: u32, asked: &str, rules: &Rules, inventory: &dyn Inventory) -> Result<SpiffeId, Denied> {
-    let all = inventory.registered(uid);
+    let all = of_user(uid, rules, inventory);
     let identity = if asked.is_empty() {
         match all.as_slice() {
             [] => return Err(Denied::NotRegistered(uid)),
@@ -320,13 +371,32 @@ fn registered(uid: u32, asked: &str, rules: &Rules, inventory: &dyn Inventory) -
             }
         }
     } else {
-        let identity = parse(asked)?;
+        let identity = named(asked, rules)?;
         if !all.contains(&identity) {
-            return Err(Denied::RegisteredForOthers { uid, identity });
+            return Err(match rules.host_users.contains(&uid) {
+                true => Denied::NoSuchWorkload { identity },
+                false => Denied::RegisteredForOthers { uid, identity },
+            });
         }
         identity
     };
     own_domain(identity, rules)
+}
+
+/// An identity as it is, or as `<namespace>/<account>` of our trust domain.
+fn named(text: &str, rules: &Rules) -> Result<SpiffeId, Denied> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !namespace.contains(':') && !name.contains('/') =>
+        {
+            let account = ServiceAccount {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            };
+            of_account(&account, rules)
+        }
+        _ => parse(text),
+    }
 }
 
 fn impersonated(

@@ -21,7 +21,7 @@ pub struct Authority {
     roots: Vec<Certificate>,
     revocations: Vec<RevocationList>,
     origin: Origin,
-    /// Intermediates and roots in PEM: what follows every leaf.
+    /// Intermediates in PEM, one each, and last all roots together: what follows every leaf.
     pub(crate) following_pem: Vec<String>,
     /// When the first certificate between a leaf and its root expires.
     pub(crate) expires: SystemTime,
@@ -220,7 +220,11 @@ impl Authority {
             .fold(certificate.not_after(), SystemTime::min);
         let intermediates: Vec<Certificate> = path.into_iter().filter(|c| !roots.contains(c)).collect();
         Ok(Self {
-            following_pem: intermediates.iter().chain(&roots).map(Certificate::pem).collect(),
+            following_pem: intermediates
+                .iter()
+                .map(Certificate::pem)
+                .chain([roots.iter().map(Certificate::pem).collect()])
+                .collect(),
             certificate,
             key,
             intermediates,

@@ -32,7 +32,7 @@ pub use authenticate::{
 };
 pub use authorise::{
     AccountsError, BoundPod, Caller, Denied, Inventory, OidcRules, Pod, Request, Rules, authorise,
-    parse_node_accounts,
+    identities, parse_node_accounts,
 };
 pub use authority::{Authority, AuthorityError, Origin, SelfSigned};
 pub use metrics::Metrics;

@@ -108,7 +108,8 @@ impl Issued {
         self.not_after
     }
 
-    /// One certificate each in PEM: the leaf, intermediates, the roots. What Istio's certificate service answers.
+    /// In PEM: the leaf, each intermediate, and last all roots in one text, as Istio's agents trust what comes last.
+    /// What Istio's certificate service answers.
     ///
     /// # Errors
     /// As [`Issued::leaf`].

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use control_ca::{
     BoundPod, Caller, Denied, Inventory, OidcRules, Pod, Request, ReviewedToken, Rules, authorise,
-    parse_node_accounts,
+    identities, parse_node_accounts,
 };
 use identity::{ServiceAccount, SpiffeId, TrustDomain, TrustDomains};
 
 /// One node with ztunnel and reviews, another with ratings; uid 1001 is reviews, uid 1002 is both, and uid 1003 was
-/// registered by mistake for another trust domain.
+/// registered by mistake for another trust domain. User 501 starts workloads; of those that are no pods there are
+/// reviews and productpage.
 struct World;
 
 impl Inventory for World {
@@ -50,6 +51,14 @@ impl Inventory for World {
         };
         ids.iter().map(|id| parse(id)).collect()
     }
+
+    fn workload_accounts(&self) -> BTreeSet<ServiceAccount> {
+        BTreeSet::from([
+            account("default", "reviews"),
+            account("default", "productpage"),
+            account("default", "not an account"),
+        ])
+    }
 }
 
 fn parse(id: &str) -> SpiffeId {
@@ -72,6 +81,7 @@ fn rules() -> Rules {
             issuer: "https://issuer".to_owned(),
             audiences: vec!["istio-ca".to_owned()],
         }),
+        host_users: BTreeSet::from([501]),
     }
 }
 
@@ -108,6 +118,7 @@ fn ask(identity: &str) -> Request {
 }
 
 const REVIEWS: &str = "spiffe://cluster.local/ns/default/sa/reviews";
+const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/default/sa/productpage";
 const RATINGS: &str = "spiffe://cluster.local/ns/default/sa/ratings";
 const ADMIN: &str = "system:serviceaccount:default:reviews";
 
@@ -309,6 +320,38 @@ fn users() -> Vec<(Caller, &'static str, Result<&'static str, &'static str>)> {
             Err("spiffe://cluster.local/ns/default/sa/ratings is not registered for the user 0"),
         ),
         (user(1001), "ratings", Err("\"ratings\" is no identity")),
+        (user(1001), "default/reviews", Ok(REVIEWS)),
+        (
+            user(1001),
+            "default/ratings",
+            Err("spiffe://cluster.local/ns/default/sa/ratings is not registered for the user 1001"),
+        ),
+        (
+            user(1001),
+            PRODUCTPAGE,
+            Err("spiffe://cluster.local/ns/default/sa/productpage is not registered for the user 1001"),
+        ),
+        (user(501), PRODUCTPAGE, Ok(PRODUCTPAGE)),
+        (user(501), "default/reviews", Ok(REVIEWS)),
+        (
+            user(501),
+            "",
+            Err("2 identities are registered for the user 501, and none was named"),
+        ),
+        (
+            user(501),
+            "default/ratings",
+            Err(
+                "no WorkloadGroup or WorkloadEntry names the service account of spiffe://cluster.local/ns/default/sa/ratings",
+            ),
+        ),
+        (
+            user(501),
+            "spiffe://elsewhere/ns/default/sa/reviews",
+            Err(
+                "no WorkloadGroup or WorkloadEntry names the service account of spiffe://elsewhere/ns/default/sa/reviews",
+            ),
+        ),
         (
             user(1003),
             "",
@@ -372,7 +415,7 @@ fn no_combination_gives_anybody_an_identity_that_is_not_theirs() {
                     "{caller:?} asks for {asked:?} and gets {id}"
                 );
                 assert!(
-                    asked.is_empty() || id.to_string() == *asked,
+                    asked.is_empty() || id.to_string() == *asked || asked_by_account(asked, id),
                     "{caller:?} did not ask for {id}"
                 );
                 assert!(rules.trust_domains.contains(id.trust_domain()), "{id}");
@@ -380,6 +423,11 @@ fn no_combination_gives_anybody_an_identity_that_is_not_theirs() {
         }
     }
     assert!(granted > 20, "only {granted} combinations were granted");
+}
+
+fn asked_by_account(asked: &str, id: &SpiffeId) -> bool {
+    id.service_account()
+        .is_some_and(|account| account.to_string() == asked)
 }
 
 fn is_theirs(caller: &Caller, id: &SpiffeId, rules: &Rules) -> bool {
@@ -394,6 +442,7 @@ fn is_theirs(caller: &Caller, id: &SpiffeId, rules: &Rules) -> bool {
                 && id.trust_domain() == rules.trust_domains.own()
                 && id.service_account().map(user).as_ref() == Some(subject)
         }
+        Caller::UnixPeer { uid: 501 } => [REVIEWS, PRODUCTPAGE].contains(&id.to_string().as_str()),
         Caller::UnixPeer { uid } => World.registered(*uid).contains(id),
         Caller::TokenReview { account, pod } => {
             let node_proxy = rules.trusted_node_accounts.contains(account)
@@ -443,4 +492,33 @@ fn a_reviewed_token_is_worth_its_service_account_and_its_pod() {
         ..ReviewedToken::default()
     };
     assert!(person.caller().is_err());
+}
+
+#[test]
+fn whoever_does_not_ask_for_one_identity_has_all_of_theirs() {
+    let all = |caller: Caller| {
+        identities(&caller, &rules(), &World)
+            .map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .map_err(|denied| denied.to_string())
+    };
+    let user = |uid| Caller::UnixPeer { uid };
+    assert_eq!(
+        all(user(501)),
+        Ok(vec![PRODUCTPAGE.to_owned(), REVIEWS.to_owned()])
+    );
+    assert_eq!(all(user(1002)), Ok(vec![REVIEWS.to_owned(), RATINGS.to_owned()]));
+    assert_eq!(
+        all(user(0)),
+        Err("nothing is registered for the user 0".to_owned())
+    );
+    assert_eq!(
+        all(user(1003)),
+        Err("nothing is registered for the user 1003".to_owned()),
+        "what is registered is another mesh's"
+    );
+    assert_eq!(all(certificate(REVIEWS)), Ok(vec![REVIEWS.to_owned()]));
+    assert_eq!(
+        all(token("default", "reviews", None)),
+        Ok(vec![REVIEWS.to_owned()])
+    );
 }

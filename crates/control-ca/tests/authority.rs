@@ -393,3 +393,18 @@ fn no_output_of_an_authority_shows_its_key() {
     let certificates = Certificate::chain_from_pem(authority.roots_pem().as_bytes()).expect("roots");
     assert_eq!(certificates.len(), 1);
 }
+
+#[test]
+fn roots_that_are_trusted_together_come_last_in_one_text() {
+    let now = now();
+    let old = self_signed(now - DAY);
+    let authority = old.rotated(DAY * 100, now).expect("a new root");
+    let chain = sign(&authority, HOUR, now).into_pem_chain().expect("a chain");
+    let [_, roots] = chain.as_slice() else {
+        panic!("{} parts", chain.len())
+    };
+    assert_eq!(*roots, authority.roots_pem());
+    let read = identity::Certificate::bundle_from_pem(roots.as_bytes()).expect("roots");
+    assert_eq!(read, authority.roots());
+    assert_eq!(read.len(), 2);
+}

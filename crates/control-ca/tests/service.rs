@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -75,6 +76,10 @@ impl Inventory for Node {
         let id = (uid == 1001).then(|| REVIEWS.parse().expect("an id"));
         id.into_iter().collect()
     }
+
+    fn workload_accounts(&self) -> BTreeSet<ServiceAccount> {
+        BTreeSet::new()
+    }
 }
 
 /// What the transport would have put into the extensions.
@@ -101,6 +106,7 @@ impl Running {
             trust_domains: TrustDomains::new(trust_domain(), []),
             trusted_node_accounts: control_ca::parse_node_accounts("istio-system/ztunnel").expect("accounts"),
             oidc: None,
+            host_users: BTreeSet::new(),
         };
         let service = CertificateService::server(Settings {
             authority: Arc::clone(&authority),

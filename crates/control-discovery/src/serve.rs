@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::type_url;
+use control_ca::PeerCredentials;
 use control_snapshot::Proxy;
 use control_sources::registration::{Announcement, Registrar, StreamEvent};
 use diagnostics::Diagnostic;
@@ -20,7 +21,7 @@ use xds::server::Said;
 
 use crate::connections::{Connection, Connections};
 use crate::generate::Cache;
-use crate::identities::{Identities, SecurePeer};
+use crate::identities::{Identities, SecureListeners, SecurePeer};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::session::{Delta, Protocol, Session, StateOfTheWorld};
@@ -128,20 +129,20 @@ impl Discovery {
         xds::grpc::server::serve(listener, self.clone(), self.stopped_by(shutdown)).await
     }
 
-    /// Serves ADS, and certificates, over TLS as [`Discovery::serve`] does in plaintext. Without
-    /// [`Discovery::set_identities`] there is nothing to serve with, and this returns.
+    /// Serves ADS, and certificates, over TLS and to processes of this host, as [`Discovery::serve`] does in plaintext.
+    /// Without [`Discovery::set_identities`] there is nothing to serve with, and this returns.
     ///
     /// # Errors
-    /// The listener fails.
+    /// A listener fails.
     pub async fn serve_secure(
         &self,
-        listener: tokio::net::TcpListener,
+        listeners: SecureListeners,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
         match self.0.identities.get() {
             Some(identities) => {
                 let stop = self.stopped_by(shutdown);
-                identities.serve(self.clone(), listener, stop).await
+                identities.serve(self.clone(), listeners, stop).await
             }
             None => Ok(()),
         }
@@ -164,7 +165,8 @@ impl Discovery {
         &self,
         wire: &Wire<P::Request, P::Response>,
     ) -> Result<Option<Vec<SpiffeId>>, Status> {
-        if wire.extensions.get::<SecurePeer>().is_none() {
+        let transport = &wire.extensions;
+        if transport.get::<SecurePeer>().is_none() && transport.get::<PeerCredentials>().is_none() {
             return Ok(None);
         }
         let identities = self.0.identities.get();

@@ -8,8 +8,6 @@
 //!   endpoints come.
 //! - When only endpoints have changed, only endpoints go out.
 
-mod protocol;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -19,7 +17,7 @@ use control_snapshot::{Kind, Proxy, Snapshot};
 use xds::Variant;
 use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
 
-pub use protocol::{Delta, Protocol, StateOfTheWorld};
+pub use xds::server::{Delta, Protocol, StateOfTheWorld};
 
 use crate::generate::{self, Cache, Translated};
 use crate::secrets::{self, SecretAccess, Withheld};

@@ -7,6 +7,7 @@
 //!
 //! Broken objects and dangling references become [`diagnostics::Diagnostic`]s; nothing here fails.
 
+mod accounts;
 mod config;
 mod credential_name;
 mod credential_references;

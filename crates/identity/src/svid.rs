@@ -1,6 +1,6 @@
 //! An X509-SVID with its key: what a workload shows to say who it is (X509-SVID, spiffe.io).
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::certificate::{Certificate, CertificateError};
 use crate::chain::ChainError;
@@ -108,16 +108,5 @@ impl Svid {
         self.chain()
             .map(Certificate::not_after)
             .fold(self.leaf.not_after(), SystemTime::min)
-    }
-
-    /// When to ask for the next one: when `grace` (0 to 1) of the lifetime is left, shifted by `jitter` (-1 to 1)
-    /// times `spread` of the lifetime, so that workloads that started together do not renew together.
-    ///
-    /// Istio's agent: `SECRET_GRACE_PERIOD_RATIO` 0.5 and `SECRET_GRACE_PERIOD_RATIO_JITTER` 0.01.
-    pub fn renewal(&self, grace: f64, spread: f64, jitter: f64) -> SystemTime {
-        let begin = self.leaf.not_before();
-        let lifetime = self.expires().duration_since(begin).unwrap_or(Duration::ZERO);
-        let left = (grace + spread * jitter.clamp(-1.0, 1.0)).clamp(0.0, 1.0);
-        begin + lifetime.mul_f64(1.0 - left)
     }
 }

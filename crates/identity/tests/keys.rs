@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use common::{HOUR, authority, leaf, now, self_signed};
 use identity::{
@@ -302,23 +300,4 @@ fn what_is_no_svid_is_refused() {
         refused(vec![&nobody], &nobody),
         SvidError::Certificate(_)
     ));
-}
-
-#[test]
-fn an_svid_is_renewed_at_half_life_give_or_take_the_jitter() {
-    let root = self_signed(authority("root"));
-    let party = root.sign(leaf(&["spiffe://td/ns/a/sa/b"]));
-    let svid = Svid::new(vec![party.certificate.clone()], party.private_key()).expect("an SVID");
-    let near = |a: std::time::SystemTime, b: std::time::SystemTime| {
-        let apart = a
-            .duration_since(b)
-            .or_else(|_| b.duration_since(a))
-            .expect("ordered");
-        assert!(apart < Duration::from_millis(1), "{a:?} {b:?}");
-    };
-    near(svid.renewal(0.5, 0.01, 0.0), now());
-    near(svid.renewal(0.5, 0.01, 1.0), now() - Duration::from_secs(72));
-    near(svid.renewal(0.5, 0.01, -1.0), now() + Duration::from_secs(72));
-    near(svid.renewal(0.0, 0.0, 0.0), now() + HOUR);
-    near(svid.renewal(2.0, 0.0, 0.0), now() - HOUR);
 }

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Down(DownArgs),
     /// List the workloads of the running mesh
     Ps(PsArgs),
+    /// What each proxy was sent and has accepted, and how long its certificate holds
+    ProxyStatus(ProxyStatusArgs),
     /// Print the logs of workloads
     Logs(LogsArgs),
     /// Tell what a proxy is configured with
@@ -172,6 +174,16 @@ pub(crate) struct PsArgs {
     /// What to print
     #[arg(long, short, value_enum, default_value = "text")]
     pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyStatusArgs {
+    /// What to print
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub(crate) output: OutputFormat,
+    /// One column per type of configuration
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ mod identities;
 mod workloads;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
 use control_discovery::debug::{Pages, router};
+use control_discovery::identities::SecureListeners;
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::Settings;
 use control_sources::Client;
@@ -21,9 +22,9 @@ use control_sources::registration::{self, Registrar};
 use control_sources::watch::watch_all;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
-use crate::state::Home;
+use crate::state::{AGENT_SOCKET, Home, ROOTS_FILE};
 
 /// Threads of the control plane's runtime: one to translate, one to answer meanwhile.
 const WORKER_THREADS: usize = 2;
@@ -53,6 +54,11 @@ pub(crate) struct Args {
     /// Certificates for workloads, and ADS for those that have proven who they are, over TLS; 0 takes any free port.
     #[arg(long, value_name = "PORT", default_value_t = 15012)]
     secure_port: u16,
+    /// A Unix socket for agents of this host: whoever may start workloads here gets their certificates and
+    /// configuration there, proven by the user that the kernel names. With the embedded API server it is agents.sock in
+    /// its folder, beside root-cert.pem with the mesh's roots.
+    #[arg(long, value_name = "PATH")]
+    agent_socket: Option<PathBuf>,
     /// Service accounts of node proxies, which may ask for the identities of pods of their node
     /// (CA_TRUSTED_NODE_ACCOUNTS).
     #[arg(long, value_name = "NAMESPACE/NAME,...", default_value = "")]
@@ -78,6 +84,39 @@ pub(crate) struct Args {
     /// How long the entry of an auto-registered workload outlives the workload's last connection.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     registration_grace: u64,
+}
+
+impl Args {
+    /// Where the embedded API server keeps everything.
+    fn state_folder(&self) -> anyhow::Result<PathBuf> {
+        match &self.state_dir {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(Home::find()?.control_plane()),
+        }
+    }
+
+    /// Where agents of this host connect to, if anywhere.
+    fn agent_socket(&self) -> anyhow::Result<Option<PathBuf>> {
+        match (&self.agent_socket, &self.kubeconfig) {
+            (Some(path), _) => Ok(Some(path.clone())),
+            (None, None) => Ok(Some(self.state_folder()?.join(AGENT_SOCKET))),
+            (None, Some(_)) => Ok(None),
+        }
+    }
+}
+
+/// Listens for agents of this host. The folder is for this user only, whatever becomes of the socket's own mode.
+fn bind_agent_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if let Some(folder) = path.parent() {
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder);
+        made.with_context(|| format!("make the folder {}", folder.display()))?;
+    }
+    control_discovery::identities::bind_host(path)
+        .with_context(|| format!("listen on {} for agents of this host", path.display()))
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -106,7 +145,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 struct Listeners {
     /// Plaintext ADS, unless it is switched off.
     xds: Option<TcpListener>,
-    secure: TcpListener,
+    secure: SecureListeners,
     http: TcpListener,
 }
 
@@ -118,7 +157,13 @@ impl Listeners {
         };
         Ok(Self {
             xds,
-            secure: listen(args, args.bind, args.secure_port, "certificates and ADS over TLS").await?,
+            secure: SecureListeners {
+                secure: listen(args, args.bind, args.secure_port, "certificates and ADS over TLS").await?,
+                host: args
+                    .agent_socket()?
+                    .map(|path| bind_agent_socket(&path))
+                    .transpose()?,
+            },
             http: listen(args, args.bind, args.http_port, "debug pages").await?,
         })
     }
@@ -129,10 +174,7 @@ async fn api_server(args: &Args) -> anyhow::Result<(Client, Option<embedded::Emb
     if let Some(path) = &args.kubeconfig {
         return Ok((control_sources::client::from_kubeconfig(path).await?, None));
     }
-    let state = match &args.state_dir {
-        Some(folder) => folder.clone(),
-        None => Home::find()?.control_plane(),
-    };
+    let state = args.state_folder()?;
     let address = SocketAddr::new(args.bind, args.api_port);
     let server = embedded::start(state, address, &args.root_namespace).await?;
     Ok((server.client.clone(), Some(server)))
@@ -155,7 +197,12 @@ fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
         grace: Duration::from_secs(args.registration_grace),
         ..registration::Settings::default()
     };
-    let identities = identities::settings(&args.root_namespace, args.bind, &args.trusted_node_accounts)?;
+    let roots = match args.kubeconfig {
+        None => Some(args.state_folder()?.join(ROOTS_FILE)),
+        Some(_) => None,
+    };
+    let accounts = &args.trusted_node_accounts;
+    let identities = identities::settings(&args.root_namespace, args.bind, accounts, roots)?;
     let identities = Identities::new(client.clone(), Arc::clone(&world), identities);
     let (registrar, _) = Registrar::start(client.clone(), registration);
     let discovery = Discovery::new(world, &identifier(), Some(registrar));
@@ -171,7 +218,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     start_tasks(&args, &client, &discovery, embedded.as_ref());
     tracing::info!(
         xds = xds.as_ref().map(TcpListener::local_addr).transpose()?.map(tracing::field::display),
-        secure = %secure.local_addr()?,
+        secure = %secure.secure.local_addr()?,
         http = %http.local_addr()?,
         api = embedded.as_ref().map(|server| server.handle.url()),
         "control plane started in {:?}",

@@ -1,5 +1,6 @@
 //! `lateen`: a service mesh on one machine, in one binary. Argument parsing and assembly only.
 
+mod certificate;
 mod cli;
 mod commands;
 mod control_plane;
@@ -49,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => commands::run::run(arguments),
         Command::Down(arguments) => commands::down::run(&arguments),
         Command::Ps(arguments) => commands::ps::run(&arguments),
+        Command::ProxyStatus(arguments) => commands::proxy_status::run(&arguments),
         Command::Logs(arguments) => commands::logs::run(&arguments),
         Command::ProxyConfig(arguments) => commands::proxy_config::run(arguments.what),
         Command::Kubeconfig => commands::kubeconfig::run(),

@@ -20,6 +20,14 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::CertificateRecord;
+
+/// The socket for agents of this host, in the control plane's folder.
+pub(crate) const AGENT_SOCKET: &str = "agents.sock";
+
+/// The file with the mesh's roots, beside it.
+pub(crate) const ROOTS_FILE: &str = "root-cert.pem";
+
 /// The folder of this user's mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
@@ -69,6 +77,16 @@ impl Home {
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.control_plane().join("kubeconfig")
+    }
+
+    /// Where agents of this host reach the control plane.
+    pub(crate) fn agent_socket(&self) -> PathBuf {
+        self.control_plane().join(AGENT_SOCKET)
+    }
+
+    /// The file with the mesh's roots.
+    pub(crate) fn roots(&self) -> PathBuf {
+        self.control_plane().join(ROOTS_FILE)
     }
 
     pub(crate) fn run(&self) -> PathBuf {
@@ -197,6 +215,8 @@ pub(crate) struct MeshRecord {
     pub(crate) control_plane: Option<Process>,
     pub(crate) control_plane_restarts: u32,
     pub(crate) xds: SocketAddr,
+    /// Certificates and ADS over TLS.
+    pub(crate) secure: SocketAddr,
     pub(crate) debug: SocketAddr,
     pub(crate) kubeconfig: PathBuf,
     /// The ingress gateway's URL, without a path.
@@ -233,6 +253,8 @@ pub(crate) struct WorkloadRecord {
     /// Where the application listens, by port of the service; the same address for all of the workload in a namespace.
     pub(crate) application_ports: BTreeMap<u16, SocketAddr>,
     pub(crate) restarts: u32,
+    /// The workload's certificate; nothing when it is to have none.
+    pub(crate) certificate: Option<CertificateRecord>,
 }
 
 impl WorkloadRecord {
@@ -255,6 +277,7 @@ impl WorkloadRecord {
             namespace_refused: workload.namespace_refused().map(str::to_owned),
             application_ports: workload.application_ports(),
             restarts: application_restarts + workload.sidecar_restarts(),
+            certificate: workload.certificate().as_ref().map(CertificateRecord::of),
         }
     }
 
@@ -288,6 +311,7 @@ mod tests {
             control_plane: None,
             control_plane_restarts: 0,
             xds: "127.0.0.1:15010".parse().unwrap(),
+            secure: "127.0.0.1:15012".parse().unwrap(),
             debug: "127.0.0.1:15014".parse().unwrap(),
             kubeconfig: PathBuf::from("/k"),
             gateway: None,

@@ -7,12 +7,15 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
-use agent::{Mesh, Programs, Restarts, Spec, Workload, WorkloadEvent};
+use agent::certificates::authority::CertificateAuthority;
+use agent::{Mesh, MeshIdentity, Programs, Restarts, Spec, Workload, WorkloadEvent, Xds};
 use anyhow::Context as _;
+use identity::KeyKind;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use xds::grpc::client::Target;
 
 use crate::INSIDE;
 use crate::limits::{CONTROL_PLANE_POLL, CONTROL_PLANE_TIMEOUT, DEMO_DRAIN};
@@ -29,6 +32,36 @@ pub(crate) fn programs() -> anyhow::Result<Programs> {
         inside: vec![program, INSIDE.into()],
     })
 }
+
+/// Whether sidecars take their configuration over mutual TLS, instead of in plaintext on loopback.
+const SECURE_XDS: bool = false;
+
+/// The running mesh, for workloads that join it: agents are known by their user, on the control plane's socket.
+pub(crate) fn joined(home: &Home, record: &MeshRecord) -> anyhow::Result<Mesh> {
+    let xds = match SECURE_XDS {
+        true => Xds::Secure {
+            address: record.secure,
+            server_name: CONTROL_PLANE_NAME.to_owned(),
+        },
+        false => Xds::Plaintext(record.xds),
+    };
+    Ok(Mesh {
+        xds,
+        control: Target::Unix(home.agent_socket()),
+        identity: Some(MeshIdentity {
+            authority: CertificateAuthority::Unix(home.agent_socket()),
+            roots: Some(home.roots()),
+            key: KeyKind::default(),
+            lifetime: agent::limits::CERTIFICATE_LIFETIME,
+        }),
+        folder: home.run(),
+        logs: home.logs(),
+        programs: programs()?,
+    })
+}
+
+/// The name in the control plane's certificate (istiod's).
+const CONTROL_PLANE_NAME: &str = "istiod.istio-system.svc";
 
 /// The control plane's process.
 #[derive(Debug)]
@@ -269,7 +302,7 @@ async fn keep(mesh: Mesh, mut workload: Workload, mut stop: watch::Receiver<bool
                         }
                     }
                 }
-                Ok(WorkloadEvent::SidecarRestarted) => {}
+                Ok(WorkloadEvent::SidecarRestarted | WorkloadEvent::IdentityChanged) => {}
                 Err(error) => {
                     tracing::error!(workload = workload.spec().name, %error, "the sidecar cannot be started");
                     if !wait(&mut restarts, &mut stop).await {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use control_ca::{Authority, PeerIdentity};
+use control_ca::{Authority, PeerCredentials, PeerIdentity};
 use identity::Certificate;
 use tls::{ConnectionInfo, HandshakeFailure, PeerValidation, ServerContext, ServerStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
 use crate::limits;
 
@@ -124,6 +124,11 @@ fn proven(info: &ConnectionInfo, authority: &Authority) -> Result<Option<PeerIde
 
 /// Tells the services of a call who is at the other end, in the words that they know.
 pub(super) fn tell_of_peer(mut call: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+    let credentials = call.extensions().get::<UdsConnectInfo>();
+    if let Some(user) = credentials.and_then(|info| info.peer_cred) {
+        let uid = user.uid();
+        call.extensions_mut().insert(PeerCredentials { uid });
+    }
     if let Some(peer) = call.extensions().get::<SecurePeer>().cloned() {
         call.extensions_mut().insert(TcpConnectInfo {
             local_addr: None,

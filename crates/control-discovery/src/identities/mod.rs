@@ -14,6 +14,7 @@ mod proof;
 mod serving;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -21,17 +22,18 @@ use api_envoy::istio::v1::auth::istio_certificate_service_server::IstioCertifica
 use arc_swap::ArcSwap;
 use control_ca::{
     Authenticator, Authority, Caller, CertificateService, Credentials, Inventory, Lifetimes, Metrics,
-    PeerCertificates, Request, RootRotation, Rules, authorise,
+    PeerCertificates, RootRotation, Rules, UnixPeer,
 };
-use control_snapshot::{Mesh, Proxy, ProxyKind};
+use control_snapshot::{Mesh, Objects, Proxy, ProxyKind};
 use control_sources::reviews::{Access, ReviewError};
 use control_sources::{Client, reviews, root_certificates};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use identity::{ServiceAccount, SpiffeId, SubjectName, TrustDomain, TrustDomainError, TrustDomains};
 use tls::ServerContext;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 use xds::grpc::server::Streams;
@@ -53,6 +55,11 @@ pub struct Settings {
     pub names: Vec<SubjectName>,
     /// Accounts of node proxies, which may ask for the identities of pods of their node.
     pub trusted_node_accounts: BTreeSet<ServiceAccount>,
+    /// Users of this host whose processes may have the identity of any workload that the mesh's objects name, when they
+    /// come over the Unix socket.
+    pub host_users: BTreeSet<u32>,
+    /// Where the roots are also written, for processes of this host; a file that everybody may read.
+    pub roots_file: Option<PathBuf>,
     /// When a self-signed root is renewed.
     pub rotation: RootRotation,
     /// Which part (0 to 1) of the interval passes before the root's age is looked at first, at random, so that replicas
@@ -86,6 +93,23 @@ struct Inner {
     metrics: Arc<Metrics>,
 }
 
+/// Where identities are given out, and configuration to those that have one.
+#[derive(Debug)]
+pub struct SecureListeners {
+    /// Over TLS.
+    pub secure: TcpListener,
+    /// To processes of this host, which the kernel vouches for.
+    pub host: Option<UnixListener>,
+}
+
+/// Listens at `path` for processes of this host, those of this user only.
+///
+/// # Errors
+/// `InvalidInput` when the path is longer than the 107 bytes that a Unix address holds, and what `bind` reports.
+pub fn bind_host(path: &Path) -> std::io::Result<UnixListener> {
+    xds::grpc::secrets::bind(path)
+}
+
 /// Everything about identities. Cheap to clone.
 #[derive(Clone)]
 pub struct Identities(Arc<Inner>);
@@ -104,6 +128,7 @@ impl Identities {
             authenticators: vec![
                 Arc::new(PeerCertificates),
                 Arc::new(proof::TokenReviews::new(client.clone())),
+                Arc::new(UnixPeer),
             ],
             inventory: Arc::new(proof::Pods(Arc::clone(&world))),
             client,
@@ -131,14 +156,15 @@ impl Identities {
             .unwrap_or_default()
     }
 
-    /// Keeps the authority, and serves certificates and these ADS streams over TLS until `shutdown` resolves.
+    /// Keeps the authority, and serves certificates and these ADS streams, over TLS and to processes of this host, until
+    /// `shutdown` resolves.
     ///
     /// # Errors
-    /// The listener fails.
+    /// A listener fails.
     pub async fn serve(
         &self,
         streams: impl Streams,
-        listener: TcpListener,
+        listeners: SecureListeners,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
         let mut tasks = JoinSet::new();
@@ -146,7 +172,8 @@ impl Identities {
         let (roots, written_roots) = watch::channel(String::new());
         tasks.spawn(self.clone().keep());
         tasks.spawn(root_certificates::keep(self.0.client.clone(), written_roots));
-        tasks.spawn(publish_roots(self.0.renewed.subscribe(), roots));
+        let file = self.0.settings.roots_file.clone();
+        tasks.spawn(publish_roots(self.0.renewed.subscribe(), roots, file));
         tasks.spawn(serving::keep(
             self.0.renewed.subscribe(),
             self.0.settings.names.clone(),
@@ -162,12 +189,33 @@ impl Identities {
             return Ok(());
         };
         let routes = xds::grpc::server::routes(streams).add_service(service);
-        let incoming = connections::incoming(listener, certificates, self.0.renewed.subscribe());
-        xds::grpc::server::builder()
-            .layer(tonic::service::InterceptorLayer::new(connections::tell_of_peer))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, shutdown)
-            .await
+        let server = || {
+            xds::grpc::server::builder()
+                .layer(tonic::service::InterceptorLayer::new(connections::tell_of_peer))
+                .add_routes(routes.clone())
+        };
+        let stop = watch::Sender::new(false);
+        let stopped = |mut stopped: watch::Receiver<bool>| async move {
+            let _ = stopped.wait_for(|stop| *stop).await.is_ok();
+        };
+        let incoming = connections::incoming(listeners.secure, certificates, self.0.renewed.subscribe());
+        let secure = server().serve_with_incoming_shutdown(incoming, stopped(stop.subscribe()));
+        let host = async {
+            match listeners.host {
+                Some(listener) => {
+                    let incoming = UnixListenerStream::new(listener);
+                    let ends = stopped(stop.subscribe());
+                    server().serve_with_incoming_shutdown(incoming, ends).await
+                }
+                None => Ok(()),
+            }
+        };
+        let ended = async {
+            shutdown.await;
+            stop.send_replace(true);
+        };
+        let (secure, host, ()) = tokio::join!(secure, host, ended);
+        secure.and(host)
     }
 
     /// Follows the world and the Secrets, for ever.
@@ -210,6 +258,7 @@ impl Identities {
             trust_domains: domains,
             trusted_node_accounts: self.0.settings.trusted_node_accounts.clone(),
             oidc: None,
+            host_users: self.0.settings.host_users.clone(),
         });
         let current = self
             .0
@@ -260,7 +309,7 @@ impl Identities {
                 refused()
             })?;
         let rules = self.0.rules.get().ok_or_else(refused)?.load_full();
-        authorise(&caller, &Request::default(), &rules, self.0.inventory.as_ref()).map_err(|denied| {
+        control_ca::identities(&caller, &rules, self.0.inventory.as_ref()).map_err(|denied| {
             tracing::warn!(?caller, reason = %chain(&denied), "an ADS client has no identity of this mesh");
             refused()
         })
@@ -288,8 +337,12 @@ impl Identities {
         };
         let allowed = match reviews::access(&self.0.client, asked).await {
             Ok(allowed) => allowed,
-            // The embedded API server has no rules about who may do what. There, gateways may have what is beside them.
-            Err(ReviewError::NotServed) => proxy.profile.kind == ProxyKind::Gateway,
+            // The embedded API server has no rules about who may do what. There, what says that it is a gateway has to be
+            // one by the mesh's objects, which workloads cannot write.
+            Err(ReviewError::NotServed) => {
+                let known = |objects: &Objects| objects.is_gateway_account(&account.namespace, &account.name);
+                proxy.profile.kind == ProxyKind::Gateway && self.0.world.read(known)
+            }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), account = %user, "nobody says whether this account may have Secrets");
                 false
@@ -321,17 +374,31 @@ fn trust_domains(mesh: &Mesh) -> Result<TrustDomains, DomainError> {
     Ok(TrustDomains::new(own, aliases.collect::<Result<Vec<_>, _>>()?))
 }
 
-/// The roots of each new authority, in PEM.
+/// The roots of each new authority, in PEM, and into a file where there is to be one.
 async fn publish_roots(
     mut authorities: watch::Receiver<Option<Arc<Authority>>>,
     roots: watch::Sender<String>,
+    file: Option<PathBuf>,
 ) {
     while authorities.changed().await.is_ok() {
         let current = authorities.borrow_and_update().clone();
-        if let Some(authority) = current {
-            roots.send_replace(authority.roots_pem());
+        let Some(pem) = current.map(|authority| authority.roots_pem()) else {
+            continue;
+        };
+        if let Some(path) = &file
+            && let Err(error) = write_whole(path, &pem)
+        {
+            tracing::error!(%error, path = %path.display(), "the mesh's roots cannot be written");
         }
+        roots.send_replace(pem);
     }
+}
+
+/// A reader sees the old or the new file, never half of one.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let next = path.with_extension("pem.next");
+    std::fs::write(&next, text)?;
+    std::fs::rename(next, path)
 }
 
 /// An error and its causes on one line.

@@ -1,5 +1,6 @@
 //! Proofs that need more than the connection, and what they are worth to a proxy.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use control_ca::{
@@ -100,6 +101,15 @@ impl Inventory for Pods {
     /// Nobody registers users of this host with the control plane.
     fn registered(&self, _: u32) -> Vec<SpiffeId> {
         Vec::new()
+    }
+
+    fn workload_accounts(&self) -> BTreeSet<ServiceAccount> {
+        let account = |(namespace, name): (&str, &str)| ServiceAccount {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        self.0
+            .read(|objects| objects.workload_accounts().map(account).collect())
     }
 }
 

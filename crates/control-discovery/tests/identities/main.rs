@@ -2,6 +2,8 @@
 //! real sockets of loopback.
 
 mod authority;
+mod envoy;
+mod host;
 mod mesh;
 mod port;
 mod secrets;

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use control_apiserver::{ApiServer, Config, Handle};
 use control_ca::{Authority, Lifetimes, RootRotation, SelfSigned};
 use control_discovery::debug::{Pages, router};
-use control_discovery::identities::Settings;
+use control_discovery::identities::{SecureListeners, Settings};
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::{Kind, Settings as WorldSettings};
 use control_sources::watch::watch_all;
@@ -34,7 +34,7 @@ use tls::settings::{
     UpstreamTlsContext,
 };
 use tls::{ClientContext, ConnectOptions};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -55,6 +55,8 @@ pub struct Mesh {
     pub identities: Identities,
     pub secure: SocketAddr,
     pub plaintext: SocketAddr,
+    /// What processes of this host find.
+    pub folder: tempfile::TempDir,
     stop: watch::Sender<bool>,
 }
 
@@ -101,6 +103,18 @@ pub async fn api_server(directory: &std::path::Path) -> (Handle, Client) {
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": ROOT},
         "data": {"mesh": "trustDomain: cluster.local\n"},
     });
+    let labels = json!({"istio": "ingress"});
+    let group = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup",
+        "metadata": {"name": "gateway", "namespace": ROOT},
+        "spec": {"metadata": {"labels": labels}, "template": {"serviceAccount": "gateway"}},
+    });
+    let port = json!({"number": 443, "name": "https", "protocol": "TCP"});
+    let gateway = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "Gateway",
+        "metadata": {"name": "door", "namespace": "shop"},
+        "spec": {"selector": labels, "servers": [{"port": port, "hosts": ["*"]}]},
+    });
     let objects = [
         namespace(ROOT),
         namespace("shop"),
@@ -108,15 +122,24 @@ pub async fn api_server(directory: &std::path::Path) -> (Handle, Client) {
         account("shop", "other"),
         account(ROOT, "gateway"),
         mesh,
+        group,
+        gateway,
     ];
     apply(&client, &objects).await.expect("stored");
     (api, client)
+}
+
+/// Who this process is: the owner of what it makes.
+fn owner(folder: &std::path::Path) -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(folder).expect("a folder").uid()
 }
 
 impl Mesh {
     /// Starts a control plane on an API server that may hold a mesh's authority already.
     pub async fn start(api: Handle, client: Client, rotation: RootRotation) -> Self {
         let world = World::new(WorldSettings::default(), "test");
+        let folder = tempfile::tempdir().expect("a folder");
         let settings = Settings {
             root_namespace: ROOT.to_owned(),
             names: vec![
@@ -124,6 +147,8 @@ impl Mesh {
                 SubjectName::Ip([127, 0, 0, 1].into()),
             ],
             trusted_node_accounts: Default::default(),
+            host_users: [owner(folder.path())].into(),
+            roots_file: Some(folder.path().join("root-cert.pem")),
             rotation,
             jitter: 0.0,
             lifetimes: Lifetimes::default(),
@@ -153,13 +178,19 @@ impl Mesh {
             identities,
             secure: secure.local_addr().expect("an address"),
             plaintext: plaintext.local_addr().expect("an address"),
+            folder,
             stop: stop.clone(),
         };
         let server = discovery.clone();
         let ends = stopped(stop.subscribe());
         tokio::spawn(async move { server.serve(plaintext, ends).await });
         let ends = stopped(stop.subscribe());
-        tokio::spawn(async move { discovery.serve_secure(secure, ends).await });
+        let host = xds::grpc::secrets::bind(&mesh.host_socket()).expect("a socket");
+        let listeners = SecureListeners {
+            secure,
+            host: Some(host),
+        };
+        tokio::spawn(async move { discovery.serve_secure(listeners, ends).await });
         mesh
     }
 
@@ -214,6 +245,45 @@ impl Mesh {
         let response = router(pages).oneshot(request).await.expect("an answer");
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Where processes of this host connect to.
+    pub fn host_socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("agents.sock")
+    }
+
+    /// A connection from this host.
+    pub async fn connect_from_host(&self) -> Channel {
+        let path = self.host_socket();
+        let connector = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://agents");
+        within(endpoint.connect_with_connector(connector))
+            .await
+            .expect("a connection")
+    }
+
+    /// Asks from this host for the certificate of an account, `<namespace>/<name>`.
+    pub async fn certificate_from_host(&self, account: &str) -> Result<Shown, Status> {
+        let key = PrivateKey::generate(KeyKind::EcdsaP256).expect("a key");
+        let call = IstioCertificateRequest {
+            csr: request_certificate(&key, &[]).expect("a request"),
+            metadata: Some(wkt::structure(&json!({"ImpersonatedIdentity": account}))),
+            ..IstioCertificateRequest::default()
+        };
+        let mut service = IstioCertificateServiceClient::new(self.connect_from_host().await);
+        let answer = within(service.create_certificate(call)).await?;
+        Ok(Shown {
+            chain: answer.into_inner().cert_chain.concat(),
+            key: key.to_pem().expect("PEM").to_string(),
+        })
+    }
+
+    /// Opens a delta stream from this host.
+    pub async fn stream_from_host(&self) -> AdsStream {
+        AdsStream::open(self.connect_from_host().await, None)
     }
 
     /// A connection to the secure port, with a certificate or without.

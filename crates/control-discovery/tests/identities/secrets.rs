@@ -196,6 +196,18 @@ async fn nobody_gets_secrets_of_others() {
     let answer = stream.next().await.expect("an answer");
     assert_eq!((answer.resources.len(), answer.removed_resources.len()), (0, 1));
 
+    // A sidecar that says it is a gateway, with a good proof of who it is.
+    let mut stream = mesh.stream(None, Some(&token)).await.expect("a connection");
+    stream
+        .ask(
+            node("router", "shop", "reviews"),
+            type_url::SECRET,
+            &["kubernetes://theirs"],
+        )
+        .await;
+    let answer = stream.next().await.expect("an answer");
+    assert_eq!((answer.resources.len(), answer.removed_resources.len()), (0, 1));
+
     // A gateway that has proven nothing.
     let mut stream = mesh.plaintext_stream().await;
     stream

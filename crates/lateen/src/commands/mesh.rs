@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use agent::{Mesh, Spec};
+use agent::Spec;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::objects;
 use crate::output::Steps;
 use crate::ports::{Moved, Ports, loopback};
 use crate::state::{Home, MeshRecord, Process};
-use crate::supervisor::{ControlPlane, Gateway, Workloads, programs};
+use crate::supervisor::{ControlPlane, Gateway, Workloads, joined};
 
 /// A mesh that this process runs.
 pub(super) struct RunningMesh {
@@ -60,18 +60,14 @@ impl RunningMesh {
             control_plane: control_plane.process(),
             control_plane_restarts: 0,
             xds: loopback(ports.xds),
+            secure: loopback(ports.secure),
             debug: loopback(ports.debug),
             kubeconfig: home.kubeconfig(),
             gateway: None,
             summary: Value::Null,
         };
         record.write(&home)?;
-        let mesh = Mesh {
-            xds: record.xds,
-            folder: home.run(),
-            logs: home.logs(),
-            programs: programs()?,
-        };
+        let mesh = joined(&home, &record)?;
         let record = Rc::new(RefCell::new(record));
         let mut workloads = Workloads::new(mesh);
         let keep = control_plane.keep(Rc::clone(&record), workloads.stopped());

@@ -8,6 +8,7 @@ pub(crate) mod kubeconfig;
 pub(crate) mod logs;
 mod mesh;
 pub(crate) mod proxy_config;
+pub(crate) mod proxy_status;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod up;

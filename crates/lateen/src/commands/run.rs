@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use agent::{Mesh, Spec, Workload, WorkloadEvent};
+use agent::{Spec, Workload, WorkloadEvent};
 use anyhow::Context as _;
 use control_sources::write::{self, ObjectRef, WriteError};
 use rustix::process::Signal;
@@ -14,7 +14,7 @@ use crate::objects;
 use crate::output;
 use crate::reservation::Reservation;
 use crate::state::{Home, MeshRecord, WorkloadRecord};
-use crate::supervisor::programs;
+use crate::supervisor::joined;
 
 pub(crate) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let home = Home::find()?;
@@ -35,12 +35,7 @@ async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Resul
     register(&client, &arguments, &spec).await?;
     drop(client);
     let folder = home.run().join(format!("{}.{}", spec.name, spec.namespace));
-    let agent = Mesh {
-        xds: mesh.xds,
-        folder: home.run(),
-        logs: home.logs(),
-        programs: programs()?,
-    };
+    let agent = joined(&home, &mesh)?;
     let workload = tokio::select! {
         started = Workload::start(&agent, spec) => match started {
             Ok(workload) => workload,
@@ -85,7 +80,7 @@ async fn supervise(mut workload: Workload, stop: &mut Stop, arguments: &RunArgs)
                     workload.stop(Signal::TERM, arguments.drain).await;
                     return Ok(ExitCode::from(exit.code()));
                 }
-                WorkloadEvent::SidecarRestarted => {
+                WorkloadEvent::SidecarRestarted | WorkloadEvent::IdentityChanged => {
                     let _ = WorkloadRecord::of(&workload, 0).write(workload.folder());
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,12 +16,15 @@ pub(super) fn settings(
     root_namespace: &str,
     bind: IpAddr,
     trusted_node_accounts: &str,
+    roots_file: Option<PathBuf>,
 ) -> anyhow::Result<Settings> {
     Ok(Settings {
         root_namespace: root_namespace.to_owned(),
         names: names(root_namespace, bind),
         trusted_node_accounts: parse_node_accounts(trusted_node_accounts)
             .context("--trusted-node-accounts")?,
+        host_users: [0, rustix::process::geteuid().as_raw()].into(),
+        roots_file,
         rotation: RootRotation::default(),
         jitter: random_part(),
         lifetimes: Lifetimes::default(),
@@ -84,8 +88,8 @@ mod tests {
     #[test]
     fn a_node_account_needs_a_namespace() {
         let bind = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert!(settings("istio-system", bind, "ztunnel").is_err());
-        let settings = settings("istio-system", bind, "istio-system/ztunnel").expect("an account");
+        assert!(settings("istio-system", bind, "ztunnel", None).is_err());
+        let settings = settings("istio-system", bind, "istio-system/ztunnel", None).expect("an account");
         assert_eq!(settings.trusted_node_accounts.len(), 1);
     }
 }

@@ -3,6 +3,7 @@
 mod call;
 pub mod client;
 mod connect;
+pub mod secrets;
 pub mod server;
 mod target;
 mod traffic;

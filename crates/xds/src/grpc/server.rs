@@ -69,9 +69,9 @@ pub trait Streams: Clone + Send + Sync + 'static {
     fn sotw(&self, connection: SotwConnection) -> impl Future<Output = ()> + Send;
 }
 
-struct Service<S>(S);
+pub(super) struct Service<S>(pub(super) S);
 
-type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl<S: Streams> AggregatedDiscoveryService for Service<S> {
@@ -99,7 +99,7 @@ impl<S: Streams> AggregatedDiscoveryService for Service<S> {
     }
 }
 
-fn accept<Request, Response: Send + 'static>(
+pub(super) fn accept<Request, Response: Send + 'static>(
     request: tonic::Request<Streaming<Request>>,
 ) -> (Connection<Request, Response>, ResponseStream<Response>) {
     let (sender, receiver) = mpsc::channel(limits::SERVER_RESPONSE_QUEUE);

@@ -7,6 +7,7 @@
 //!   request is a change, so its names count even then.
 //! - Content that a client has refused is not sent again unchanged.
 
+mod protocol;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use api_envoy::envoy::config::core::v3::{ControlPlane, Node};
 use api_envoy::envoy::service::discovery::v3 as ads;
 use api_envoy::{Any, type_url};
 
+pub use protocol::{Delta, Protocol, StateOfTheWorld};
 pub use watch::{Nack, Watch};
 
 use crate::limits;

@@ -1,12 +1,12 @@
-//! The two variants of ADS, as far as a session tells them apart.
+//! The two variants of a stream, for servers that tell them apart as little as possible.
 
+use super::{Content, Received, Refusal, Stream};
+use crate::Variant;
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::envoy::service::discovery::v3 as ads;
 use api_envoy::google::rpc::Status;
-use xds::Variant;
-use xds::server::{Content, Received, Refusal, Stream};
 
-/// One variant of ADS.
+/// One variant of a stream.
 pub trait Protocol: Send + Sync + 'static {
     /// What the client sends.
     type Request: Send + Sync;
@@ -37,11 +37,11 @@ pub trait Protocol: Send + Sync + 'static {
     ) -> Option<Self::Response>;
 }
 
-/// `DeltaAggregatedResources`.
+/// `DeltaAggregatedResources`, `DeltaSecrets`.
 #[derive(Clone, Copy, Debug)]
 pub struct Delta;
 
-/// `StreamAggregatedResources`.
+/// `StreamAggregatedResources`, `StreamSecrets`.
 #[derive(Clone, Copy, Debug)]
 pub struct StateOfTheWorld;
 

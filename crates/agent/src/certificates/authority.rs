@@ -1,0 +1,255 @@
+//! Who signs: Istio's certificate service (`istio.v1.auth.IstioCertificateService/CreateCertificate`), reached over TLS
+//! as Istio's agent does, or over a Unix socket of the control plane on the same machine, which proves by itself who
+//! asks.
+//!
+//! A connection is made for each request, since there are hours between two.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api_envoy::istio::v1::auth::IstioCertificateRequest;
+use api_envoy::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
+use api_envoy::wkt;
+use hyper_util::rt::TokioIo;
+use identity::{Certificate, ServiceAccount, Svid};
+use serde_json::json;
+use tls::settings::{
+    CertificateValidationContext, CommonTlsContext, Secret, TlsCertificate, TlsParameters, TlsVersion,
+    UpstreamTlsContext,
+};
+use tls::{ClientContext, ConnectOptions};
+use tokio::net::{TcpStream, UnixStream};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+use super::roots::{self, RootsError};
+use crate::error::chain;
+use crate::limits::{CA_CALL_TIMEOUT, MAX_ANSWER_BYTES, MAX_SECRET_FILE_BYTES, MAX_TOKEN_BYTES};
+use crate::small_file::read;
+
+/// The key of the request's metadata that names whom it is for.
+const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct SigningRequest<'r> {
+    /// The signing request, PEM.
+    pub csr: String,
+    /// How long the certificate is to be valid.
+    pub lifetime: Duration,
+    /// Whose identity it is to have.
+    pub account: &'r ServiceAccount,
+    /// What the workload holds already.
+    pub held: Option<&'r Svid>,
+    /// Now.
+    pub now: SystemTime,
+}
+
+/// Somebody who signs.
+pub trait Authority {
+    /// Asks for a certificate. The parts of the answer in PEM: the certificate, what leads to the roots, the roots.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn sign(
+        &self,
+        request: SigningRequest<'_>,
+    ) -> impl Future<Output = Result<Vec<String>, AuthorityError>> + Send;
+}
+
+/// Why nothing is signed.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The roots that the authority is verified against.
+    #[error("its roots")]
+    Roots(#[from] RootsError),
+    /// The caller's own proof.
+    #[error("the caller's proof: {path}: {error}", path = .0.display(), error = .1)]
+    Proof(PathBuf, io::Error),
+    /// There is nothing to prove oneself with.
+    #[error("the caller's proof: there is neither a token nor a certificate")]
+    NoProof,
+    /// The TLS settings.
+    #[error("the TLS settings: {0}")]
+    Settings(String),
+    /// There is no connection.
+    #[error("{0} is not reached: {1}")]
+    Unreachable(String, String),
+    /// It says no.
+    #[error("{0}: {1}")]
+    Refused(Code, String),
+}
+
+/// Istio's certificate service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateAuthority {
+    /// On a Unix socket of the same machine: who asks is who the kernel says, and says for whom.
+    Unix(PathBuf),
+    /// Over TLS.
+    Tls(TlsAuthority),
+}
+
+/// The way to an authority over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsAuthority {
+    /// `host:port` (`CA_ADDR`).
+    pub address: String,
+    /// The DNS name that its certificate must have (`ISTIOD_SAN`).
+    pub server_name: String,
+    /// The file with the roots that it is verified against (`CA_ROOT_CA`); read for each request, since they may change.
+    pub roots: PathBuf,
+    /// How the workload proves who it is.
+    pub proof: Proof,
+}
+
+/// How a workload proves who it is before it has a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By a token of its service account; read for each request, since it is replaced before it expires.
+    Token(PathBuf),
+    /// By a certificate that it was given (`PROV_CERT`), and from then on by those that it gets.
+    Certificate {
+        /// The chain.
+        chain: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+}
+
+impl Authority for CertificateAuthority {
+    async fn sign(&self, request: SigningRequest<'_>) -> Result<Vec<String>, AuthorityError> {
+        let mut message = IstioCertificateRequest {
+            csr: request.csr,
+            validity_duration: i64::try_from(request.lifetime.as_secs()).unwrap_or(i64::MAX),
+            ..IstioCertificateRequest::default()
+        };
+        let (channel, token) = match self {
+            Self::Unix(path) => {
+                let account = request.account.to_string();
+                message.metadata = Some(wkt::structure(&json!({ IMPERSONATED_IDENTITY: account })));
+                (connect_unix(path).await?, None)
+            }
+            Self::Tls(authority) => authority.connect(request.held, request.now).await?,
+        };
+        let mut call = tonic::Request::new(message);
+        call.set_timeout(CA_CALL_TIMEOUT);
+        if let Some(token) = token {
+            call.metadata_mut().insert("authorization", token);
+        }
+        let mut service =
+            IstioCertificateServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = service.create_certificate(call).await;
+        let answer =
+            answer.map_err(|status| AuthorityError::Refused(status.code(), status.message().to_owned()))?;
+        Ok(answer.into_inner().cert_chain)
+    }
+}
+
+type Token = tonic::metadata::AsciiMetadataValue;
+
+async fn connect_unix(path: &Path) -> Result<Channel, AuthorityError> {
+    let socket = path.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    // The authority of the URI is never looked up; HTTP/2 only wants one.
+    let connected = Endpoint::from_static("http://ca")
+        .connect_with_connector(connector)
+        .await;
+    connected.map_err(|error| AuthorityError::Unreachable(path.display().to_string(), chain(&error)))
+}
+
+impl TlsAuthority {
+    async fn connect(
+        &self,
+        held: Option<&Svid>,
+        now: SystemTime,
+    ) -> Result<(Channel, Option<Token>), AuthorityError> {
+        let (certificate, token) = self.proof(held, now)?;
+        let context = Arc::new(self.context(certificate, now)?);
+        let address = self.address.clone();
+        let connector = tower::service_fn(move |_| {
+            let (context, address) = (Arc::clone(&context), address.clone());
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let connected = context.connect(stream, ConnectOptions::default()).await;
+                let (stream, _) = connected.map_err(|error| io::Error::other(error.to_string()))?;
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
+        });
+        let unreachable = |why: String| AuthorityError::Unreachable(self.address.clone(), why);
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
+        let endpoint = endpoint.map_err(|error| unreachable(error.to_string()))?;
+        let channel = endpoint.connect_with_connector(connector).await;
+        Ok((channel.map_err(|error| unreachable(chain(&error)))?, token))
+    }
+
+    /// What this request is proven with. A certificate that still holds proves its own renewal, where there is no token.
+    fn proof(
+        &self,
+        held: Option<&Svid>,
+        now: SystemTime,
+    ) -> Result<(Option<TlsCertificate>, Option<Token>), AuthorityError> {
+        match &self.proof {
+            Proof::Token(path) => {
+                let unreadable = |error| AuthorityError::Proof(path.clone(), error);
+                let token = read(path, MAX_TOKEN_BYTES).map_err(unreadable)?;
+                let text = format!("Bearer {}", String::from_utf8_lossy(token.trim_ascii()));
+                let wrong = |_| unreadable(io::Error::from(io::ErrorKind::InvalidData));
+                let mut value: Token = text.parse().map_err(wrong)?;
+                value.set_sensitive(true);
+                Ok((None, Some(value)))
+            }
+            Proof::Certificate { chain, key } => {
+                if let Some(held) = held.filter(|held| now <= held.expires()) {
+                    let key = held.key().to_pem().map_err(|_| AuthorityError::NoProof)?;
+                    return Ok((Some(shown(held.chain_pem().into_bytes(), key.as_bytes())), None));
+                }
+                let read = |path: &PathBuf| {
+                    read(path, MAX_SECRET_FILE_BYTES)
+                        .map_err(|error| AuthorityError::Proof(path.clone(), error))
+                };
+                let (chain, key) = (read(chain)?, read(key)?);
+                Ok((Some(shown(chain.to_vec(), &key)), None))
+            }
+        }
+    }
+
+    fn context(
+        &self,
+        certificate: Option<TlsCertificate>,
+        now: SystemTime,
+    ) -> Result<ClientContext, AuthorityError> {
+        let roots: String = roots::read(&self.roots)?.iter().map(Certificate::pem).collect();
+        let settings = UpstreamTlsContext {
+            common: CommonTlsContext {
+                tls_params: TlsParameters {
+                    minimum_version: Some(TlsVersion::V1_2),
+                    maximum_version: Some(TlsVersion::V1_3),
+                    ..TlsParameters::default()
+                },
+                tls_certificates: certificate.into_iter().collect(),
+                alpn_protocols: vec!["h2".to_owned()],
+                validation_context: Some(CertificateValidationContext {
+                    trusted_ca: Some(roots.into_bytes()),
+                    ..CertificateValidationContext::default()
+                }),
+            },
+            sni: self.server_name.clone(),
+            auto_sni_san_validation: true,
+            ..UpstreamTlsContext::default()
+        };
+        ClientContext::new(&settings, now).map_err(|error| AuthorityError::Settings(error.to_string()))
+    }
+}
+
+fn shown(chain: Vec<u8>, key: &[u8]) -> TlsCertificate {
+    TlsCertificate {
+        certificate_chain: chain,
+        private_key: Secret::new(key),
+    }
+}
