@@ -37,7 +37,7 @@ const COMMANDS: &[(&str, &str, Action)] = &[
     ),
     (
         "bench",
-        "CPU per request beside Envoy, nginx and HAProxy [--rounds N] [--seconds N] [--quick]",
+        "CPU per request, or per GB of TCP, beside Envoy, nginx and HAProxy: bench [tcp] [--rounds N] [--seconds N] [--quick]",
         bench::run,
     ),
     (

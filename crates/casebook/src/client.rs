@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tls::settings::{
     CertificateValidationContext, CommonTlsContext, Secret, TlsCertificate, TlsParameters, TlsVersion,
     UpstreamTlsContext,
@@ -19,7 +20,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::certificates::Files;
-use crate::limits::{MAX_BODY_BYTES, REQUEST_TIME};
+use crate::limits::{BEFORE_THE_END, MAX_BODY_BYTES, REQUEST_TIME};
 use crate::page::traffic::{Request, Tls};
 use crate::world::EXCHANGE_HEADER;
 
@@ -144,39 +145,65 @@ async fn ask<IO>(connection: IO, request: &Request, mark: &str) -> anyhow::Resul
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let http2 = matches!(request, Request::Http { http2: true, .. });
+    let request = http_request(request, mark)?;
+    let io = TokioIo::new(connection);
+    if http2 {
+        let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+        let driver = tokio::spawn(driver);
+        let answer = read(sender.send_request(request).await?).await;
+        driver.abort();
+        return answer;
+    }
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(io).await?;
+    let driver = tokio::spawn(driver);
+    let answer = read(sender.send_request(request).await?).await;
+    driver.abort();
+    answer
+}
+
+/// The request to send; in HTTP/2 its target says the host too.
+fn http_request(request: &Request, mark: &str) -> anyhow::Result<hyper::Request<Empty<Bytes>>> {
     let Request::Http {
         method,
         authority,
         path,
         headers,
+        http2,
     } = request
     else {
-        anyhow::bail!("it is no HTTP request");
+        anyhow::bail!("not an HTTP request");
     };
-    let mut builder = hyper::Request::builder().method(method.as_str()).uri(path);
-    if !headers.iter().any(|(name, _)| name == "host") {
-        builder = builder.header("host", authority);
-    }
-    for (name, value) in headers {
+    let host = headers.iter().find(|(name, _)| name == "host");
+    let host = host.map_or(authority, |(_, value)| value);
+    let mut builder = hyper::Request::builder().method(method.as_str());
+    builder = match http2 {
+        true => builder.uri(format!("http://{host}{path}")),
+        false => builder.uri(path).header("host", host),
+    };
+    for (name, value) in headers.iter().filter(|(name, _)| name != "host") {
         builder = builder.header(name, value);
     }
-    let request = builder
-        .header(EXCHANGE_HEADER, mark)
-        .body(Empty::<Bytes>::new())?;
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
-    let driver = tokio::spawn(driver);
-    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(builder
+        .header(EXCHANGE_HEADER.to_ascii_lowercase(), mark)
+        .body(Empty::new())?)
+}
+
+/// Reads an answer to its end; trailers count as headers.
+async fn read(response: hyper::Response<Incoming>) -> anyhow::Result<Answer> {
+    let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES)
         .collect()
         .await
         .map_err(anyhow::Error::from_boxed)?;
-    driver.abort();
+    let trailers = body.trailers().cloned().unwrap_or_default();
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     Ok(Answer {
         status: head.status.as_u16(),
         headers: head
             .headers
             .iter()
+            .chain(&trailers)
             .map(|(name, value)| (name.to_string(), text(value)))
             .collect(),
         body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
@@ -190,11 +217,21 @@ async fn connect(source: Ipv4Addr, target: SocketAddr) -> anyhow::Result<TcpStre
     Ok(socket.connect(target).await?)
 }
 
-/// Says a line, ends the sending side and reads until the end.
+/// Says a line, ends the sending side and reads until the end; who has nothing to say waits for the other's first line
+/// before.
 async fn talk(mut connection: TcpStream, text: &str) -> anyhow::Result<Answer> {
-    connection.write_all(format!("{text}\n").as_bytes()).await?;
-    connection.shutdown().await?;
     let mut said = Vec::new();
+    if text.is_empty() {
+        while !said.ends_with(b"\n") && connection.read_buf(&mut said).await? > 0 {}
+    } else {
+        connection.write_all(format!("{text}\n").as_bytes()).await?;
+        // Envoy drops a connection that ends before its listener filters have looked at it.
+        let first = connection.read_buf(&mut said);
+        if let Ok(read) = timeout(BEFORE_THE_END, first).await {
+            read?;
+        }
+    }
+    connection.shutdown().await?;
     (&mut connection)
         .take(MAX_BODY_BYTES as u64)
         .read_to_end(&mut said)

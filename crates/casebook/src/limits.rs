@@ -23,6 +23,12 @@ pub const CONCURRENT_REQUESTS: usize = 8;
 /// Bytes of an answer that are read at most.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// How long a TCP client waits for the first word of the answer before it ends its side.
+pub const BEFORE_THE_END: Duration = Duration::from_millis(500);
+
+/// How long a TCP upstream waits for the client's first word before it speaks itself.
+pub const BEFORE_GREETING: Duration = Duration::from_millis(200);
+
 /// Longest pause that a scripted upstream makes before it answers.
 pub const MAX_UPSTREAM_DELAY: Duration = Duration::from_secs(10);
 

@@ -64,6 +64,8 @@ pub struct Profile {
     pub injects_faults: bool,
     /// Whether it answers cross-origin requests (`envoy.filters.http.cors`).
     pub answers_cors: bool,
+    /// Whether it counts what is said in MongoDB's protocol (`envoy.filters.network.mongo_proxy`).
+    pub counts_mongo: bool,
     /// Whether it must not bind ports below 1024 (`UNPRIVILEGED_POD`).
     pub unprivileged: bool,
     /// Whether HTTP/1.0 is accepted (`HTTP10`).
@@ -182,6 +184,7 @@ impl Proxy {
                 identity: metadata.has_identity(),
                 injects_faults: has_extension(node, "envoy.filters.http.fault"),
                 answers_cors: has_extension(node, "envoy.filters.http.cors"),
+                counts_mongo: has_extension(node, "envoy.filters.network.mongo_proxy"),
                 unprivileged: metadata.flag("UNPRIVILEGED_POD"),
                 http10: metadata.flag("HTTP10"),
                 idle_timeout: metadata.shared("IDLE_TIMEOUT"),
@@ -383,7 +386,7 @@ mod tests {
         node.extensions = vec![extension("envoy.filters.http.router")];
         assert_eq!(istios(&node), [false; 3]);
         let profile = Proxy::from_node(&node).expect("valid").profile;
-        assert!(!profile.injects_faults && !profile.answers_cors);
+        assert!(!profile.injects_faults && !profile.answers_cors && !profile.counts_mongo);
         node.extensions.push(extension("istio.alpn"));
         assert_eq!(istios(&node), [true, false, false]);
     }

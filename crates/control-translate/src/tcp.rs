@@ -51,7 +51,9 @@ impl Stream<'_> {
                 &http_filters::stats_config(self.role),
             ));
         }
-        if self.protocol == Protocol::Mongo && self.role == Role::SidecarOutbound {
+        // The filter only counts; a proxy without it carries the same bytes.
+        let counts = self.view.profile.counts_mongo && self.role == Role::SidecarOutbound;
+        if self.protocol == Protocol::Mongo && counts {
             let config = MongoProxy {
                 stat_prefix: self.stat_prefix.clone(),
                 ..MongoProxy::default()

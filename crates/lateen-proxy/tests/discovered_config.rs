@@ -228,6 +228,38 @@ fn check_gauge(proxy: &Proxy, name: &str, value: u64) {
     });
 }
 
+/// As in Envoy, which says nothing of it to the control plane either.
+#[test]
+fn listeners_that_come_after_all_were_stopped_are_not_put_in_force() {
+    let discovery = Discovery::start();
+    discovery.put(CLUSTER, &cluster("app", harness::http_upstream("app")));
+    discovery.put(LISTENER, &listener("web", &http_filters("app")));
+    let proxy = Proxy::start(&discovery.bootstrap(), &["--concurrency", "1"]);
+    check_answer(&proxy, "web", "app /");
+    let inbound = |name: &str| {
+        let plain = listener(name, &http_filters("app"));
+        format!(
+            "{}, traffic_direction: INBOUND }}",
+            plain.strip_suffix('}').unwrap()
+        )
+    };
+    proxy.admin("POST", "/drain_listeners?inboundonly");
+    discovery.put(LISTENER, &inbound("in"));
+    discovery.put(LISTENER, &listener("out", &http_filters("app")));
+    check_answer(&proxy, "out", "app /");
+    proxy.admin("POST", "/drain_listeners");
+    let updates = proxy.stat("listener_manager.lds.update_success");
+    discovery.put(LISTENER, &listener("later", &http_filters("app")));
+    check_gauge(&proxy, "listener_manager.lds.update_success", updates + 1);
+    let listeners = proxy.admin("GET", "/listeners");
+    assert!(
+        !listeners.contains("in::") && !listeners.contains("later::"),
+        "{listeners}"
+    );
+    assert_eq!(proxy.stat("listener_manager.listener_added"), 2);
+    assert!(discovery.nacks().is_empty());
+}
+
 #[test]
 fn replaced_and_removed_listeners_are_told_of_while_they_drain() {
     const LISTENERS: &str = "listener_manager.total_listeners_draining";

@@ -165,12 +165,11 @@ fn validation_accepts_without_listening() {
 fn a_refused_bootstrap_names_the_field() {
     let bad = listener("web", &tcp_filters("app")).replacen(
         "stat_prefix: tcp,",
-        "stat_prefix: tcp, hash_policy: \
-        [{ source_ip: {} }],",
+        "stat_prefix: tcp, tunneling_config: { hostname: x },",
         1,
     );
     let (valid, said) = run(&bootstrap(&[bad], &[]), &["--mode", "validate"]);
-    let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.hash_policy";
+    let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.tunneling_config";
     assert!(!valid && said.contains(path), "{said}");
 }
 

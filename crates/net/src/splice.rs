@@ -24,6 +24,15 @@ pub enum Direction {
     Downstream,
 }
 
+/// Why a copy ended early.
+#[derive(Debug)]
+pub struct Broken {
+    /// Where what went wrong has its connection; [`Direction::Upstream`] is the upstream one.
+    pub at: Direction,
+    /// What went wrong.
+    pub error: io::Error,
+}
+
 /// Copies both ways until both sides have closed their sending half; a half-close is passed on as one.
 ///
 /// `progress` is called after each chunk with the bytes that were delivered, to count them and to restart idle timers.
@@ -35,28 +44,42 @@ pub async fn copy_bidirectional(
     downstream: &TcpStream,
     upstream: &TcpStream,
     progress: &dyn Fn(Direction, usize),
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     let upstream_progress = |bytes| progress(Direction::Upstream, bytes);
     let downstream_progress = |bytes| progress(Direction::Downstream, bytes);
     tokio::try_join!(
-        copy(downstream, upstream, &upstream_progress),
-        copy(upstream, downstream, &downstream_progress),
+        copy(
+            (downstream, Direction::Downstream),
+            (upstream, Direction::Upstream),
+            &upstream_progress
+        ),
+        copy(
+            (upstream, Direction::Upstream),
+            (downstream, Direction::Downstream),
+            &downstream_progress
+        ),
     )?;
     Ok(())
 }
 
 /// Copies one way until the end of the stream, then closes the sending half of `to`.
-async fn copy(from: &TcpStream, to: &TcpStream, progress: &dyn Fn(usize)) -> io::Result<()> {
-    let (pipe_out, pipe_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+async fn copy(
+    (from, sender): (&TcpStream, Direction),
+    (to, receiver): (&TcpStream, Direction),
+    progress: &dyn Fn(usize),
+) -> Result<(), Broken> {
+    let at = |at| move |error| Broken { at, error };
+    let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+    let (pipe_out, pipe_in) = pipe.map_err(io::Error::from).map_err(at(sender))?;
     loop {
-        let mut pending = fill(from, &pipe_in).await?;
+        let mut pending = fill(from, &pipe_in).await.map_err(at(sender))?;
         if pending == 0 {
             // The peer may have reset the connection already; then there is nobody left to tell.
             let _ = SockRef::from(to).shutdown(Shutdown::Write);
             return Ok(());
         }
         while pending > 0 {
-            let delivered = drain(&pipe_out, to, pending).await?;
+            let delivered = drain(&pipe_out, to, pending).await.map_err(at(receiver))?;
             pending -= delivered;
             progress(delivered);
         }
@@ -153,7 +176,8 @@ mod tests {
         let copied = copy_bidirectional(&downstream, &upstream, &|_, _| ());
         let copied = tokio::time::timeout(PATIENCE, copied).await;
         let error = copied.expect("in time").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(error.error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(error.at, Direction::Downstream);
         drop(server);
     }
 }

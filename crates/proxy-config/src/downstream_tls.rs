@@ -13,14 +13,10 @@ use proxy_upstream::SslStats;
 use proxy_upstream::secrets::{Origins, SecretKey, SecretStore};
 use proxy_upstream::tls_context::{self, Translated};
 use telemetry::stats::Scope;
-use tls::settings::DownstreamTlsContext;
 use tls::{Current, ServerContext};
 
 use crate::filters::{self, Category};
 use crate::limits::DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT;
-
-/// Application protocols that the connection manager does not speak, so that it does not offer them.
-const NOT_SPOKEN: &[&str] = &["h2"];
 
 /// What Envoy calls the statistics of contexts towards clients.
 const FACTORY: &str = "server_ssl_socket_factory";
@@ -50,7 +46,6 @@ pub(crate) enum Compiled {
 pub(crate) fn compile(
     socket: &TransportSocket,
     timeout: Option<Duration>,
-    speaks_http: bool,
     scope: &Scope,
     store: &mut SecretStore,
 ) -> ConfigResult<Compiled> {
@@ -73,10 +68,6 @@ pub(crate) fn compile(
         secrets,
         origins,
     } = tls_context::downstream(&proto).within("typed_config")?;
-    let settings = match speaks_http {
-        true => without_unspoken(settings).within("typed_config")?,
-        false => settings,
-    };
     let context = store
         .context(settings, &secrets, (scope, FACTORY))
         .within("typed_config")?;
@@ -88,20 +79,6 @@ pub(crate) fn compile(
         stats: SslStats::new(scope, FACTORY),
     };
     Ok(Compiled::Tls(Arc::new(tls), context.secrets))
-}
-
-/// A client that would agree on a protocol that is not spoken is better served with another one, or refused.
-fn without_unspoken(mut settings: DownstreamTlsContext) -> ConfigResult<DownstreamTlsContext> {
-    let protocols = &mut settings.common.alpn_protocols;
-    let any = !protocols.is_empty();
-    protocols.retain(|name| !NOT_SPOKEN.contains(&name.as_str()));
-    match any && protocols.is_empty() {
-        true => {
-            Err(ConfigError::at("alpn_protocols", "none is spoken by this proxy")
-                .within("common_tls_context"))
-        }
-        false => Ok(settings),
-    }
 }
 
 #[cfg(test)]

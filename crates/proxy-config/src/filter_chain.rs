@@ -6,6 +6,7 @@
 //! back to a less specific value when a later step finds nothing. What is then left of the listener is its default
 //! filter chain.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use api_envoy::envoy::config::listener::v3::{FilterChainMatch, filter_chain_match::ConnectionSourceType};
@@ -126,12 +127,100 @@ fn server_name(name: &str) -> ConfigResult<String> {
     Ok(rest.to_ascii_lowercase())
 }
 
-/// The criteria of all chains of a listener.
+/// The criteria of all chains of a listener: looked up by destination port, destination address and server name, which
+/// a listener may have thousands of, and compared one by one in what is then left.
 #[derive(Clone, Debug, Default)]
 pub struct FilterChainMatcher {
     chains: Vec<ChainMatch>,
-    /// Chains by destination port (none first), so that a listener with very many ports stays quick.
-    ports: Vec<(Option<u16>, Vec<usize>)>,
+    /// Chains without a port under none.
+    ports: HashMap<Option<u16>, Destinations>,
+}
+
+/// Chains by destination address.
+#[derive(Clone, Debug, Default)]
+struct Destinations {
+    /// A catch-all range and no range at all are the same key, none, as in Envoy's tries.
+    by_range: HashMap<Option<IpNet>, ServerNames>,
+    /// The lengths of the ranges, longest first.
+    lengths: Vec<u8>,
+}
+
+/// Chains by server name.
+#[derive(Clone, Debug, Default)]
+struct ServerNames {
+    by_name: HashMap<Box<str>, Vec<usize>>,
+    unnamed: Vec<usize>,
+}
+
+impl Destinations {
+    fn insert(&mut self, chain: &ChainMatch, index: usize) {
+        let narrow = chain.destination.iter().filter(|range| range.prefix_len() > 0);
+        let mut keys: Vec<_> = narrow.map(|range| Some(range.trunc())).collect();
+        if keys.len() < chain.destination.len() || keys.is_empty() {
+            keys.push(None);
+        }
+        for key in keys {
+            self.by_range.entry(key).or_default().insert(chain, index);
+            let length = key.map_or(0, |range| range.prefix_len());
+            if let Err(at) = self.lengths.binary_search_by(|known| length.cmp(known)) {
+                self.lengths.insert(at, length);
+            }
+        }
+    }
+
+    /// The chains of the longest range that the address is in.
+    fn find(&self, address: Option<IpAddr>) -> Option<&ServerNames> {
+        let address = address.map(|address| address.to_canonical());
+        let range = |length: u8| match (length, address) {
+            (0, _) => Some(None),
+            (_, None) => None,
+            (_, Some(address)) => IpNet::new(address, length).ok().map(|range| Some(range.trunc())),
+        };
+        let mut found = self
+            .lengths
+            .iter()
+            .filter_map(|length| self.by_range.get(&range(*length)?));
+        found.next()
+    }
+}
+
+impl ServerNames {
+    fn insert(&mut self, chain: &ChainMatch, index: usize) {
+        if chain.server_names.is_empty() {
+            self.unnamed.push(index);
+        }
+        for name in &chain.server_names {
+            let chains = self.by_name.entry(name.as_str().into()).or_default();
+            // One chain may say a name twice.
+            if chains.last() != Some(&index) {
+                chains.push(index);
+            }
+        }
+    }
+
+    /// The chains of exactly that name, else of its longest suffix, else those without names.
+    fn find(&self, name: &str) -> &[usize] {
+        if self.by_name.is_empty() || name.is_empty() {
+            return &self.unnamed;
+        }
+        let dots = name.char_indices().skip(1).filter(|(_, c)| *c == '.');
+        let suffixes = dots.map(|(at, _)| &name[at..]).filter(|suffix| suffix.len() > 1);
+        let mut found = std::iter::once(name)
+            .chain(suffixes)
+            .filter_map(|key| self.by_name.get(key));
+        found.next().unwrap_or(&self.unnamed)
+    }
+
+    /// Two chains that match the same connections equally well; they share a range and a name, or have none.
+    fn overlap(&self, chains: &[ChainMatch]) -> Option<(usize, usize)> {
+        let mut groups = self.by_name.values().chain([&self.unnamed]);
+        groups.find_map(|group| {
+            let pairs = group.iter().enumerate();
+            let mut pairs =
+                pairs.flat_map(|(at, later)| group[..at].iter().map(move |earlier| (*earlier, *later)));
+            pairs.find(|(earlier, later)| chains[*earlier].overlaps(&chains[*later]))
+        })
+    }
 }
 
 impl FilterChainMatcher {
@@ -140,23 +229,23 @@ impl FilterChainMatcher {
     /// # Errors
     /// Two chains that match the same connections equally well; the path says which is the second.
     pub fn new(chains: Vec<ChainMatch>) -> ConfigResult<Self> {
-        let mut ports: Vec<(Option<u16>, Vec<usize>)> = Vec::new();
+        let mut ports: HashMap<Option<u16>, Destinations> = HashMap::new();
         for (index, chain) in chains.iter().enumerate() {
-            let at = ports.binary_search_by_key(&chain.destination_port, |(port, _)| *port);
-            let group = match at {
-                Ok(at) => &mut ports[at].1,
-                Err(at) => {
-                    ports.insert(at, (chain.destination_port, Vec::new()));
-                    &mut ports[at].1
-                }
-            };
-            if let Some(other) = group.iter().find(|other| chains[**other].overlaps(chain)) {
-                let reason = format!("matches the same connections as filter_chains[{other}]");
-                return Err(ConfigError::at("filter_chain_match", reason)
-                    .index(index)
-                    .within("filter_chains"));
-            }
-            group.push(index);
+            ports
+                .entry(chain.destination_port)
+                .or_default()
+                .insert(chain, index);
+        }
+        let groups = ports
+            .values()
+            .flat_map(|destinations| destinations.by_range.values());
+        let overlaps = groups.filter_map(|names| names.overlap(&chains));
+        // Whichever comes first in the listener is told of, so that the same listener is always refused alike.
+        if let Some((other, index)) = overlaps.min_by_key(|(other, index)| (*index, *other)) {
+            let reason = format!("matches the same connections as filter_chains[{other}]");
+            return Err(ConfigError::at("filter_chain_match", reason)
+                .index(index)
+                .within("filter_chains"));
         }
         Ok(Self { chains, ports })
     }
@@ -164,32 +253,24 @@ impl FilterChainMatcher {
     /// The index of the chain that takes the connection, or nothing when only the default chain is left.
     #[must_use]
     pub fn find(&self, connection: &ConnectionInfo) -> Option<usize> {
-        let mut left = self.of_port(connection.local_address.port())?.to_vec();
-        let destination = connection.local_address.ip();
-        let direct = connection.direct_remote_address.ip();
-        let source = connection.remote_address.ip();
-        self.keep_prefix(&mut left, destination, |c| &c.destination);
-        self.keep_server_name(
-            &mut left,
-            connection.requested_server_name.as_deref().unwrap_or(""),
-        );
+        let destinations = self.of_port(connection.local_address.port())?;
+        let names = destinations.find(connection.local_address.ip())?;
+        let name = connection.requested_server_name.as_deref().unwrap_or("");
+        let mut left = names.find(name).to_vec();
         self.keep_transport(&mut left, connection.transport_protocol.name());
         self.keep_application(&mut left, connection);
-        self.keep_prefix(&mut left, direct, |c| &c.direct_source);
+        self.keep_prefix(&mut left, connection.direct_remote_address.ip(), |c| {
+            &c.direct_source
+        });
         self.keep_source_type(&mut left, connection);
-        self.keep_prefix(&mut left, source, |c| &c.source);
+        self.keep_prefix(&mut left, connection.remote_address.ip(), |c| &c.source);
         self.keep_source_port(&mut left, connection.remote_address.port());
         left.first().copied()
     }
 
-    fn of_port(&self, port: Option<u16>) -> Option<&[usize]> {
-        let group = |key: Option<u16>| {
-            self.ports
-                .binary_search_by_key(&key, |(port, _)| *port)
-                .ok()
-                .map(|at| self.ports[at].1.as_slice())
-        };
-        port.and_then(|port| group(Some(port))).or_else(|| group(None))
+    fn of_port(&self, port: Option<u16>) -> Option<&Destinations> {
+        let named = port.and_then(|port| self.ports.get(&Some(port)));
+        named.or_else(|| self.ports.get(&None))
     }
 
     fn keep_prefix(
@@ -199,7 +280,6 @@ impl FilterChainMatcher {
         of: impl Fn(&ChainMatch) -> &Vec<IpNet>,
     ) {
         let address = address.map(|a| a.to_canonical());
-        // A catch-all range and no range at all are the same key, as in Envoy's tries.
         let length = |chain: &ChainMatch| {
             let ranges = of(chain);
             let matching = ranges
@@ -218,25 +298,6 @@ impl FilterChainMatcher {
                         r.prefix_len() == best && (best == 0 || address.is_some_and(|a| r.contains(&a)))
                     })
             })
-        });
-    }
-
-    fn keep_server_name(&self, left: &mut Vec<usize>, name: &str) {
-        let has = |left: &[usize], key: &str| {
-            left.iter()
-                .any(|i| self.chains[*i].server_names.iter().any(|n| n == key))
-        };
-        let suffixes = name
-            .char_indices()
-            .skip(1)
-            .filter(|(_, c)| *c == '.')
-            .map(|(at, _)| &name[at..]);
-        let key = std::iter::once(name)
-            .chain(suffixes.filter(|suffix| suffix.len() > 1))
-            .find(|key| !key.is_empty() && has(left, key));
-        left.retain(|i| {
-            let names = &self.chains[*i].server_names;
-            key.map_or(names.is_empty(), |key| names.iter().any(|n| n == key))
         });
     }
 

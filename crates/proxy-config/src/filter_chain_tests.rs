@@ -203,3 +203,73 @@ fn partial_wildcards_are_refused() {
     let error = matcher(&json!([{ "server_names": ["ok", "w*.example.com"] }])).unwrap_err();
     assert_eq!(error.path(), "server_names[1]");
 }
+
+/// A thousand services, each with a name of its own and three chains behind it.
+#[test]
+fn thousands_of_chains_are_compiled_and_found_quickly() {
+    let chain = |service: usize, rest: Value| {
+        let mut chain = json!({ "server_names": [format!("s{service}.test"), format!("*.s{service}.test")],
+            "prefix_ranges": [{ "address_prefix": format!("10.{}.{}.0", service / 256, service % 256), "prefix_len": 24 }] });
+        chain
+            .as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
+        chain
+    };
+    let variants = [
+        json!({}),
+        json!({ "transport_protocol": "tls" }),
+        json!({ "application_protocols": ["h2"] }),
+    ];
+    let chains: Vec<Value> = (0..1000)
+        .flat_map(|service| {
+            variants
+                .iter()
+                .map(move |rest| chain(service, rest.clone()))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    let matcher = matcher(&Value::Array(chains)).unwrap();
+    let connections: Vec<_> = (0..1000)
+        .map(|s| {
+            connection(&format!(
+                "1.1.1.1:5 > 10.{}.{}.9:443 tls sni=a.s{s}.test",
+                s / 256,
+                s % 256
+            ))
+        })
+        .collect();
+    let found: Vec<_> = connections
+        .iter()
+        .map(|connection| matcher.find(connection))
+        .collect();
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        found
+            .iter()
+            .enumerate()
+            .all(|(service, found)| *found == Some(3 * service + 1))
+    );
+    assert_eq!(
+        matcher.find(&connection("1.1.1.1:5 > 10.0.1.9:443 tls sni=s2.test")),
+        None
+    );
+}
+
+#[test]
+fn a_catch_all_range_takes_what_no_other_takes() {
+    let everywhere = json!({ "prefix_ranges": [{ "address_prefix": "0.0.0.0", "prefix_len": 0 }] });
+    let narrow = json!({ "prefix_ranges": [{ "address_prefix": "10.0.0.0", "prefix_len": 8 }] });
+    check(
+        json!([everywhere, narrow]),
+        &[
+            ("1.1.1.1:5 > 10.9.0.1:80", Some(1)),
+            ("[::1]:5 > [fd01::1]:80", Some(0)),
+        ],
+    );
+}

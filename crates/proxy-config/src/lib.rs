@@ -11,10 +11,12 @@ pub mod context;
 pub mod downstream_tls;
 pub mod filter_chain;
 pub mod filters;
+pub mod inspector;
 pub mod limits;
 pub mod listener;
 pub mod listener_filter;
 pub mod listener_stats;
+pub mod proxy_protocol;
 pub mod state;
 pub mod tcp_proxy;
 

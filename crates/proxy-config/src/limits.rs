@@ -14,6 +14,10 @@ pub const DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT: Duration = Duration::from_se
 pub const DEFAULT_INITIAL_FETCH_TIMEOUT_SECONDS: u64 = 15;
 /// `idle_timeout` of the TCP proxy when it does not say, seconds.
 pub const DEFAULT_TCP_IDLE_TIMEOUT_SECONDS: u64 = 3600;
+/// `backoff_options.max_interval` of the TCP proxy when it does not say, in base intervals.
+pub const TCP_BACKOFF_MAX_MULTIPLE: u32 = 10;
+/// Least `max_client_hello_size` of the TLS inspector that is accepted, as in Envoy, bytes.
+pub const MIN_CLIENT_HELLO_BYTES: usize = 256;
 /// Most bytes of a request line that the HTTP inspector waits for.
 pub const REQUEST_LINE_MAX_BYTES: usize = 64 * 1024;
 /// Most filter chains in one listener.

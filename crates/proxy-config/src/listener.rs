@@ -9,11 +9,13 @@ use api_envoy::envoy::config::listener::v3::{
     self as v3, filter::ConfigType, listener::connection_balance_config::BalanceType,
 };
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HttpProto;
+use api_envoy::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpProto;
 use api_envoy::wkt::std_duration;
 use api_envoy::{Message, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
+use proxy_upstream::metadata_exchange::{self, MetadataExchange};
 use proxy_upstream::secrets::SecretKey;
 use telemetry::stats::Scope;
 
@@ -124,7 +126,7 @@ pub enum NetworkFilter<H> {
     /// `envoy.filters.network.http_connection_manager`.
     Http(H),
     /// `envoy.filters.network.tcp_proxy`.
-    Tcp(TcpProxy),
+    Tcp(Box<TcpProxy>),
     /// A chain without filters closes its connections.
     Close,
 }
@@ -170,7 +172,7 @@ impl<H> ListenerConfig<H> {
             socket: socket_settings(proto),
             use_original_dst,
             direction: context.direction(),
-            listener_filters: listener_filters(proto, use_original_dst)?,
+            listener_filters: listener_filters(proto, use_original_dst, context)?,
             listener_filters_timeout: listener_filters_timeout(proto),
             continue_on_listener_filters_timeout: proto.continue_on_listener_filters_timeout,
             matcher,
@@ -331,13 +333,20 @@ fn exact_balance(proto: &v3::Listener) -> ConfigResult<bool> {
     }
 }
 
-fn listener_filters(proto: &v3::Listener, use_original_dst: bool) -> ConfigResult<Vec<ListenerFilter>> {
+fn listener_filters(
+    proto: &v3::Listener,
+    use_original_dst: bool,
+    context: &CompileContext<'_>,
+) -> ConfigResult<Vec<ListenerFilter>> {
     let filters = proto.listener_filters.iter().enumerate();
     let mut filters: Vec<_> = filters
-        .map(|(i, filter)| ListenerFilter::compile(filter).within_index("listener_filters", i))
+        .map(|(i, filter)| {
+            ListenerFilter::compile(filter, context.stats()).within_index("listener_filters", i)
+        })
         .collect::<ConfigResult<_>>()?;
     // `use_original_dst` brings the filter along.
-    if use_original_dst && filters.iter().all(|f| f.kind != ListenerFilterKind::OriginalDst) {
+    let restores = |f: &ListenerFilter| matches!(f.kind, ListenerFilterKind::OriginalDst);
+    if use_original_dst && !filters.iter().any(restores) {
         filters.push(ListenerFilter::everywhere(ListenerFilterKind::OriginalDst));
     }
     Ok(filters)
@@ -392,22 +401,21 @@ impl<H> ChainCompiler<'_, '_, H> {
             return Err(ConfigError::unsupported("use_proxy_proto"));
         }
         let filter = network_filters(&proto.filters, self.context, self.http)?;
-        let speaks_http = matches!(filter, NetworkFilter::Http(_));
         Ok(FilterChain {
             name: proto.name.as_str().into(),
-            transport: self.transport(proto, speaks_http).within("transport_socket")?,
+            transport: self.transport(proto).within("transport_socket")?,
             filter,
             fingerprint: fingerprint(proto),
         })
     }
 
-    fn transport(&mut self, proto: &v3::FilterChain, speaks_http: bool) -> ConfigResult<Transport> {
+    fn transport(&mut self, proto: &v3::FilterChain) -> ConfigResult<Transport> {
         let timeout = proto.transport_socket_connect_timeout.as_ref().map(std_duration);
         let Some(socket) = &proto.transport_socket else {
             return Ok(Transport::RawBuffer);
         };
         let scope = self.scope;
-        let compile = |store: &mut _| downstream_tls::compile(socket, timeout, speaks_http, scope, store);
+        let compile = |store: &mut _| downstream_tls::compile(socket, timeout, scope, store);
         match self.context.with_secrets(compile)? {
             downstream_tls::Compiled::RawBuffer => Ok(Transport::RawBuffer),
             downstream_tls::Compiled::Tls(tls, secrets) => {
@@ -426,13 +434,44 @@ fn network_filters<H>(
     let Some((last, before)) = protos.split_last() else {
         return Ok(NetworkFilter::Close);
     };
-    // Every filter that this proxy has ends its chain, so nothing may stand before the last.
-    if let Some(first) = before.first() {
-        let (name, _) = known_filter(first).within_index("filters", 0)?;
-        let reason = format!("{name} must be the last filter of its chain");
-        return Err(ConfigError::new(reason).index(0).within("filters"));
+    let mut filter = network_filter(last, context, http).within_index("filters", before.len())?;
+    for (index, proto) in before.iter().enumerate() {
+        precede(&mut filter, proto).within_index("filters", index)?;
     }
-    network_filter(last, context, http).within_index("filters", before.len())
+    Ok(filter)
+}
+
+/// Puts a filter before the one that ends the chain.
+fn precede<H>(last: &mut NetworkFilter<H>, proto: &v3::Filter) -> ConfigResult<()> {
+    let (name, typed) = known_filter(proto)?;
+    match (name, last) {
+        ("envoy.filters.network.sni_cluster", NetworkFilter::Tcp(tcp)) => {
+            let unpacked: Option<Result<SniCluster, _>> = typed.map(any::unpack);
+            unpacked
+                .transpose()
+                .map_err(|e| ConfigError::at("typed_config", e.to_string()))?;
+            tcp.by_server_name = true;
+            Ok(())
+        }
+        // It only counts.
+        ("istio.stats", _) => Ok(()),
+        ("istio.metadata_exchange", last) => {
+            let needed = || ConfigError::at("typed_config", "a configuration is needed");
+            let exchange = MetadataExchange::compile(typed.ok_or_else(needed)?).within("typed_config")?;
+            // Requests tell of the peer in their headers.
+            if let NetworkFilter::Tcp(tcp) = last {
+                tcp.metadata_exchange = Some(exchange);
+            }
+            Ok(())
+        }
+        ("envoy.filters.network.sni_cluster", _) => {
+            let reason = "envoy.filters.network.sni_cluster is for a TCP proxy behind it";
+            Err(ConfigError::new(reason))
+        }
+        _ => Err(ConfigError::new(format!(
+            "{name} must be the last filter of its chain"
+        ))),
+    }
 }
 
 fn known_filter(proto: &v3::Filter) -> ConfigResult<(&'static str, Option<&api_envoy::Any>)> {
@@ -441,8 +480,8 @@ fn known_filter(proto: &v3::Filter) -> ConfigResult<(&'static str, Option<&api_e
         Some(ConfigType::ConfigDiscovery(_)) => return Err(ConfigError::unsupported("config_discovery")),
         None => None,
     };
-    let type_url = typed.map_or("", |any| any.type_url.as_str());
-    let found = filters::find(Category::NetworkFilter, &proto.name, type_url).ok_or_else(|| {
+    let type_url = typed.map(metadata_exchange::message_of).unwrap_or_default();
+    let found = filters::find(Category::NetworkFilter, &proto.name, &type_url).ok_or_else(|| {
         ConfigError::at(
             "typed_config",
             format!("no network filter {} ({type_url})", proto.name),
@@ -462,8 +501,13 @@ fn network_filter<H>(
     if name == "envoy.filters.network.tcp_proxy" {
         let tcp: TcpProto = any::unpack(typed).map_err(malformed)?;
         return TcpProxy::compile(&tcp, context)
-            .map(NetworkFilter::Tcp)
+            .map(|tcp| NetworkFilter::Tcp(Box::new(tcp)))
             .within("typed_config");
+    }
+    if name != "envoy.filters.network.http_connection_manager" {
+        return Err(ConfigError::new(format!(
+            "{name} cannot be the last filter of its chain"
+        )));
     }
     let manager: HttpProto = any::unpack(typed).map_err(malformed)?;
     http(&manager, context)

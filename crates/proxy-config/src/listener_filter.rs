@@ -1,29 +1,35 @@
 //! Listener filters: what looks at a connection before a filter chain is chosen (`envoy.config.listener.v3.ListenerFilter`).
 
-use api_envoy::any;
+use std::sync::Arc;
+
 use api_envoy::envoy::config::listener::v3::{
     self as v3, ListenerFilterChainMatchPredicate as Predicate, listener_filter::ConfigType,
     listener_filter_chain_match_predicate::Rule,
 };
-use api_envoy::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 
+use telemetry::stats::Registry;
+
 use crate::filters::{self, Category};
+use crate::inspector::{HttpInspectorStats, TlsInspector};
+use crate::proxy_protocol::ProxyProtocol;
 
 /// Which filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum ListenerFilterKind {
     /// `envoy.filters.listener.original_dst`.
     OriginalDst,
     /// `envoy.filters.listener.http_inspector`.
-    HttpInspector,
+    HttpInspector(Arc<HttpInspectorStats>),
     /// `envoy.filters.listener.tls_inspector`.
-    TlsInspector,
+    TlsInspector(Arc<TlsInspector>),
+    /// `envoy.filters.listener.proxy_protocol`.
+    ProxyProtocol(Arc<ProxyProtocol>),
 }
 
 /// A filter and where it is disabled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ListenerFilter {
     /// Which filter.
     pub kind: ListenerFilterKind,
@@ -49,7 +55,7 @@ impl ListenerFilter {
     ///
     /// # Errors
     /// A filter that this proxy does not have, or a field of one that it does not enforce.
-    pub fn compile(proto: &v3::ListenerFilter) -> ConfigResult<Self> {
+    pub fn compile(proto: &v3::ListenerFilter, registry: &Registry) -> ConfigResult<Self> {
         let typed = match &proto.config_type {
             Some(ConfigType::TypedConfig(typed)) => Some(typed),
             Some(ConfigType::ConfigDiscovery(_)) => return Err(ConfigError::unsupported("config_discovery")),
@@ -64,10 +70,16 @@ impl ListenerFilter {
         })?;
         let kind = match found.name {
             "envoy.filters.listener.original_dst" => ListenerFilterKind::OriginalDst,
-            "envoy.filters.listener.http_inspector" => ListenerFilterKind::HttpInspector,
+            "envoy.filters.listener.http_inspector" => {
+                ListenerFilterKind::HttpInspector(Arc::new(HttpInspectorStats::new(registry)))
+            }
+            "envoy.filters.listener.proxy_protocol" => {
+                let filter = ProxyProtocol::compile(typed, registry).within("typed_config")?;
+                ListenerFilterKind::ProxyProtocol(Arc::new(filter))
+            }
             _ => {
-                check_tls_inspector(typed).within("typed_config")?;
-                ListenerFilterKind::TlsInspector
+                let filter = TlsInspector::compile(typed, registry).within("typed_config")?;
+                ListenerFilterKind::TlsInspector(Arc::new(filter))
             }
         };
         let disabled = proto
@@ -80,23 +92,6 @@ impl ListenerFilter {
             disabled: disabled.within("filter_disabled")?,
         })
     }
-}
-
-fn check_tls_inspector(typed: Option<&api_envoy::Any>) -> ConfigResult<()> {
-    let Some(typed) = typed else { return Ok(()) };
-    let proto: TlsInspector = any::unpack(typed).map_err(|e| ConfigError::new(e.to_string()))?;
-    if proto.enable_ja3_fingerprinting == Some(true) {
-        return Err(ConfigError::unsupported("enable_ja3_fingerprinting"));
-    }
-    if proto.enable_ja4_fingerprinting == Some(true) {
-        return Err(ConfigError::unsupported("enable_ja4_fingerprinting"));
-    }
-    if proto.close_connection_on_client_hello_parsing_errors {
-        return Err(ConfigError::unsupported(
-            "close_connection_on_client_hello_parsing_errors",
-        ));
-    }
-    Ok(())
 }
 
 /// `ListenerFilterChainMatchPredicate`: a condition on the destination port.
@@ -148,7 +143,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn filter(json: &Value) -> ConfigResult<ListenerFilter> {
-        ListenerFilter::compile(&Schema::get().parse(json).unwrap())
+        ListenerFilter::compile(&Schema::get().parse(json).unwrap(), &Registry::new())
     }
 
     #[test]
@@ -166,20 +161,23 @@ mod tests {
 
     #[test]
     fn an_unknown_filter_is_refused_by_name() {
-        let error = filter(&json!({ "name": "envoy.filters.listener.proxy_protocol" })).unwrap_err();
-        assert!(error.to_string().contains("proxy_protocol"), "{error}");
+        let error = filter(&json!({ "name": "envoy.filters.listener.original_src" })).unwrap_err();
+        assert!(error.to_string().contains("original_src"), "{error}");
     }
 
     #[test]
-    fn fingerprints_are_refused_by_field() {
-        let error = filter(&json!({
-            "name": "tls",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-                "enable_ja3_fingerprinting": true
-            }
-        }))
-        .unwrap_err();
-        assert_eq!(error.path(), "typed_config.enable_ja3_fingerprinting");
+    fn what_the_tls_inspector_cannot_do_is_refused_by_field() {
+        for (field, value) in [
+            ("enable_ja3_fingerprinting", json!(true)),
+            ("max_client_hello_size", json!(255)),
+            ("max_client_hello_size", json!(16_385)),
+        ] {
+            let mut config = json!({
+                "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+            });
+            config[field] = value;
+            let error = filter(&json!({ "name": "tls", "typed_config": config })).unwrap_err();
+            assert_eq!(error.path(), format!("typed_config.{field}"));
+        }
     }
 }

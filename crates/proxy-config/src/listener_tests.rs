@@ -59,10 +59,13 @@ fn use_original_dst_brings_its_listener_filter() {
         json!({ "use_original_dst": true, "listener_filters_timeout": "0s" }),
     ))
     .unwrap();
-    assert_eq!(
-        listener.listener_filters,
-        [ListenerFilter::everywhere(ListenerFilterKind::OriginalDst)]
-    );
+    assert!(matches!(
+        listener.listener_filters[..],
+        [ListenerFilter {
+            kind: ListenerFilterKind::OriginalDst,
+            ..
+        }]
+    ));
     assert_eq!(listener.listener_filters_timeout, None);
 }
 
@@ -126,5 +129,30 @@ fn an_error_in_a_filter_says_where_it_is() {
     check_refused(
         json!({ "filter_chains": [{ "filters": [filter] }] }),
         "filter_chains[0].filters[0].typed_config.max_connect_attempts",
+    );
+}
+
+#[test]
+fn filters_before_the_last_are_those_that_may_precede_it() {
+    let exchange = json!({ "name": "istio.metadata_exchange", "typed_config": {
+        "@type": "type.googleapis.com/udpa.type.v1.TypedStruct",
+        "type_url": "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange",
+        "value": { "protocol": "istio-peer-exchange", "enable_discovery": true } } });
+    let by_name = json!({ "name": "sni", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.sni_cluster.v3.SniCluster" } });
+    let chain = |filters: &[&Value]| listener(json!({ "filter_chains": [{ "filters": filters }] }));
+    let both = compile(&chain(&[&exchange, &by_name, &tcp_filter()])).unwrap();
+    let NetworkFilter::Tcp(tcp) = &both.chains[0].filter else {
+        panic!("a TCP proxy")
+    };
+    assert!(tcp.by_server_name && tcp.metadata_exchange.is_some());
+    let last = compile(&chain(&[&by_name])).unwrap_err();
+    assert_eq!(last.path(), "filter_chains[0].filters[0]");
+    let mut unknown = exchange.clone();
+    unknown["typed_config"]["value"] = json!({ "speed": 1 });
+    let error = compile(&chain(&[&unknown, &tcp_filter()])).unwrap_err();
+    assert_eq!(
+        error.path(),
+        "filter_chains[0].filters[0].typed_config.value.speed"
     );
 }

@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use crate::proxy_protocol;
+
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -119,6 +121,8 @@ pub struct ConnectionInfo {
     pub application_protocols: Vec<Rc<str>>,
     /// The SNI, lower-cased.
     pub requested_server_name: Option<Rc<str>>,
+    /// What a PROXY protocol header told besides the addresses; none where there was no header.
+    pub proxy_protocol: Option<Rc<proxy_protocol::Received>>,
     /// The listener whose filter chain took the connection.
     pub listener_name: Rc<str>,
     /// That listener's direction.
@@ -147,6 +151,7 @@ impl ConnectionInfo {
             transport_protocol: TransportProtocol::RawBuffer,
             application_protocols: Vec::new(),
             requested_server_name: None,
+            proxy_protocol: None,
             listener_name: Rc::from(""),
             direction: TrafficDirection::Unspecified,
             filter_chain_name: Rc::from(""),
@@ -154,5 +159,14 @@ impl ConnectionInfo {
             tls: None,
             transport_failure_reason: Cow::Borrowed(""),
         }
+    }
+
+    /// Where it comes from and where it goes, unless one of its ends is no IP address.
+    #[must_use]
+    pub fn endpoints(&self) -> Option<proxy_protocol::Endpoints> {
+        Some(proxy_protocol::Endpoints {
+            source: self.remote_address.socket_addr()?,
+            destination: self.local_address.socket_addr()?,
+        })
     }
 }

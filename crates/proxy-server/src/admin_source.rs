@@ -15,7 +15,6 @@ use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3:
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::Secret;
 use proxy_config::listener::Transport;
 use proxy_config::state::{ConfigState, Refused, SecretEntry, Source, StartPhase};
-use proxy_upstream::config::Transport as HostTransport;
 use proxy_upstream::secrets::{self, Origins, SecretKey, SecretSource};
 use proxy_upstream::snapshot::ClusterSnapshot;
 use telemetry::stats::Registry;
@@ -235,7 +234,7 @@ fn certificates<H>(state: &ConfigState<H>) -> Vec<ContextCertificates> {
     for entry in state.clusters().values() {
         for version in entry.active.iter().chain(&entry.warming) {
             for transport in version.config.transport.all() {
-                if let HostTransport::Tls(tls) = transport
+                if let Some(tls) = transport.tls()
                     && let Some(context) = tls.context()
                 {
                     let chain = context.certificate().into_iter().collect();

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Shutdown;
 
+use net::splice::Direction;
 use proxy_upstream::Stream;
 use socket2::SockRef;
 use tokio::sync::Notify;
@@ -27,24 +28,57 @@ pub(crate) enum Side {
     Upstream,
 }
 
+/// Why a copy ended early.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// The side whose connection broke.
+    pub(crate) side: Side,
+    pub(crate) error: io::Error,
+}
+
+impl Broken {
+    fn at(side: Side) -> impl Fn(io::Error) -> Self {
+        move |error| Self { side, error }
+    }
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Downstream => Self::Upstream,
+            Self::Upstream => Self::Downstream,
+        }
+    }
+}
+
 /// Reports bytes that were delivered to the other side.
 pub(crate) type Progress<'a> = &'a dyn Fn(Side, usize);
 
-/// Copies both ways until both sides have closed their sending half; `read` was read from downstream before.
+/// Sides that begin with a frame of `istio.metadata_exchange`. They speak TLS.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Framed {
+    pub(crate) downstream: bool,
+    pub(crate) upstream: bool,
+}
+
+/// Copies both ways until both sides have closed their sending half; `read` was read from downstream before, and is
+/// behind the frame, if downstream has one.
 ///
 /// # Errors
 /// The first error of either connection.
 pub(crate) async fn both_ways(
     downstream: &mut Stream,
     upstream: &mut Stream,
-    read: &[u8],
+    (read, framed): (&[u8], Framed),
     progress: Progress<'_>,
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     if matches!(downstream, Stream::Tls(_)) || matches!(upstream, Stream::Tls(_)) {
-        return polled::both_ways(downstream, upstream, read, progress).await;
+        return polled::both_ways(downstream, upstream, (read, framed), progress).await;
     }
     let (downstream, upstream) = (&*downstream, &*upstream);
-    write_all(upstream, read).await?;
+    write_all(upstream, read)
+        .await
+        .map_err(Broken::at(Side::Upstream))?;
     if !read.is_empty() {
         progress(Side::Downstream, read.len());
     }
@@ -58,20 +92,19 @@ pub(crate) async fn both_ways(
         |bytes| progress(Side::Upstream, bytes),
     );
     tokio::try_join!(
-        pair.one_way(downstream, upstream, &from_downstream),
-        pair.one_way(upstream, downstream, &from_upstream),
+        pair.one_way((Side::Downstream, downstream), upstream, &from_downstream),
+        pair.one_way((Side::Upstream, upstream), downstream, &from_upstream),
     )?;
     match both_tcp(downstream, upstream).filter(|_| pair.is_over_threshold()) {
         None => Ok(()),
         Some((downstream, upstream)) => {
-            let report = |direction, bytes| {
-                let side = match direction {
-                    net::splice::Direction::Upstream => Side::Downstream,
-                    net::splice::Direction::Downstream => Side::Upstream,
-                };
-                progress(side, bytes);
+            let side = |direction| match direction {
+                Direction::Upstream => Side::Upstream,
+                Direction::Downstream => Side::Downstream,
             };
-            net::splice::copy_bidirectional(downstream, upstream, &report).await
+            let report = |direction, bytes| progress(side(direction).other(), bytes);
+            let copied = net::splice::copy_bidirectional(downstream, upstream, &report).await;
+            copied.map_err(|broken| Broken::at(side(broken.at))(broken.error))
         }
     }
 }
@@ -99,7 +132,12 @@ impl Pair {
     }
 
     /// Copies one way until the end of the stream, or until it is time to splice: then nothing is held back.
-    async fn one_way(&self, from: &Stream, to: &Stream, progress: &dyn Fn(usize)) -> io::Result<()> {
+    async fn one_way(
+        &self,
+        (sender, from): (Side, &Stream),
+        to: &Stream,
+        progress: &dyn Fn(usize),
+    ) -> Result<(), Broken> {
         loop {
             if self.is_over_threshold() {
                 self.switch.notify_waiters();
@@ -107,17 +145,17 @@ impl Pair {
             }
             let switched = self.switch.notified();
             tokio::select! {
-                ready = readable(from) => ready?,
+                ready = readable(from) => ready.map_err(Broken::at(sender))?,
                 () = switched => return Ok(()),
             }
-            match move_some(from, to)? {
+            match move_some((sender, from), to)? {
                 Moved::Nothing => {}
                 Moved::End => {
                     shutdown_write(to);
                     return Ok(());
                 }
                 Moved::Bytes { delivered, rest } => {
-                    write_all(to, &rest).await?;
+                    write_all(to, &rest).await.map_err(Broken::at(sender.other()))?;
                     let moved = delivered + rest.len();
                     self.moved.set(self.moved.get() + moved as u64);
                     progress(moved);
@@ -134,19 +172,19 @@ enum Moved {
 }
 
 /// Reads what has arrived into the thread's buffer and writes it at once; what does not fit comes back.
-fn move_some(from: &Stream, to: &Stream) -> io::Result<Moved> {
+fn move_some((sender, from): (Side, &Stream), to: &Stream) -> Result<Moved, Broken> {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.resize(limits::COPY_BUFFER_BYTES, 0);
         let read = match try_read(from, scratch) {
             Ok(0) => return Ok(Moved::End),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::Nothing),
-            Err(error) => return Err(error),
+            Err(error) => return Err(Broken::at(sender)(error)),
         };
         let delivered = match try_write(to, &scratch[..read]) {
             Ok(delivered) => delivered,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
+            Err(error) => return Err(Broken::at(sender.other())(error)),
         };
         Ok(Moved::Bytes {
             delivered,
@@ -240,7 +278,12 @@ mod tests {
             });
         };
         let early = b"early";
-        let proxy = both_ways(&mut downstream, &mut upstream, early, &progress);
+        let proxy = both_ways(
+            &mut downstream,
+            &mut upstream,
+            (early, Framed::default()),
+            &progress,
+        );
         let client_side = async {
             client.write_all(&request).await.unwrap();
             client.shutdown().await.unwrap();

@@ -181,6 +181,10 @@ fn put(server: &Rc<Server>, kind: &str, resource: &xds::Resource, version: &str)
             result
         }
         type_url::ENDPOINT => server.state.borrow_mut().update_endpoints(source),
+        type_url::LISTENER if !server.takes_listener(&source.resource) => {
+            tracing::debug!(name = %resource.name, "listeners are stopped: this one is not put in force");
+            Ok(())
+        }
         type_url::LISTENER => {
             let known = server
                 .state

@@ -35,10 +35,17 @@ struct Inner {
     clusters: RefCell<ClusterManager>,
     routes: RefCell<Vec<Option<LocalRoutes>>>,
     process: Rc<ProcessInfo>,
+    node_frame: Rc<[u8]>,
 }
 
 impl Local {
-    pub(crate) fn new(shard: Shard, random: Random, clusters: ClusterManager, hostname: &str) -> Self {
+    /// `node_frame` is what peers are told of this node ([`proxy_upstream::metadata_exchange`]).
+    pub(crate) fn new(
+        shard: Shard,
+        random: Random,
+        clusters: ClusterManager,
+        (hostname, node_frame): (&str, &[u8]),
+    ) -> Self {
         Self {
             inner: Rc::new(Inner {
                 shard,
@@ -48,6 +55,7 @@ impl Local {
                 process: Rc::new(ProcessInfo {
                     hostname: hostname.into(),
                 }),
+                node_frame: node_frame.into(),
             }),
         }
     }
@@ -111,6 +119,12 @@ impl Local {
     #[must_use]
     pub fn process(&self) -> &Rc<ProcessInfo> {
         &self.inner.process
+    }
+
+    /// What peers are told of this node.
+    #[must_use]
+    pub fn node_frame(&self) -> &Rc<[u8]> {
+        &self.inner.node_frame
     }
 
     /// Loggers of this worker for configured access logs.

@@ -11,6 +11,7 @@ use proxy_config::bootstrap::{self, BootstrapConfig};
 use proxy_core::random::seed;
 use proxy_observe::LogFiles;
 use proxy_upstream::Dialer;
+use proxy_upstream::metadata_exchange;
 use telemetry::logging;
 use telemetry::stats::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -118,7 +119,9 @@ async fn serve(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>)
         None => None,
     };
     let registry = Registry::new();
-    let (workers, threads) = start_workers(args.workers(), &registry, broker.as_ref())?;
+    let node = bootstrap.proto.node.clone().unwrap_or_default();
+    let node_frame = metadata_exchange::frame(&node).into();
+    let (workers, threads) = start_workers(args.workers(), &registry, broker.as_ref(), &node_frame)?;
     let sockets = Sockets::new(workers.len(), broker);
     let server = Server::new(Parts {
         args,
@@ -186,6 +189,7 @@ fn start_workers(
     count: usize,
     registry: &Registry,
     broker: Option<&Arc<Broker>>,
+    node_frame: &Arc<[u8]>,
 ) -> Result<(Vec<mpsc::Sender<Command>>, Threads), String> {
     let load: Load = (0..count).map(|_| std::sync::atomic::AtomicU32::new(0)).collect();
     let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -200,6 +204,7 @@ fn start_workers(
             load: Arc::clone(&load),
             peers: senders.clone(),
             hostname: Arc::clone(&hostname),
+            node_frame: Arc::clone(node_frame),
         };
         let broker = broker.cloned();
         let thread = std::thread::Builder::new().name(format!("wrk:worker_{index}"));

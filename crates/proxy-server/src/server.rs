@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api_envoy::Any;
+use api_envoy::envoy::config::core::v3::TrafficDirection as Direction;
+use api_envoy::envoy::config::listener::v3::Listener as ListenerProto;
 use proxy_config::bootstrap::{AdsTarget, BootstrapConfig};
 use proxy_config::state::{Action, ConfigState, ListenerVersion, Source, StartPhase, Waiting};
 use proxy_core::random::{Random, seed};
@@ -63,10 +65,21 @@ pub struct Server {
     pub(crate) draining: RefCell<Vec<Rc<DrainingListener>>>,
     /// Listeners that were told to take no more connections.
     stopped: RefCell<HashSet<Arc<str>>>,
+    /// Which listeners are put in force no more, because those like them were told so.
+    closed: Cell<Closed>,
     resolvers: RefCell<HashMap<ClusterSlot, AbortHandle>>,
     subscriptions: RefCell<Vec<Subscription>>,
     discovery: RefCell<Option<mpsc::Sender<xds::grpc::client::Command>>>,
     random: Random,
+}
+
+/// Which listeners are put in force no more (Envoy's `StopListenersType`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Closed {
+    #[default]
+    None,
+    Inbound,
+    All,
 }
 
 /// A version of a listener whose connections drain.
@@ -123,6 +136,7 @@ impl Server {
             ads_stats: OnceCell::new(),
             draining: RefCell::default(),
             stopped: RefCell::default(),
+            closed: Cell::default(),
             resolvers: RefCell::default(),
             subscriptions: RefCell::default(),
             discovery: RefCell::default(),
@@ -374,6 +388,12 @@ impl Server {
         if !stop_accepting {
             return;
         }
+        let closed = if inbound_only {
+            Closed::Inbound
+        } else {
+            Closed::All
+        };
+        self.closed.set(self.closed.get().max(closed));
         let (state, mut stopped) = (self.state.borrow(), self.stopped.borrow_mut());
         for (name, entry) in state.listeners() {
             let stops = |direction| !inbound_only || direction == TrafficDirection::Inbound;
@@ -381,6 +401,20 @@ impl Server {
             if stops && stopped.insert(Arc::clone(name)) {
                 self.shard.inc(self.stats.listener_stopped);
             }
+        }
+    }
+
+    /// Whether a new or changed listener goes in force: not once those of its direction were told to take no more
+    /// connections. As in Envoy it is no refusal, for the control plane has done nothing wrong.
+    pub(crate) fn takes_listener(&self, resource: &Any) -> bool {
+        let is_inbound = || {
+            let listener = api_envoy::any::unpack::<ListenerProto>(resource);
+            listener.is_ok_and(|l| l.traffic_direction() == Direction::Inbound)
+        };
+        match self.closed.get() {
+            Closed::None => true,
+            Closed::Inbound => !is_inbound(),
+            Closed::All => false,
         }
     }
 

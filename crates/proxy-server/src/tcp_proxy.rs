@@ -1,21 +1,26 @@
 //! `envoy.filters.network.tcp_proxy`: a connection to a host of a cluster, and bytes both ways.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use proxy_config::listener::NetworkFilter;
 use proxy_config::tcp_proxy::TcpProxy as Config;
+use proxy_core::proxy_protocol::Tlv;
 use proxy_core::{AccessLogger, Address, ResponseFlag, StreamInfo};
+use proxy_upstream::proxy_protocol::Announcement;
 use proxy_upstream::{
-    Cluster, ConnectionPermit, HostAddress, PickContext, RequestPriority, Stream, UpstreamProtocol, connect,
+    Cluster, ConnectError, ConnectionPermit, HandshakeOptions, HostAddress, MetadataExchange, PickContext,
+    RequestPriority, Stream, connect_with,
 };
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use crate::command::Listener;
-use crate::copy::{self, Side};
+use crate::copy::{self, Broken, Framed, Side};
 use crate::downstream::Downstream;
 use crate::local::Local;
 
@@ -68,18 +73,104 @@ impl TcpProxy {
     }
 }
 
-/// Serves a connection until both sides have closed.
+/// What has gone through a connection, and when.
+struct Traffic {
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    last_activity: Cell<Instant>,
+}
+
+impl Traffic {
+    fn none() -> Self {
+        Self {
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            last_activity: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Bytes that were delivered.
+    fn count(&self, side: Side, bytes: u64) {
+        let counted = match side {
+            Side::Downstream => &self.received,
+            Side::Upstream => &self.sent,
+        };
+        counted.set(counted.get() + bytes);
+        self.last_activity.set(Instant::now());
+    }
+
+    fn tell(&self, info: &mut StreamInfo<'_>) {
+        let (received, sent) = (self.received.get(), self.sent.get());
+        info.bytes.received = received;
+        info.bytes.sent = sent;
+        info.bytes.downstream_wire_received = received;
+        info.bytes.downstream_wire_sent = sent;
+        info.bytes.upstream_wire_sent = received;
+        info.bytes.upstream_wire_received = sent;
+    }
+
+    /// Completes once nothing has happened for `timeout`. The clock is read only when the timer fires.
+    async fn idle_for(&self, timeout: Duration) {
+        loop {
+            let due = self.last_activity.get() + timeout;
+            if Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+/// Serves a connection until both sides have closed, it is too old, or its drain ends.
 pub(crate) async fn serve(downstream: Downstream, proxy: Rc<TcpProxy>) {
     let config = proxy.config();
     let worker = downstream.worker.clone();
     worker.shard().inc(config.stats.downstream_cx_total);
     let now = std::time::Instant::now();
     let mut info = StreamInfo::new(Rc::clone(&downstream.connection), SystemTime::now(), now);
-    if let Some((upstream, permit)) = connect_upstream(config, &downstream, &mut info).await {
-        relay(config, downstream, upstream, &permit, &mut info).await;
+    if config.records.on_start {
+        record_so_far(&proxy, &Traffic::none(), &info);
     }
+    let drain = downstream.drain.clone();
+    let traffic = Traffic::none();
+    let oldest = config
+        .max_connection_duration
+        .map(|most| most.draw(worker.random()));
+    let too_old = tokio::select! {
+        () = carry(&proxy, downstream, &traffic, &mut info) => false,
+        () = after(oldest) => true,
+        () = drain.ended() => false,
+    };
+    if too_old {
+        worker
+            .shard()
+            .inc(config.stats.max_downstream_connection_duration);
+        info.flag(ResponseFlag::DurationTimeout);
+    }
+    traffic.tell(&mut info);
     info.finish(std::time::Instant::now());
     proxy.log(&info);
+}
+
+/// Completes after a while, or never.
+async fn after(time: Option<Duration>) {
+    match time {
+        None => std::future::pending().await,
+        Some(time) => tokio::time::sleep(time).await,
+    }
+}
+
+/// Connects to a host, and copies both ways.
+async fn carry(proxy: &TcpProxy, downstream: Downstream, traffic: &Traffic, info: &mut StreamInfo<'_>) {
+    let config = proxy.config();
+    let Some((upstream, permit)) = connect_upstream(config, &downstream, info).await else {
+        return;
+    };
+    if config.records.on_connected {
+        record_so_far(proxy, traffic, info);
+    }
+    traffic.last_activity.set(Instant::now());
+    relay(proxy, downstream, (upstream, permit), traffic, info).await;
 }
 
 /// Picks a cluster and a host and connects, as often as `max_connect_attempts` allows.
@@ -89,45 +180,88 @@ async fn connect_upstream(
     info: &mut StreamInfo<'_>,
 ) -> Option<(Stream, ConnectionPermit)> {
     let worker = &downstream.worker;
-    let (slot, name) = config.clusters.pick(worker.random());
-    info.cluster_name = Some((&**name).into());
-    let Some(cluster) = worker.cluster(slot) else {
+    let Some((cluster, name)) = cluster(config, downstream) else {
         worker.shard().inc(config.stats.downstream_cx_no_route);
         info.flag(ResponseFlag::NoClusterFound);
         return None;
     };
+    info.cluster_name = Some(name);
     info.cluster_observability_name = Some((&*cluster.config().stat_name).into());
+    let tlvs = tlvs(config, downstream);
+    let endpoints = downstream.connection.endpoints();
+    let options = HandshakeOptions {
+        announcement: endpoints.map(|endpoints| Announcement {
+            endpoints,
+            tlvs: &tlvs,
+        }),
+        ..HandshakeOptions::default()
+    };
     let mut tried = Vec::new();
-    for _ in 0..config.max_connect_attempts {
+    for attempt in 0..config.max_connect_attempts {
+        if let Some(backoff) = config.backoff.filter(|_| attempt > 0) {
+            tokio::time::sleep(backoff.draw(attempt, worker.random())).await;
+        }
         info.attempt_count += 1;
-        let permit = permit(worker, &cluster, downstream, &tried, info)?;
+        let permit = permit(config, &cluster, downstream, &tried, info)?;
         let dialer = worker.dialer();
-        match connect(&permit, dialer.as_deref()).await {
+        match connect_with(&permit, dialer.as_deref(), options).await {
             Ok(stream) => {
                 describe_upstream(info, &stream);
                 return Some((stream, permit));
             }
             Err(error) => {
-                tracing::debug!(cluster = %name, %error, "cannot connect");
-                info.upstream.transport_failure_reason = error.to_string().into();
+                tracing::debug!(cluster = %cluster.name(), %error, "cannot connect");
+                // Envoy tells no reason of a connection that took too long.
+                info.upstream.transport_failure_reason = match error {
+                    ConnectError::Timeout => "".into(),
+                    error => error.to_string().into(),
+                };
                 tried.push(Rc::clone(permit.host()));
             }
         }
     }
+    let exceeded = cluster.config().stats.upstream_cx_connect_attempts_exceeded;
+    worker.shard().inc(exceeded);
     info.flag(ResponseFlag::UpstreamConnectionFailure);
+    info.flag(ResponseFlag::UpstreamRetryLimitExceeded);
     None
 }
 
+/// The cluster, if it is there, and its name.
+fn cluster(config: &Config, downstream: &Downstream) -> Option<(Rc<Cluster>, Rc<str>)> {
+    let worker = &downstream.worker;
+    let asked = downstream.connection.requested_server_name.as_ref();
+    if let Some(name) = asked.filter(|name| config.by_server_name && !name.is_empty()) {
+        return Some((worker.cluster_by_name(name)?, Rc::clone(name)));
+    }
+    let (slot, name) = config.clusters.pick(worker.random());
+    Some((worker.cluster(slot)?, (&**name).into()))
+}
+
+/// The extensions that hosts may be told.
+fn tlvs<'a>(config: &Config, downstream: &'a Downstream) -> Cow<'a, [Tlv]> {
+    let received = downstream.connection.proxy_protocol.as_deref();
+    let received = received.map(|received| &received.tlvs[..]);
+    match config.tlvs.is_empty() {
+        true => Cow::Borrowed(received.unwrap_or_default()),
+        false => Cow::Owned(config.tlvs.merge(received)),
+    }
+}
+
 fn permit(
-    worker: &Local,
+    config: &Config,
     cluster: &Rc<Cluster>,
     downstream: &Downstream,
     tried: &[Rc<proxy_upstream::Host>],
     info: &mut StreamInfo<'_>,
 ) -> Option<ConnectionPermit> {
+    let worker = &downstream.worker;
+    let source = downstream.connection.remote_address.ip();
     let context = PickContext {
-        protocol: UpstreamProtocol::Tcp,
         original_destination: downstream.connection.original_destination,
+        hash: source
+            .filter(|_| config.hashes_source)
+            .map(proxy_upstream::hash_address),
         previous_hosts: tried,
         more_attempts: u32::from(!tried.is_empty()),
         ..PickContext::default()
@@ -155,78 +289,118 @@ fn describe_upstream(info: &mut StreamInfo<'_>, stream: &Stream) {
     info.upstream.tls = stream.tls().cloned();
 }
 
-/// Copies both ways until both sides have closed, or a timeout, or the end of a drain.
+/// Copies both ways until both sides have closed, or neither sends anything for too long.
 async fn relay(
-    config: &Config,
+    proxy: &TcpProxy,
     mut downstream: Downstream,
-    mut upstream: Stream,
-    permit: &ConnectionPermit,
+    (mut upstream, permit): (Stream, ConnectionPermit),
+    traffic: &Traffic,
     info: &mut StreamInfo<'_>,
 ) {
+    let config = proxy.config();
     let worker = downstream.worker.clone();
     let (tcp, cluster) = (&config.stats, &permit.cluster().config().stats);
-    let (received, sent) = (Cell::new(0_u64), Cell::new(0_u64));
-    let last_activity = Cell::new(Instant::now());
     let progress = |side: Side, bytes: usize| {
         let bytes = bytes as u64;
-        match side {
-            Side::Downstream => {
-                received.set(received.get() + bytes);
-                worker.shard().add(tcp.downstream_cx_rx_bytes_total, bytes);
-                worker.shard().add(cluster.upstream_cx_tx_bytes_total, bytes);
-            }
-            Side::Upstream => {
-                sent.set(sent.get() + bytes);
-                worker.shard().add(tcp.downstream_cx_tx_bytes_total, bytes);
-                worker.shard().add(cluster.upstream_cx_rx_bytes_total, bytes);
-            }
-        }
-        last_activity.set(Instant::now());
+        let (down, up) = match side {
+            Side::Downstream => (
+                tcp.downstream_cx_rx_bytes_total,
+                cluster.upstream_cx_tx_bytes_total,
+            ),
+            Side::Upstream => (
+                tcp.downstream_cx_tx_bytes_total,
+                cluster.upstream_cx_rx_bytes_total,
+            ),
+        };
+        worker.shard().add(down, bytes);
+        worker.shard().add(up, bytes);
+        traffic.count(side, bytes);
     };
     let idle = async {
         match config.idle_timeout {
             None => std::future::pending().await,
-            Some(timeout) => idle_for(timeout, &last_activity).await,
+            Some(timeout) => traffic.idle_for(timeout).await,
         }
     };
-    let too_old = async {
-        match config.max_connection_duration {
-            None => std::future::pending().await,
-            Some(duration) => tokio::time::sleep(duration).await,
-        }
+    let copied = async {
+        let framed = exchange_metadata(proxy, &mut downstream, (&mut upstream, &permit)).await?;
+        let read = std::mem::take(&mut downstream.read);
+        copy::both_ways(&mut downstream.stream, &mut upstream, (&read, framed), &progress).await
     };
-    let copied: io::Result<()> = tokio::select! {
-        result = copy::both_ways(&mut downstream.stream, &mut upstream, &downstream.read, &progress) => result,
+    let copied: Result<(), Broken> = tokio::select! {
+        result = copied => result,
+        () = record_often(proxy, traffic, info) => Ok(()),
         () = idle => {
+            // Envoy sets no flag here.
             worker.shard().inc(tcp.idle_timeout);
-            info.flag(ResponseFlag::StreamIdleTimeout);
             Ok(())
         }
-        () = too_old => {
-            worker.shard().inc(tcp.max_downstream_connection_duration);
-            info.flag(ResponseFlag::DurationTimeout);
-            Ok(())
-        }
-        () = downstream.drain.ended() => Ok(()),
     };
-    if let Err(error) = copied {
-        tracing::debug!(%error, "connection broken");
+    if let Err(Broken { side, error }) = copied {
+        tracing::debug!(?side, %error, "connection broken");
+        // Who was reset on one side is not to be taken for somebody who has finished on the other.
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        ) {
+            match side {
+                Side::Downstream => upstream.reset_on_drop(),
+                Side::Upstream => {
+                    info.flag(ResponseFlag::UpstreamRemoteReset);
+                    downstream.stream.reset_on_drop();
+                }
+            }
+        }
     }
-    info.bytes.received = received.get();
-    info.bytes.sent = sent.get();
-    info.bytes.downstream_wire_received = received.get();
-    info.bytes.downstream_wire_sent = sent.get();
-    info.bytes.upstream_wire_sent = received.get();
-    info.bytes.upstream_wire_received = sent.get();
 }
 
-/// Completes once nothing has happened for `timeout`. The clock is read only when the timer fires.
-async fn idle_for(timeout: std::time::Duration, last_activity: &Cell<Instant>) {
-    loop {
-        let due = last_activity.get() + timeout;
-        if Instant::now() >= due {
-            return;
-        }
-        tokio::time::sleep_until(due).await;
+/// Tells peers of this node where that was agreed on; who did will tell of itself.
+async fn exchange_metadata(
+    proxy: &TcpProxy,
+    downstream: &mut Downstream,
+    (upstream, permit): (&mut Stream, &ConnectionPermit),
+) -> Result<Framed, Broken> {
+    let agreed = |exchange: Option<&MetadataExchange>, stream: &Stream| {
+        let tls = stream.tls().map(|tls| &**tls);
+        exchange.is_some_and(|exchange| exchange.is_agreed_on(tls))
+    };
+    let framed = Framed {
+        downstream: agreed(proxy.config().metadata_exchange.as_ref(), &downstream.stream),
+        upstream: agreed(permit.cluster().config().metadata_exchange.as_ref(), upstream),
+    };
+    let frame = Rc::clone(downstream.worker.node_frame());
+    for (side, stream) in [
+        (
+            Side::Downstream,
+            Some(&mut downstream.stream).filter(|_| framed.downstream),
+        ),
+        (Side::Upstream, Some(upstream).filter(|_| framed.upstream)),
+    ] {
+        let Some(stream) = stream else { continue };
+        let told = async {
+            stream.write_all(&frame).await?;
+            stream.flush().await
+        };
+        told.await.map_err(|error| Broken { side, error })?;
     }
+    Ok(framed)
+}
+
+/// Records a connection again and again, where that is wanted; it never completes.
+async fn record_often(proxy: &TcpProxy, traffic: &Traffic, info: &StreamInfo<'_>) {
+    let Some(interval) = proxy.config().records.interval else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(interval).await;
+        record_so_far(proxy, traffic, info);
+    }
+}
+
+/// Records a connection that goes on.
+fn record_so_far(proxy: &TcpProxy, traffic: &Traffic, info: &StreamInfo<'_>) {
+    let mut so_far = info.clone();
+    traffic.tell(&mut so_far);
+    so_far.finish(std::time::Instant::now());
+    proxy.log(&so_far);
 }

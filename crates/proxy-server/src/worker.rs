@@ -37,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) peers: Vec<mpsc::Sender<Command>>,
     /// `%HOSTNAME%`.
     pub(crate) hostname: Arc<str>,
+    /// What peers are told of this node.
+    pub(crate) node_frame: Arc<[u8]>,
 }
 
 impl Worker {
@@ -47,7 +49,12 @@ impl Worker {
         if parts.index == 0 {
             clusters.report_membership();
         }
-        let local = Local::new(shard, Random::new(parts.seed), clusters, &parts.hostname);
+        let local = Local::new(
+            shard,
+            Random::new(parts.seed),
+            clusters,
+            (&parts.hostname, &parts.node_frame),
+        );
         let handler = ConnectionHandler {
             listeners: Rc::new(Listeners::new(parts.index, local.clone())),
             balancer: Rc::new(Balancer::new(parts.index, parts.load, parts.peers)),

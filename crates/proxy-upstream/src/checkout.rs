@@ -80,13 +80,13 @@ impl Drop for ConnectionPermit {
 }
 
 /// A request that waits for a connection, counted until it has one.
-struct Pending<'a> {
+pub(crate) struct Pending<'a> {
     cluster: &'a Cluster,
     priority: RequestPriority,
 }
 
 impl<'a> Pending<'a> {
-    fn begin(cluster: &'a Cluster, priority: RequestPriority) -> Result<Self, Overflow> {
+    pub(crate) fn begin(cluster: &'a Cluster, priority: RequestPriority) -> Result<Self, Overflow> {
         let stats = &cluster.config().stats;
         if !cluster
             .config()

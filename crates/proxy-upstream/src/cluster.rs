@@ -11,7 +11,7 @@ use proxy_core::Random;
 use telemetry::stats::{Counter, Shard};
 
 use crate::circuit_breaker::RequestPriority;
-use crate::config::{ClusterConfig, Discovery, HttpProtocol, OriginalDstConfig};
+use crate::config::{ClusterConfig, Discovery, OriginalDstConfig};
 use crate::endpoints::{Assignment, Health, HostSpec};
 use crate::host::Host;
 use crate::host_set::{Builder, PrioritySet};
@@ -38,21 +38,9 @@ pub struct Cluster {
     codes: RefCell<Vec<(u16, Counter)>>,
 }
 
-/// What will be spoken to the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UpstreamProtocol {
-    /// HTTP, from a downstream that speaks HTTP/1.
-    #[default]
-    Http1,
-    /// Bytes.
-    Tcp,
-}
-
 /// What the choice of a host may depend on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PickContext<'a> {
-    /// What will be spoken to the host.
-    pub protocol: UpstreamProtocol,
     /// Where the downstream connection was going, for `ORIGINAL_DST` clusters.
     pub original_destination: Option<SocketAddr>,
     /// The value of the header that [`Cluster::destination_header`] names.
@@ -71,9 +59,6 @@ pub enum PickError {
     /// No host may be used: Envoy's "no healthy upstream", flag UH.
     #[error("no healthy upstream")]
     NoHealthyUpstream,
-    /// The cluster wants a protocol that this proxy does not speak upstream.
-    #[error("the cluster wants HTTP/2, which this proxy does not speak upstream")]
-    ProtocolUnsupported,
 }
 
 /// A circuit breaker is open: Envoy's flag UO.
@@ -214,17 +199,13 @@ impl Cluster {
     /// Chooses a host.
     ///
     /// # Errors
-    /// There is none, or the cluster cannot be spoken to.
+    /// There is none that may be used.
     pub fn pick(
         &self,
         context: &PickContext<'_>,
         now: Instant,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<Rc<Host>, PickError> {
-        let speaks_http = context.protocol != UpstreamProtocol::Tcp;
-        if speaks_http && self.config.http.protocol == HttpProtocol::Http2 {
-            return Err(PickError::ProtocolUnsupported);
-        }
         let picked = match &self.config.discovery {
             Discovery::OriginalDst(config) => self.pick_destination(config, context, now),
             _ => self.pick_balanced(context, random),

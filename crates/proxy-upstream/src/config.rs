@@ -4,6 +4,7 @@
 
 mod discovery;
 mod http;
+mod http2;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,9 +21,12 @@ use telemetry::stats::Registry;
 pub use crate::transport::{Transport, TransportSelection};
 pub use discovery::{Discovery, DnsConfig, LookupFamily, OriginalDstConfig, refuse_resolver};
 pub use http::{HttpOptions, HttpProtocol, ServerNameOptions};
+pub use http2::{Http2Keepalive, Http2Options};
 
 use crate::circuit_breaker::CircuitBreakers;
+use crate::http2_stats::Http2Stats;
 use crate::load_balancer::LbConfig;
+use crate::metadata_exchange::{self, MetadataExchange};
 use crate::outlier::{Detector, OutlierConfig};
 use crate::secrets::{SecretStore, Sources};
 use crate::stats::ClusterStats;
@@ -61,8 +65,12 @@ pub struct ClusterConfig {
     pub metadata: Option<core::Metadata>,
     /// Whether `istio.alpn` leaves its connections alone.
     pub refuses_alpn_override: bool,
+    /// Whether proxies tell each other of themselves on connections that carry bytes.
+    pub metadata_exchange: Option<MetadataExchange>,
     /// Statistics, under `cluster.<stat name>.`.
     pub stats: ClusterStats,
+    /// Statistics of HTTP/2, under `cluster.<stat name>.http2.`, where it may be spoken.
+    pub http2_stats: Option<Http2Stats>,
 }
 
 /// `envoy.config.core.v3.BindConfig`: what a socket is bound to before it connects.
@@ -176,7 +184,6 @@ impl ClusterConfig {
             return Err(ConfigError::at("name", "must not be empty"));
         }
         refuse_what_is_not_enforced(proto)?;
-        refuse_filters(&proto.filters)?;
         let stat_name = Some(&*proto.alt_stat_name)
             .filter(|n| !n.is_empty())
             .unwrap_or(&proto.name);
@@ -184,6 +191,7 @@ impl ClusterConfig {
         let transport = TransportSelection::compile(proto, &scope, secrets)?;
         let discovery = Discovery::compile(proto)?;
         let static_endpoints = static_endpoints(proto, &discovery, &transport)?;
+        let http = HttpOptions::compile(proto)?;
         let bind = proto.upstream_bind_config.as_ref().map(BindConfig::compile);
         let keepalive = proto
             .upstream_connection_options
@@ -202,7 +210,8 @@ impl ClusterConfig {
                 .unwrap_or(limits::DEFAULT_BUFFER_LIMIT_BYTES),
             circuit_breakers: CircuitBreakers::compile(proto.circuit_breakers.as_ref())
                 .within("circuit_breakers")?,
-            http: HttpOptions::compile(proto)?,
+            http2_stats: (http.protocol != HttpProtocol::Http1).then(|| Http2Stats::new(&scope, "http2.")),
+            http,
             transport,
             bind: bind.transpose().within("upstream_bind_config")?.flatten(),
             tcp_keepalive: keepalive.map(TcpKeepalive::compile),
@@ -212,6 +221,7 @@ impl ClusterConfig {
                 .map(Detector::new),
             refuses_alpn_override: proto.metadata.as_ref().is_some_and(refuses_alpn_override),
             metadata: proto.metadata.clone(),
+            metadata_exchange: metadata_exchange(&proto.filters)?,
             stats: ClusterStats::new(scope),
         })
     }
@@ -317,16 +327,20 @@ fn refuse_what_is_not_enforced(proto: &pb::Cluster) -> ConfigResult<()> {
     ])
 }
 
-/// Istio's metadata exchange speaks only on connections whose TLS handshake negotiated its protocol; on other
-/// connections the original does nothing, and what it finds out is not looked at here, so it is accepted.
-fn refuse_filters(filters: &[pb::Filter]) -> ConfigResult<()> {
-    match filters.iter().position(|f| f.name != "istio.metadata_exchange") {
-        Some(index) => Err(ConfigError::at(
-            "name",
-            format!("no upstream network filter {:?}", filters[index].name),
-        )
-        .index(index)
-        .within("filters")),
-        None => Ok(()),
+/// The filters of upstream connections that carry bytes: `istio.metadata_exchange`, or none. Connections of HTTP
+/// agree on other application protocols, so it has nothing to do on them.
+fn metadata_exchange(filters: &[pb::Filter]) -> ConfigResult<Option<MetadataExchange>> {
+    let mut found = None;
+    for (index, filter) in filters.iter().enumerate() {
+        let typed = filter.typed_config.as_ref();
+        let Some(typed) =
+            typed.filter(|typed| metadata_exchange::message_of(typed) == metadata_exchange::MESSAGE)
+        else {
+            let reason = format!("no upstream network filter {:?}", filter.name);
+            return Err(ConfigError::at("name", reason)).within_index("filters", index);
+        };
+        let compiled = MetadataExchange::compile(typed).within("typed_config");
+        found = Some(compiled.within_index("filters", index)?);
     }
+    Ok(found)
 }

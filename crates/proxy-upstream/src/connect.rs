@@ -1,5 +1,6 @@
 //! Connecting to a host.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,20 +15,34 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use crate::checkout::ConnectionPermit;
 use crate::config::{BindConfig, ClusterConfig, TcpKeepalive};
 use crate::endpoints::{HostAddress, HostSpec};
+use crate::proxy_protocol::{AnnounceError, Announcement};
 use crate::stream::Stream;
-use crate::transport::Transport;
+use crate::transport::{ALPN_HTTP_2, ALPN_HTTP_11, TlsTransport, Transport};
 
-/// What a connection asks of its TLS handshake, if it has one.
+/// What a connection asks of its transport socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HandshakeOptions<'a> {
     /// The server name in place of the configured one (`auto_sni`).
     pub server_name: Option<&'a str>,
     /// The server's certificate must have that name (`auto_san_validation`).
     pub verify_server_name: bool,
-    /// HTTP will be spoken, so that application protocols are not offered that it cannot be spoken in here.
-    pub for_http: bool,
+    /// What will be spoken, where that is HTTP; it decides which application protocols are offered.
+    pub http: Option<HttpVersions>,
     /// The application protocols to offer, whatever is configured; empty for those of the transport socket.
     pub alpn: &'a [String],
+    /// Whom the connection is for, where the transport socket tells the host (PROXY protocol).
+    pub announcement: Option<Announcement<'a>>,
+}
+
+/// The versions of HTTP that a connection may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Either, as the handshake decides.
+    Either,
 }
 
 /// The future of [`Dialer::socket`].
@@ -59,6 +74,9 @@ pub enum ConnectError {
     /// The TLS handshake failed.
     #[error("{}", .0.envoy_reason())]
     Handshake(HandshakeFailure),
+    /// The host cannot be told of the client, for more is to be told than can be.
+    #[error("{}", AnnounceError::TlvsTooLong)]
+    TlvsTooLong,
     /// Not within the connect timeout.
     #[error("connection timeout")]
     Timeout,
@@ -95,7 +113,7 @@ pub async fn connect(permit: &ConnectionPermit, dialer: Option<&dyn Dialer>) -> 
     connect_with(permit, dialer, HandshakeOptions::default()).await
 }
 
-/// As [`connect`], with something to say about the TLS handshake, whose time counts too.
+/// As [`connect`], with something to say about the transport socket, whose time counts too.
 ///
 /// # Errors
 /// As [`connect`].
@@ -111,12 +129,24 @@ pub async fn connect_with(
         if let Transport::Unavailable(reason) = &spec.transport {
             return Err(ConnectError::TransportUnavailable(Arc::clone(reason)));
         }
-        let stream = match &spec.address {
+        let mut stream = match &spec.address {
             HostAddress::Ip(address) => Stream::Tcp(connect_tcp(*address, cluster.config(), dialer).await?),
             HostAddress::Pipe(path) => Stream::Unix(UnixStream::connect(path).await?),
             HostAddress::Name(..) => return Err(io::Error::other("the name is not resolved").into()),
         };
-        secure(stream, permit, &spec, options).await
+        let mut transport = &spec.transport;
+        if let Transport::ProxyProtocol(around) = transport {
+            let counted = (cluster.shard(), cluster.config().stats.upstream_cx_tx_bytes_total);
+            let announced = around
+                .announcer
+                .announce(&mut stream, options.announcement, counted);
+            announced.await.map_err(|error| match error {
+                AnnounceError::TlvsTooLong => ConnectError::TlvsTooLong,
+                AnnounceError::Io(error) => ConnectError::Io(error),
+            })?;
+            transport = &around.inner;
+        }
+        secure(stream, permit, (&spec, transport), options).await
     };
     let result = match tokio::time::timeout(cluster.config().connect_timeout, attempt).await {
         Ok(result) => result,
@@ -144,22 +174,16 @@ pub async fn connect_with(
 async fn secure(
     stream: Stream,
     permit: &ConnectionPermit,
-    spec: &HostSpec,
+    (spec, transport): (&HostSpec, &Transport),
     options: HandshakeOptions<'_>,
 ) -> Result<Stream, ConnectError> {
-    let Transport::Tls(transport) = &spec.transport else {
+    let Transport::Tls(transport) = transport else {
         return Ok(stream);
     };
     let connect = ConnectOptions {
         server_name: options.server_name,
         endpoint_hostname: Some(&*spec.hostname).filter(|name| !name.is_empty()),
-        alpn: if !options.alpn.is_empty() {
-            options.alpn
-        } else if options.for_http {
-            transport.http_alpn()
-        } else {
-            &[]
-        },
+        alpn: &alpn(transport, options),
         verify_server_name: options.verify_server_name,
     };
     let (shard, stats) = (permit.cluster().shard(), transport.stats());
@@ -178,6 +202,23 @@ async fn secure(
             stats.count_failure(shard, &failure);
             Err(ConnectError::Handshake(failure))
         }
+    }
+}
+
+/// What is offered in place of the transport socket's own list; empty leaves that. What the request asks for comes first.
+/// As in Envoy a list that is configured outranks what would be spoken, with one exception: HTTP/2 is not offered where
+/// HTTP/1 will be spoken.
+fn alpn<'a>(transport: &'a TlsTransport, options: HandshakeOptions<'a>) -> Cow<'a, [String]> {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    if !options.alpn.is_empty() {
+        return Cow::Borrowed(options.alpn);
+    }
+    match options.http {
+        None => Cow::Borrowed(&[]),
+        Some(HttpVersions::Http1) => Cow::Borrowed(transport.http1_alpn()),
+        Some(_) if !transport.names_no_alpn() => Cow::Borrowed(&[]),
+        Some(HttpVersions::Http2) => Cow::Owned(names(&[ALPN_HTTP_2])),
+        Some(HttpVersions::Either) => Cow::Owned(names(&[ALPN_HTTP_2, ALPN_HTTP_11])),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::endpoints::{Health, HostSpec};
 use crate::outlier::HostMonitor;
 use crate::pool::{ErasedPool, Pool};
+use crate::shared_pool::{Multiplexed, SharedPool};
 
 /// A host of a cluster, on one worker.
 ///
@@ -22,6 +23,7 @@ pub struct Host {
     last_used: Cell<Option<Instant>>,
     counts: HostCounts,
     pool: OnceCell<Box<dyn ErasedPool>>,
+    shared_pool: OnceCell<Box<dyn ErasedPool>>,
 }
 
 /// What happened on one host, as `/clusters` shows it (`envoy.admin.v3.HostStatus.stats`).
@@ -64,6 +66,7 @@ impl Host {
             last_used: Cell::new(None),
             counts: HostCounts::default(),
             pool: OnceCell::new(),
+            shared_pool: OnceCell::new(),
         })
     }
 
@@ -81,10 +84,8 @@ impl Host {
     /// Connections over another transport socket than the new one are used no more.
     pub(crate) fn update(&self, spec: &Arc<HostSpec>) {
         let before = self.spec.replace(Arc::clone(spec));
-        if before.transport != spec.transport
-            && let Some(pool) = self.pool.get()
-        {
-            pool.clear();
+        if before.transport != spec.transport {
+            self.pools().for_each(ErasedPool::clear);
         }
     }
 
@@ -134,9 +135,7 @@ impl Host {
 
     pub(crate) fn remove(&self) {
         self.removed.set(true);
-        if let Some(pool) = self.pool.get() {
-            pool.close();
-        }
+        self.pools().for_each(ErasedPool::close);
     }
 
     /// The pool of idle connections of type `C`.
@@ -154,6 +153,28 @@ impl Host {
         let any: &dyn Any = pool.as_any();
         any.downcast_ref()
             .expect("one type of upstream connection per process")
+    }
+
+    /// The pool of shared connections of type `C`.
+    ///
+    /// # Panics
+    /// When two types of connection are shared on one host, which is a mistake of the caller.
+    pub fn shared_pool<C: Multiplexed>(&self) -> &SharedPool<C> {
+        let pool = self.shared_pool.get_or_init(|| {
+            let pool = SharedPool::<C>::new();
+            if self.removed.get() {
+                pool.close();
+            }
+            Box::new(pool)
+        });
+        let any: &dyn Any = pool.as_any();
+        any.downcast_ref()
+            .expect("one type of shared connection per process")
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &dyn ErasedPool> {
+        let pools = [self.pool.get(), self.shared_pool.get()];
+        pools.into_iter().flatten().map(|pool| &**pool)
     }
 
     pub(crate) fn begin_request(&self) {
@@ -174,9 +195,7 @@ impl Host {
     pub(crate) fn close_connection(&self) {
         self.active_connections
             .set(self.active_connections.get().saturating_sub(1));
-        if let Some(pool) = self.pool.get() {
-            pool.connection_closed();
-        }
+        self.pools().for_each(ErasedPool::connection_closed);
     }
 
     pub(crate) fn connect_failed(&self) {
@@ -213,6 +232,6 @@ impl Host {
 
     /// Closes connections that were idle for longer than `timeout`; the number closed.
     pub(crate) fn sweep(&self, now: Instant, timeout: Option<Duration>) -> usize {
-        self.pool.get().map_or(0, |pool| pool.sweep(now, timeout))
+        self.pools().map(|pool| pool.sweep(now, timeout)).sum()
     }
 }

@@ -19,6 +19,9 @@ pub const MAX_DNS_ADDRESSES: usize = 1024;
 /// A DNS lookup that takes longer has failed.
 pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Most bytes that a peer may tell of its node before what it sends (`istio.metadata_exchange`).
+pub const MAX_PEER_METADATA_BYTES: usize = 64 * 1024;
+
 /// Most bytes of one certificate chain, key, bundle or revocation list of a TLS context.
 pub const MAX_TLS_SOURCE_BYTES: u64 = 4 << 20;
 
@@ -75,3 +78,31 @@ pub const MAX_RING_SIZE: u64 = 8 * 1024 * 1024;
 pub const DEFAULT_MAGLEV_TABLE_SIZE: u64 = 65_537;
 /// The largest `MaglevLbConfig.table_size` that is accepted.
 pub const MAX_MAGLEV_TABLE_SIZE: u64 = 5_000_011;
+
+/// `Http2ProtocolOptions.hpack_table_size` when it is absent.
+pub const DEFAULT_HPACK_TABLE_BYTES: u32 = 4096;
+/// `Http2ProtocolOptions.max_concurrent_streams` when it is absent.
+pub const DEFAULT_MAX_CONCURRENT_STREAMS: u32 = 1024;
+/// The most `Http2ProtocolOptions.max_concurrent_streams` that is accepted.
+pub const MAX_CONCURRENT_STREAMS: u32 = i32::MAX as u32;
+/// `Http2ProtocolOptions.initial_stream_window_size` when it is absent.
+pub const DEFAULT_STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// `Http2ProtocolOptions.initial_connection_window_size` when it is absent.
+pub const DEFAULT_CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
+/// The smallest HTTP/2 window that is accepted.
+pub const MIN_WINDOW_BYTES: u32 = 65_535;
+/// The largest HTTP/2 window (RFC 9113, section 6.9.1).
+pub const MAX_WINDOW_BYTES: u32 = i32::MAX as u32;
+/// `max_consecutive_inbound_frames_with_empty_payload` when it is absent.
+pub const DEFAULT_MAX_EMPTY_FRAMES: u32 = 1;
+/// `max_inbound_priority_frames_per_stream` when it is absent.
+pub const DEFAULT_MAX_PRIORITY_FRAMES: u32 = 100;
+/// `max_inbound_window_update_frames_per_data_frame_sent` when it is absent.
+pub const DEFAULT_MAX_WINDOW_UPDATE_FRAMES: u32 = 10;
+/// The shortest `KeepaliveSettings.interval` and `timeout` that are accepted.
+pub const MIN_KEEPALIVE: Duration = Duration::from_millis(1);
+/// `KeepaliveSettings.interval_jitter` when it is absent.
+pub const DEFAULT_KEEPALIVE_JITTER_PERCENT: f64 = 15.0;
+/// Requests that wait for a connection to one host on one worker; the circuit breaker is there first, unless it is
+/// wide open.
+pub const MAX_WAITING_REQUESTS: usize = 65_536;

@@ -33,6 +33,8 @@ cluster_stats! {
         upstream_cx_total,
         /// HTTP/1 connections made or tried.
         upstream_cx_http1_total,
+        /// HTTP/2 connections made or tried.
+        upstream_cx_http2_total,
         /// Connections that could not be established.
         upstream_cx_connect_fail,
         /// Connections not established in time.
@@ -57,6 +59,8 @@ cluster_stats! {
         upstream_cx_close_notify,
         /// Times no host could be chosen.
         upstream_cx_none_healthy,
+        /// Connections that a TCP proxy tried in vain, as often as it may.
+        upstream_cx_connect_attempts_exceeded,
         /// Bytes received.
         upstream_cx_rx_bytes_total,
         /// Bytes sent.

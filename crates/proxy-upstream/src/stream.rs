@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tls::{ClientContext, ConnectOptions, ConnectionInfo, HandshakeFailure, ServerContext};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -47,6 +49,18 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.stream.io().stream.local_addr(),
+        }
+    }
+
+    /// Makes the connection end with a reset instead of an orderly end, when it is dropped.
+    pub fn reset_on_drop(&self) {
+        match self {
+            Self::Tcp(stream) => {
+                // A connection that is gone already needs none.
+                let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+            Self::Unix(_) => {}
+            Self::Tls(stream) => stream.stream.io().stream.reset_on_drop(),
         }
     }
 

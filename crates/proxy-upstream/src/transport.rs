@@ -1,13 +1,14 @@
 //! Which transport socket a host gets (`Cluster.transport_socket`, `Cluster.transport_socket_matches`).
 //!
-//! Plaintext and TLS. A cluster whose every host would need another transport is refused; where matches decide per host,
-//! a host that needs one is kept, and connecting to it fails with the reason.
+//! Plaintext, TLS, and the PROXY protocol before either. A cluster whose every host would need another transport is
+//! refused; where matches decide per host, a host that needs one is kept, and connecting to it fails with the reason.
 
 use std::sync::Arc;
 
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3 as core;
 use api_envoy::envoy::config::core::v3::transport_socket::ConfigType;
+use api_envoy::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use api_envoy::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use api_envoy::{Struct, any};
@@ -17,6 +18,7 @@ use telemetry::stats::Scope;
 use tls::settings::UpstreamTlsContext;
 use tls::{ClientContext, Current};
 
+use crate::proxy_protocol::Announcer;
 use crate::secrets::{Origins, SecretKey, SecretRefs, SecretStore};
 use crate::ssl_stats::SslStats;
 use crate::tls_context::{self, Translated};
@@ -24,8 +26,11 @@ use crate::tls_context::{self, Translated};
 /// The metadata that `transport_socket_matches` looks at.
 const MATCH_METADATA: &str = "envoy.transport_socket_match";
 
-/// Application protocols that no HTTP request is sent in here, so that no connection for requests offers them.
-const NOT_SPOKEN: &[&str] = &["h2"];
+/// What HTTP/2 is called in a handshake (RFC 9113, section 3.2).
+pub const ALPN_HTTP_2: &str = "h2";
+
+/// What HTTP/1.1 is called in a handshake.
+pub const ALPN_HTTP_11: &str = "http/1.1";
 
 /// The transport socket of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +39,57 @@ pub enum Transport {
     Plaintext,
     /// `envoy.transport_sockets.tls`.
     Tls(Arc<TlsTransport>),
+    /// `envoy.transport_sockets.upstream_proxy_protocol`, and the one inside it.
+    ProxyProtocol(Arc<Announcing>),
     /// One that this proxy does not have; the reason goes into `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     Unavailable(Arc<str>),
+}
+
+/// A transport socket before which the host is told of the client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Announcing {
+    /// What tells.
+    pub announcer: Announcer,
+    /// What the connection goes on with.
+    pub inner: Transport,
+}
+
+impl Transport {
+    /// How the TLS handshake with the host is done, where one is.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<TlsTransport>> {
+        match self {
+            Self::Tls(tls) => Some(tls),
+            Self::ProxyProtocol(around) => around.inner.tls(),
+            Self::Plaintext | Self::Unavailable(_) => None,
+        }
+    }
+
+    /// Whether a TLS handshake is done with the host.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// Whether a connection tells the host of one downstream connection, and so is for that one alone.
+    #[must_use]
+    pub fn announces(&self) -> bool {
+        matches!(self, Self::ProxyProtocol(_))
+    }
+
+    /// The same for a host with that metadata.
+    fn for_host(self, host: Option<&core::Metadata>) -> Self {
+        match (&self, host) {
+            (Self::ProxyProtocol(around), Some(metadata)) => match around.announcer.for_host(metadata) {
+                Some(announcer) => Self::ProxyProtocol(Arc::new(Announcing {
+                    announcer,
+                    inner: around.inner.clone(),
+                })),
+                None => self,
+            },
+            _ => self,
+        }
+    }
 }
 
 /// TLS towards hosts. Equal where the settings are; secrets may make another context of them meanwhile.
@@ -45,8 +99,8 @@ pub struct TlsTransport {
     secrets: SecretRefs,
     origins: Origins,
     current: Current<ClientContext>,
-    /// What is offered where HTTP will be spoken, when that differs from the settings.
-    http_alpn: Vec<String>,
+    /// What is offered where HTTP/1 will be spoken, when that differs from the settings.
+    http1_alpn: Vec<String>,
     stats: SslStats,
 }
 
@@ -76,7 +130,7 @@ impl TlsTransport {
         let context = store.context(settings.clone(), &secrets, (scope, FACTORY))?;
         awaited.extend(context.secrets);
         Ok(Self {
-            http_alpn: http_alpn(&settings.common.alpn_protocols),
+            http1_alpn: http1_alpn(&settings.common.alpn_protocols),
             current: context.current,
             settings,
             secrets,
@@ -103,10 +157,16 @@ impl TlsTransport {
         &self.origins
     }
 
-    /// What a connection for HTTP offers in place of the context's own protocols; empty when there is no difference.
+    /// What a connection for HTTP/1 offers in place of the context's own protocols; empty when there is no difference.
     #[must_use]
-    pub fn http_alpn(&self) -> &[String] {
-        &self.http_alpn
+    pub fn http1_alpn(&self) -> &[String] {
+        &self.http1_alpn
+    }
+
+    /// Whether the settings name no application protocol, so that those are offered that will be spoken.
+    #[must_use]
+    pub fn names_no_alpn(&self) -> bool {
+        self.settings.common.alpn_protocols.is_empty()
     }
 
     /// The statistics of handshakes.
@@ -116,14 +176,15 @@ impl TlsTransport {
     }
 }
 
-fn http_alpn(configured: &[String]) -> Vec<String> {
-    let spoken = |name: &&String| !NOT_SPOKEN.contains(&name.as_str());
-    if configured.iter().all(|name| spoken(&name)) {
+/// A host that agrees on HTTP/2 would not understand the requests of a connection for HTTP/1.
+fn http1_alpn(configured: &[String]) -> Vec<String> {
+    let spoken = |name: &&String| *name != ALPN_HTTP_2;
+    if !configured.is_empty() && configured.iter().all(|name| spoken(&name)) {
         return Vec::new();
     }
     let left: Vec<String> = configured.iter().filter(spoken).cloned().collect();
     match left.is_empty() {
-        true => vec!["http/1.1".to_owned()],
+        true => vec![ALPN_HTTP_11.to_owned()],
         false => left,
     }
 }
@@ -216,7 +277,8 @@ impl TransportSelection {
                 .iter()
                 .find(|m| satisfies(m.criteria.as_ref(), labels))
         });
-        found.map_or_else(|| self.default.clone(), |m| m.transport.clone())
+        let transport = found.map_or(&self.default, |m| &m.transport);
+        transport.clone().for_host(host)
     }
 
     /// The transport of hosts that no metadata describes.
@@ -257,11 +319,39 @@ fn compiled(
     if any::is::<RawBuffer>(typed) {
         return Ok(Compiled::Transport(Transport::Plaintext));
     }
+    if any::is::<ProxyProtocolUpstreamTransport>(typed) {
+        return announcing(typed, scope, store, secrets).within("typed_config");
+    }
     if !any::is::<tls_pb::UpstreamTlsContext>(typed) {
         return Ok(Compiled::Unavailable(unavailable()));
     }
     let transport = tls_transport(typed, scope, store, secrets).within("typed_config")?;
     Ok(Compiled::Transport(Transport::Tls(Arc::new(transport))))
+}
+
+/// The PROXY protocol around another transport socket.
+fn announcing(
+    typed: &api_envoy::Any,
+    scope: &Scope,
+    store: &mut SecretStore,
+    secrets: &mut Vec<SecretKey>,
+) -> ConfigResult<Compiled> {
+    let proto: ProxyProtocolUpstreamTransport =
+        any::unpack(typed).map_err(|error| ConfigError::new(error.to_string()))?;
+    let inner = proto.transport_socket.as_ref();
+    let inner = inner.ok_or_else(|| ConfigError::at("transport_socket", "a transport socket is needed"))?;
+    match compiled(inner, scope, store, secrets).within("transport_socket")? {
+        Compiled::Unavailable(error) => Ok(Compiled::Unavailable(error.within("transport_socket"))),
+        Compiled::Transport(inner) if inner.announces() => Err(ConfigError::at(
+            "transport_socket",
+            "a connection has one header of the PROXY protocol",
+        )),
+        Compiled::Transport(inner) => {
+            let announcer = Announcer::compile(&proto, scope)?;
+            let around = Arc::new(Announcing { announcer, inner });
+            Ok(Compiled::Transport(Transport::ProxyProtocol(around)))
+        }
+    }
 }
 
 fn tls_transport(
@@ -349,9 +439,10 @@ mod tests {
     #[test]
     fn requests_do_not_offer_what_they_are_not_sent_in() {
         let names = |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.into()).collect() };
-        assert!(http_alpn(&names(&["http/1.1", "istio"])).is_empty());
-        assert_eq!(http_alpn(&names(&["h2", "istio"])), ["istio"]);
-        assert_eq!(http_alpn(&names(&["h2"])), ["http/1.1"]);
+        assert!(http1_alpn(&names(&["http/1.1", "istio"])).is_empty());
+        assert_eq!(http1_alpn(&names(&["h2", "istio"])), ["istio"]);
+        assert_eq!(http1_alpn(&names(&["h2"])), ["http/1.1"]);
+        assert_eq!(http1_alpn(&[]), ["http/1.1"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use proxy_upstream::{PickContext, PickError, RequestPriority, UpstreamProtocol};
+use proxy_upstream::{PickContext, PickError, RequestPriority};
 use support::{World, port, random, refusal};
 
 const THREE: &str = "[{ hosts: [{ port: 1 }, { port: 2 }, { port: 3 }] }]";
@@ -210,29 +210,6 @@ fn a_cluster_without_hosts_has_no_healthy_upstream() {
         ),
         (1, 1)
     );
-}
-
-#[test]
-fn an_http2_cluster_carries_bytes_but_no_http_requests() {
-    let yaml = format!(
-        "{}typed_extension_protocol_options:\n  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n    \
-         '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n    \
-         explicit_http_config: {{ http2_protocol_options: {{}} }}\n",
-        eds("ROUND_ROBIN")
-    );
-    let world = World::new(&yaml, THREE);
-    let pick = |protocol| {
-        let context = PickContext {
-            protocol,
-            ..Default::default()
-        };
-        world
-            .cluster()
-            .pick(&context, Instant::now(), &mut random())
-            .map(|_| ())
-    };
-    assert_eq!(pick(UpstreamProtocol::Http1), Err(PickError::ProtocolUnsupported));
-    assert_eq!(pick(UpstreamProtocol::Tcp), Ok(()));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! again. So whoever keeps handles keeps the scope beside them.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -83,6 +84,7 @@ struct ScopeEntry {
 #[derive(Debug, Default)]
 struct Table {
     scopes: Vec<ScopeEntry>,
+    by_prefix: HashMap<Box<str>, Weak<ScopeInner>>,
     /// How many scopes there are before the next look for those that are gone.
     sweep_at: usize,
     stats: usize,
@@ -162,9 +164,18 @@ impl Registry {
         self.tagged_scope(prefix, prefix, Vec::new())
     }
 
-    /// A scope whose prefix holds tag values: `cluster.app.` is `cluster.` with tag `envoy.cluster_name`.
+    /// A scope whose prefix holds tag values: `cluster.app.` is `cluster.` with tag `envoy.cluster_name`. Whoever asks for
+    /// a prefix that somebody has gets the same statistics, as in Envoy: listeners with one `stat_prefix` count together,
+    /// and what is replaced by a new version goes on counting.
     #[must_use]
     pub fn tagged_scope(&self, prefix: &str, tag_free: &str, tags: Vec<Tag>) -> Scope {
+        let mut table = self.table.lock();
+        if let Some(inner) = table.by_prefix.get(prefix).and_then(Weak::upgrade) {
+            return Scope {
+                registry: self.clone(),
+                inner,
+            };
+        }
         let leaves = Leaves::default();
         let inner = Arc::new(ScopeInner {
             prefix: prefix.to_owned(),
@@ -172,10 +183,10 @@ impl Registry {
             tags,
             leaves: Arc::clone(&leaves),
         });
-        self.table.lock().add_scope(ScopeEntry {
-            alive: Arc::downgrade(&inner),
-            leaves,
-        });
+        let alive = Arc::downgrade(&inner);
+        table.by_prefix.insert(prefix.into(), Weak::clone(&alive));
+        table.add_scope(ScopeEntry { alive, leaves });
+        drop(table);
         Scope {
             registry: self.clone(),
             inner,
@@ -314,6 +325,7 @@ impl Table {
         let scopes = std::mem::take(&mut self.scopes);
         let (alive, dead): (Vec<_>, Vec<_>) = scopes.into_iter().partition(|s| s.alive.strong_count() > 0);
         self.scopes = alive;
+        self.by_prefix.retain(|_, scope| scope.strong_count() > 0);
         for leaf in dead.iter().flat_map(|s| std::mem::take(&mut *s.leaves.lock())) {
             self.clear(leaf.kind, leaf.slot);
             self.stats -= 1;
@@ -513,6 +525,22 @@ mod tests {
         let scope = registry.scope("server.");
         assert_eq!(scope.counter("live"), scope.counter("live"));
         assert_ne!(scope.counter("live"), scope.counter("dead"));
+    }
+
+    #[test]
+    fn scopes_of_one_prefix_are_one_as_long_as_somebody_has_them() {
+        let registry = Registry::new();
+        let shard = registry.shard();
+        let (first, second) = (registry.tcp_scope("a"), registry.tcp_scope("a"));
+        shard.inc(first.counter("downstream_cx_total"));
+        drop(first);
+        shard.inc(second.counter("downstream_cx_total"));
+        assert_eq!(registry.snapshot().len(), 1);
+        assert_eq!(value(&registry, "tcp.a.downstream_cx_total"), Some(2));
+        drop(second);
+        let third = registry.tcp_scope("a").counter("downstream_cx_total");
+        assert_eq!(value(&registry, "tcp.a.downstream_cx_total"), None);
+        let _ = third;
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::certificate::Certificate;
 use crate::connection::{self, ConnectionInfo, Known};
 use crate::handshake::HandshakeFailure;
 use crate::parameters::{Parameters, Side, parameters};
-use crate::pem::{self, Identity};
+use crate::pem::Identity;
 use crate::refusal::ContextError;
 use crate::settings::{Awaited, CertificateValidationContext, UpstreamTlsContext};
 use crate::signing::{Fixed, narrow};
@@ -70,10 +70,22 @@ impl ClientContext {
     /// # Errors
     /// What is wrong, by field; nothing is left out silently but what [`ClientContext::left_out`] names.
     pub fn new(settings: &UpstreamTlsContext, now: SystemTime) -> Result<Self, ContextError> {
+        let identities = Identity::load_all(&settings.common.tls_certificates, now)?;
+        let validation = settings.common.validation_context.as_ref();
+        Self::assemble(settings, &identities, validation, now)
+    }
+
+    /// Makes a context of `settings` with this certificate and this validation in place of those in them.
+    pub(crate) fn assemble(
+        settings: &UpstreamTlsContext,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<Self, ContextError> {
         let parameters = parameters(&settings.common.tls_params, Side::Client)?;
-        let identity = load_identity(settings, &parameters, now)?;
+        let identity = one(identities, &parameters)?;
         let sni = sni(settings)?;
-        let rules = Arc::new(rules(settings, &parameters, now)?);
+        let rules = Arc::new(rules(settings, validation, &parameters, now)?);
         let variant = |rule| variant(settings, &parameters, &rules, identity.as_ref(), rule);
         let configured = match settings.auto_sni_san_validation {
             true => ServerNameRule::Required,
@@ -185,7 +197,7 @@ pub(crate) fn check(
     match &settings.common.validation_context {
         Some(defaults) if awaited.validation => PeerRules::check_defaults(defaults, now)?,
         None if awaited.validation => {}
-        _ => drop(rules(settings, &parameters, now)?),
+        validation => drop(rules(settings, validation.as_ref(), &parameters, now)?),
     }
     Ok(parameters.left_out)
 }
@@ -194,17 +206,13 @@ fn dns_name(name: &str) -> Option<DnsName<'static>> {
     DnsName::try_from(name.to_owned()).ok()
 }
 
-fn load_identity(
-    settings: &UpstreamTlsContext,
-    parameters: &Parameters,
-    now: SystemTime,
-) -> Result<Option<Identity>, ContextError> {
-    match settings.common.tls_certificates.as_slice() {
+fn one(identities: &[Identity], parameters: &Parameters) -> Result<Option<Identity>, ContextError> {
+    match identities {
         [] => Ok(None),
-        [source] => {
-            let identity = pem::identity(source, now)?;
-            Ok(Some(narrow(identity, parameters.signature_schemes.as_deref())))
-        }
+        [identity] => Ok(Some(narrow(
+            identity.clone(),
+            parameters.signature_schemes.as_deref(),
+        ))),
         _ => Err(ContextError::TooMany {
             what: "tls_certificates",
             limit: 1,
@@ -214,11 +222,12 @@ fn load_identity(
 
 fn rules(
     settings: &UpstreamTlsContext,
+    validation: Option<&CertificateValidationContext>,
     parameters: &Parameters,
     now: SystemTime,
 ) -> Result<PeerRules, ContextError> {
     let nothing = CertificateValidationContext::default();
-    let validation = settings.common.validation_context.as_ref().unwrap_or(&nothing);
+    let validation = validation.unwrap_or(&nothing);
     let trusts = validation.trusted_ca.is_some() || validation.spiffe.is_some();
     if settings.auto_sni_san_validation && !trusts {
         return Err(ContextError::invalid(

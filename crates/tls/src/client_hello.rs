@@ -1,7 +1,7 @@
 //! `envoy.filters.listener.tls_inspector`: recognises a ClientHello in the first bytes of a connection, and reads its
 //! server name and application protocols (RFC 8446, section 4.1.2; RFC 6066, section 3; RFC 7301), without taking part.
 
-use crate::limits::MAX_CLIENT_HELLO_BYTES;
+use crate::limits::{MAX_CLIENT_HELLO_BYTES, MAX_CLIENT_HELLO_MESSAGE_BYTES};
 
 const HANDSHAKE_RECORD: u8 = 22;
 const MAJOR_VERSION: u8 = 3;
@@ -19,7 +19,8 @@ pub enum Inspected {
     NeedMore,
     /// Not TLS.
     NotTls,
-    /// TLS, with a ClientHello longer than [`MAX_CLIENT_HELLO_BYTES`]; Envoy closes such a connection.
+    /// TLS, with a ClientHello that has not ended after as many bytes as may be looked at; Envoy closes such a
+    /// connection.
     TooLong,
     /// TLS.
     Tls(ClientHello),
@@ -35,8 +36,10 @@ pub struct ClientHello {
 }
 
 /// Looks at the first bytes of a connection as they come, each once. How they are cut makes no difference.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Inspector {
+    /// Most bytes, with record headers, that are looked at.
+    most: usize,
     /// The header of the record that is being read, as far as it has come.
     header: Vec<u8>,
     /// How much of that record's content has not come.
@@ -48,12 +51,36 @@ pub struct Inspector {
     decision: Option<Inspected>,
 }
 
+impl Default for Inspector {
+    /// Looks at [`MAX_CLIENT_HELLO_BYTES`] at most.
+    fn default() -> Self {
+        Self::up_to(MAX_CLIENT_HELLO_BYTES)
+    }
+}
+
 /// Looks at all the bytes there are.
 pub fn inspect(bytes: &[u8]) -> Inspected {
     Inspector::default().push(bytes)
 }
 
 impl Inspector {
+    /// Looks at so many bytes at most (`max_client_hello_size`).
+    pub fn up_to(most: usize) -> Self {
+        Self {
+            most,
+            header: Vec::new(),
+            missing: 0,
+            message: Vec::new(),
+            seen: 0,
+            decision: None,
+        }
+    }
+
+    /// How many bytes were looked at.
+    pub fn looked_at(&self) -> usize {
+        self.seen
+    }
+
     /// Looks at the bytes that follow those of the calls before. Once it has decided, it does not change its mind.
     pub fn push(&mut self, bytes: &[u8]) -> Inspected {
         for byte in bytes {
@@ -92,7 +119,7 @@ impl Inspector {
                 return Some(decision);
             }
         }
-        (self.seen >= MAX_CLIENT_HELLO_BYTES).then_some(Inspected::TooLong)
+        (self.seen >= self.most).then_some(Inspected::TooLong)
     }
 
     fn look(&self) -> Option<Inspected> {
@@ -101,8 +128,9 @@ impl Inspector {
         }
         let (header, body) = self.message.split_at_checked(MESSAGE_HEADER_BYTES)?;
         let length = usize::from(header[1]) << 16 | usize::from(header[2]) << 8 | usize::from(header[3]);
-        if length > MAX_CLIENT_HELLO_BYTES {
-            return Some(Inspected::TooLong);
+        // BoringSSL takes no longer message for a ClientHello, and Envoy goes by that.
+        if length > MAX_CLIENT_HELLO_MESSAGE_BYTES {
+            return Some(Inspected::NotTls);
         }
         if body.len() < length {
             return None;

@@ -48,7 +48,7 @@ pub use configuration::server_acceptor;
 pub use connection::{ConnectionInfo, PeerCertificates, PeerValidation};
 pub use forwarded::{ClientCertDetails, ForwardClientCert, client_cert_element, forwarded_client_cert};
 pub use handshake::HandshakeFailure;
-pub use pem::read_certificates;
+pub use pem::{Identity, read_certificates};
 pub use refusal::ContextError;
 pub use rotation::{ContextSettings, Current, Rotation, Step};
 pub use server::{ServerContext, ServerStream};

@@ -3,6 +3,9 @@
 /// The longest ClientHello, in bytes with its record headers, that is looked into. As Envoy's `max_client_hello_size`.
 pub const MAX_CLIENT_HELLO_BYTES: usize = 16 * 1024;
 
+/// The longest ClientHello, in bytes without record headers, that there is in BoringSSL; longer ones are no TLS to Envoy.
+pub const MAX_CLIENT_HELLO_MESSAGE_BYTES: usize = 16 * 1024;
+
 /// The most certificates in one chain, trust bundle or bundle of a trust domain.
 pub const MAX_CERTIFICATES_PER_BUNDLE: usize = 512;
 

@@ -13,9 +13,9 @@ use crate::limits::MAX_CERTIFICATES_PER_BUNDLE;
 use crate::refusal::ContextError;
 use crate::settings::TlsCertificate;
 
-/// A certificate chain with its key, and the leaf read.
+/// A certificate chain with its key, and the leaf read. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Identity {
+pub struct Identity {
     pub(crate) key: Arc<CertifiedKey>,
     pub(crate) leaf: Arc<Certificate>,
 }
@@ -29,24 +29,44 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// Loads a chain and its key, which must be of the chain's leaf, and which must be valid at `now`.
-pub(crate) fn identity(source: &TlsCertificate, now: SystemTime) -> Result<Identity, ContextError> {
-    const WHAT: &str = "certificate_chain";
-    let chain = certificates(WHAT, &source.certificate_chain)?;
-    let read = read_all(WHAT, &chain)?;
-    let leaf = read
-        .into_iter()
-        .next()
-        .ok_or(ContextError::Empty { what: WHAT })?;
-    check_validity(WHAT, &[&leaf], now)?;
-    let key = PrivateKeyDer::from_pem_slice(source.private_key.reveal()).map_err(|_| ContextError::Key)?;
-    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|_| ContextError::Key)?;
-    let key = CertifiedKey::new(chain, key);
-    key.keys_match().map_err(|_| ContextError::KeyMismatch)?;
-    Ok(Identity {
-        key: Arc::new(key),
-        leaf: Arc::new(leaf),
-    })
+impl Identity {
+    /// Loads a chain and its key, which must be of the chain's leaf, and which must be valid at `now`.
+    ///
+    /// # Errors
+    /// What is wrong, without a part of the key.
+    pub fn load(source: &TlsCertificate, now: SystemTime) -> Result<Self, ContextError> {
+        const WHAT: &str = "certificate_chain";
+        let chain = certificates(WHAT, &source.certificate_chain)?;
+        let read = read_all(WHAT, &chain)?;
+        let leaf = read
+            .into_iter()
+            .next()
+            .ok_or(ContextError::Empty { what: WHAT })?;
+        check_validity(WHAT, &[&leaf], now)?;
+        let key =
+            PrivateKeyDer::from_pem_slice(source.private_key.reveal()).map_err(|_| ContextError::Key)?;
+        let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|_| ContextError::Key)?;
+        let key = CertifiedKey::new(chain, key);
+        key.keys_match().map_err(|_| ContextError::KeyMismatch)?;
+        Ok(Self {
+            key: Arc::new(key),
+            leaf: Arc::new(leaf),
+        })
+    }
+
+    /// Loads several, all of which must be good.
+    ///
+    /// # Errors
+    /// As [`Identity::load`].
+    pub(crate) fn load_all(sources: &[TlsCertificate], now: SystemTime) -> Result<Vec<Self>, ContextError> {
+        sources.iter().map(|source| Self::load(source, now)).collect()
+    }
+
+    /// The leaf.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.leaf
+    }
 }
 
 /// Loads the certificates of a bundle, of which one at least must be valid at `now`.
@@ -132,6 +152,15 @@ fn read_all(what: &'static str, chain: &[CertificateDer<'_>]) -> Result<Vec<Cert
         })
     };
     chain.iter().enumerate().map(read).collect()
+}
+
+/// One at least must be valid at `now`.
+pub(crate) fn check_bundle(
+    what: &'static str,
+    certificates: &[&Certificate],
+    now: SystemTime,
+) -> Result<(), ContextError> {
+    check_validity(what, certificates, now)
 }
 
 /// One at least must be valid; the error tells of the one that was valid last, or will be first.

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::client::{self, ClientContext};
 use crate::parameters::{Side, parameters};
-use crate::pem;
+use crate::pem::Identity;
 use crate::refusal::ContextError;
 use crate::server::{self, ServerContext};
 use crate::settings::{
@@ -22,15 +22,20 @@ use crate::settings::{
 use crate::verification::PeerRules;
 
 /// Settings that make a context: [`DownstreamTlsContext`] and [`UpstreamTlsContext`].
-pub trait ContextSettings: Clone {
+pub trait ContextSettings {
     /// What they make.
     type Context;
 
-    /// Makes it.
+    /// Makes it, with these certificates and this validation in place of those in the settings.
     ///
     /// # Errors
     /// As [`ServerContext::new`] and [`ClientContext::new`].
-    fn build(&self, now: SystemTime) -> Result<Self::Context, ContextError>;
+    fn build(
+        &self,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<Self::Context, ContextError>;
 
     /// Refuses settings that could never make a context, whatever comes for what is `awaited`. Gives the names in them
     /// that nothing here offers, such as cipher suites without forward secrecy.
@@ -40,7 +45,7 @@ pub trait ContextSettings: Clone {
     fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError>;
 
     /// The part that secrets change.
-    fn common(&mut self) -> &mut CommonTlsContext;
+    fn common(&self) -> &CommonTlsContext;
 
     /// Refuses a bundle that could not be part of any context, before the rest is there.
     ///
@@ -56,16 +61,21 @@ pub trait ContextSettings: Clone {
 impl ContextSettings for DownstreamTlsContext {
     type Context = ServerContext;
 
-    fn build(&self, now: SystemTime) -> Result<ServerContext, ContextError> {
-        ServerContext::new(self, now)
+    fn build(
+        &self,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<ServerContext, ContextError> {
+        ServerContext::assemble(self, identities, validation, now)
     }
 
     fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError> {
         server::check(self, awaited, now)
     }
 
-    fn common(&mut self) -> &mut CommonTlsContext {
-        &mut self.common
+    fn common(&self) -> &CommonTlsContext {
+        &self.common
     }
 
     fn check_validation(
@@ -80,16 +90,21 @@ impl ContextSettings for DownstreamTlsContext {
 impl ContextSettings for UpstreamTlsContext {
     type Context = ClientContext;
 
-    fn build(&self, now: SystemTime) -> Result<ClientContext, ContextError> {
-        ClientContext::new(self, now)
+    fn build(
+        &self,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<ClientContext, ContextError> {
+        ClientContext::assemble(self, identities, validation, now)
     }
 
     fn check(&self, awaited: Awaited, now: SystemTime) -> Result<Vec<String>, ContextError> {
         client::check(self, awaited, now)
     }
 
-    fn common(&mut self) -> &mut CommonTlsContext {
-        &mut self.common
+    fn common(&self) -> &CommonTlsContext {
+        &self.common
     }
 
     fn check_validation(
@@ -112,18 +127,25 @@ fn check_rules(
     PeerRules::load(validation, side, algorithms, now).map(|_| ())
 }
 
-/// Settings with the secrets that have come, and the context that they make.
+/// Settings with the secrets that have come, and the context that they make. What contexts have in common they share.
 pub struct Rotation<S: ContextSettings> {
-    settings: S,
-    defaults: CertificateValidationContext,
-    awaited: Awaited,
+    settings: Arc<S>,
+    material: Material,
     current: Option<Arc<S::Context>>,
+}
+
+/// What a context is made of besides its settings.
+#[derive(Clone, Debug)]
+struct Material {
+    awaited: Awaited,
+    identities: Vec<Identity>,
+    /// The secret that the settings' own validation context is the default for.
+    validation: Option<Arc<CertificateValidationContext>>,
 }
 
 /// A change that was found good and is not made yet.
 pub struct Step<S: ContextSettings> {
-    settings: S,
-    awaited: Awaited,
+    material: Material,
     context: Option<Arc<S::Context>>,
 }
 
@@ -131,7 +153,7 @@ impl<S: ContextSettings> std::fmt::Debug for Step<S> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Step")
-            .field("awaited", &self.awaited)
+            .field("material", &self.material)
             .finish_non_exhaustive()
     }
 }
@@ -140,7 +162,7 @@ impl<S: ContextSettings> std::fmt::Debug for Rotation<S> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Rotation")
-            .field("awaited", &self.awaited)
+            .field("material", &self.material)
             .field("ready", &self.current.is_some())
             .finish_non_exhaustive()
     }
@@ -154,17 +176,20 @@ impl<S: ContextSettings> Rotation<S> {
     /// When nothing is awaited and the settings make no context, or when they could never make one.
     pub fn new(settings: S, awaited: Awaited, now: SystemTime) -> Result<Self, ContextError> {
         settings.check(awaited, now)?;
-        let mut settings = settings;
-        let defaults = settings.common().validation_context.clone().unwrap_or_default();
+        let identities = match awaited.certificates {
+            true => Vec::new(),
+            false => Identity::load_all(&settings.common().tls_certificates, now)?,
+        };
         let mut rotation = Self {
-            settings,
-            defaults,
-            awaited,
+            settings: Arc::new(settings),
+            material: Material {
+                awaited,
+                identities,
+                validation: None,
+            },
             current: None,
         };
-        if awaited == Awaited::default() {
-            rotation.current = Some(Arc::new(rotation.settings.build(now)?));
-        }
+        rotation.current = rotation.step(rotation.material.clone(), now)?.context;
         Ok(rotation)
     }
 
@@ -175,7 +200,7 @@ impl<S: ContextSettings> Rotation<S> {
 
     /// What has not come yet.
     pub fn awaited(&self) -> Awaited {
-        self.awaited
+        self.material.awaited
     }
 
     /// Tries new certificates, of which some may not have come yet.
@@ -184,19 +209,18 @@ impl<S: ContextSettings> Rotation<S> {
     /// Why they are refused.
     pub fn with_certificates(
         &self,
-        certificates: &[Option<TlsCertificate>],
+        identities: &[Option<Identity>],
         now: SystemTime,
     ) -> Result<Step<S>, ContextError> {
-        for certificate in certificates.iter().flatten() {
-            pem::identity(certificate, now)?;
-        }
-        let mut settings = self.settings.clone();
-        settings.common().tls_certificates = certificates.iter().flatten().cloned().collect();
-        let awaited = Awaited {
-            certificates: certificates.iter().any(Option::is_none),
-            ..self.awaited
+        let material = Material {
+            awaited: Awaited {
+                certificates: identities.iter().any(Option::is_none),
+                ..self.material.awaited
+            },
+            identities: identities.iter().flatten().cloned().collect(),
+            validation: self.material.validation.clone(),
         };
-        Self::step(settings, awaited, now)
+        self.step(material, now)
     }
 
     /// Tries a new validation context, merged into the defaults.
@@ -205,43 +229,51 @@ impl<S: ContextSettings> Rotation<S> {
     /// Why it is refused. A secret by which no certificate would be judged is refused.
     pub fn with_validation(
         &self,
-        secret: &CertificateValidationContext,
+        secret: &Arc<CertificateValidationContext>,
         now: SystemTime,
     ) -> Result<Step<S>, ContextError> {
         if secret.judges_nothing() {
             return Err(ContextError::Empty { what: "trusted_ca" });
         }
-        let merged = self.defaults.merged_with(secret);
-        self.settings.check_validation(&merged, now)?;
-        let mut settings = self.settings.clone();
-        settings.common().validation_context = Some(merged);
-        let awaited = Awaited {
-            validation: false,
-            ..self.awaited
+        let material = Material {
+            awaited: Awaited {
+                validation: false,
+                ..self.material.awaited
+            },
+            validation: Some(Arc::clone(secret)),
+            ..self.material.clone()
         };
-        Self::step(settings, awaited, now)
+        self.step(material, now)
     }
 
-    fn step(mut settings: S, awaited: Awaited, now: SystemTime) -> Result<Step<S>, ContextError> {
-        // While certificates are awaited, those that have come are kept by whoever awaits the rest.
-        if awaited.certificates {
-            settings.common().tls_certificates.clear();
-        }
-        let context = match awaited == Awaited::default() {
-            true => Some(Arc::new(settings.build(now)?)),
-            false => None,
+    fn step(&self, material: Material, now: SystemTime) -> Result<Step<S>, ContextError> {
+        let defaults = &self.settings.common().validation_context;
+        let merged = material
+            .validation
+            .as_ref()
+            .map(|secret| defaults.clone().unwrap_or_default().merged_with(secret));
+        let context = match material.awaited == Awaited::default() {
+            true => {
+                let validation = merged.as_ref().or(defaults.as_ref());
+                Some(Arc::new(self.settings.build(
+                    &material.identities,
+                    validation,
+                    now,
+                )?))
+            }
+            false => {
+                if let Some(merged) = &merged {
+                    self.settings.check_validation(merged, now)?;
+                }
+                None
+            }
         };
-        Ok(Step {
-            settings,
-            awaited,
-            context,
-        })
+        Ok(Step { material, context })
     }
 
     /// Makes the change. Gives the new context for the workers, or `None` as long as another secret is missing.
     pub fn take(&mut self, step: Step<S>) -> Option<Arc<S::Context>> {
-        self.settings = step.settings;
-        self.awaited = step.awaited;
+        self.material = step.material;
         self.current.clone_from(&step.context);
         step.context
     }
@@ -255,8 +287,9 @@ impl<S: ContextSettings> Rotation<S> {
         certificates: Vec<TlsCertificate>,
         now: SystemTime,
     ) -> Result<Option<Arc<S::Context>>, ContextError> {
-        let certificates: Vec<_> = certificates.into_iter().map(Some).collect();
-        let step = self.with_certificates(&certificates, now)?;
+        let identities = Identity::load_all(&certificates, now)?;
+        let identities: Vec<_> = identities.into_iter().map(Some).collect();
+        let step = self.with_certificates(&identities, now)?;
         Ok(self.take(step))
     }
 
@@ -269,7 +302,7 @@ impl<S: ContextSettings> Rotation<S> {
         secret: &CertificateValidationContext,
         now: SystemTime,
     ) -> Result<Option<Arc<S::Context>>, ContextError> {
-        let step = self.with_validation(secret, now)?;
+        let step = self.with_validation(&Arc::new(secret.clone()), now)?;
         Ok(self.take(step))
     }
 }

@@ -16,7 +16,7 @@ use crate::connection::{self, ConnectionInfo, Known};
 use crate::handshake::HandshakeFailure;
 use crate::limits::MAX_CERTIFICATES_PER_SERVER;
 use crate::parameters::{self, Parameters, Side, parameters};
-use crate::pem::{self, Identity};
+use crate::pem::Identity;
 use crate::refusal::ContextError;
 use crate::settings::{Awaited, CertificateValidationContext, DownstreamTlsContext};
 use crate::signing::{Fixed, narrow};
@@ -66,12 +66,24 @@ impl ServerContext {
     /// # Errors
     /// What is wrong, by field; nothing is left out silently but what [`ServerContext::left_out`] names.
     pub fn new(settings: &DownstreamTlsContext, now: SystemTime) -> Result<Self, ContextError> {
+        let identities = Identity::load_all(&settings.common.tls_certificates, now)?;
+        let validation = settings.common.validation_context.as_ref();
+        Self::assemble(settings, &identities, validation, now)
+    }
+
+    /// Makes a context of `settings` with these certificates and this validation in place of those in them.
+    pub(crate) fn assemble(
+        settings: &DownstreamTlsContext,
+        identities: &[Identity],
+        validation: Option<&CertificateValidationContext>,
+        now: SystemTime,
+    ) -> Result<Self, ContextError> {
         let parameters = parameters(&settings.common.tls_params, Side::Server)?;
-        let verifier = verifier(settings, &parameters, now)?;
+        let verifier = verifier(settings, validation, &parameters, now)?;
         let template = template(settings, &parameters, verifier.as_ref())?;
         let mut refusing = template.clone();
         refusing.cert_resolver = Arc::new(Fixed(None));
-        let certificates = load_certificates(settings, &parameters, &template, now)?;
+        let certificates = present(identities, &parameters, &template)?;
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, presented) in certificates.iter().enumerate() {
             for name in served_names(&presented.identity.leaf) {
@@ -220,18 +232,19 @@ pub(crate) fn check(
     match &settings.common.validation_context {
         Some(defaults) if awaited.validation => PeerRules::check_defaults(defaults, now)?,
         None if awaited.validation => {}
-        _ => drop(verifier(settings, &parameters, now)?),
+        validation => drop(verifier(settings, validation.as_ref(), &parameters, now)?),
     }
     Ok(parameters.left_out)
 }
 
 fn verifier(
     settings: &DownstreamTlsContext,
+    validation: Option<&CertificateValidationContext>,
     parameters: &Parameters,
     now: SystemTime,
 ) -> Result<Option<Arc<Verifier>>, ContextError> {
     let nothing = CertificateValidationContext::default();
-    let validation = settings.common.validation_context.as_ref().unwrap_or(&nothing);
+    let validation = validation.unwrap_or(&nothing);
     let algorithms = parameters.provider.signature_verification_algorithms;
     let rules = PeerRules::load(validation, Side::Server, algorithms, now)?;
     if rules.is_empty() {
@@ -280,15 +293,13 @@ fn template(
 /// As BoringSSL sends.
 const TICKETS_PER_CONNECTION: usize = 2;
 
-fn load_certificates(
-    settings: &DownstreamTlsContext,
+fn present(
+    identities: &[Identity],
     parameters: &Parameters,
     template: &ServerConfig,
-    now: SystemTime,
 ) -> Result<Vec<Presented>, ContextError> {
     const WHAT: &str = "tls_certificates";
-    let sources = &settings.common.tls_certificates;
-    match sources.len() {
+    match identities.len() {
         0 => return Err(ContextError::Empty { what: WHAT }),
         1..=MAX_CERTIFICATES_PER_SERVER => {}
         _ => {
@@ -298,11 +309,8 @@ fn load_certificates(
             });
         }
     }
-    let load = |source| {
-        let identity = narrow(
-            pem::identity(source, now)?,
-            parameters.signature_schemes.as_deref(),
-        );
+    let present = |identity: &Identity| {
+        let identity = narrow(identity.clone(), parameters.signature_schemes.as_deref());
         let elliptic = match identity.key.key.algorithm() {
             SignatureAlgorithm::ECDSA => true,
             SignatureAlgorithm::RSA => false,
@@ -324,7 +332,7 @@ fn load_certificates(
             without_alpn: Arc::new(without_alpn),
         })
     };
-    sources.iter().map(load).collect()
+    identities.iter().map(present).collect()
 }
 
 /// The names under which a certificate is looked up: its DNS names, or its common names if it has none.

@@ -17,6 +17,13 @@ pub(crate) struct Usage {
     pub(crate) rss_kib: u64,
 }
 
+impl Usage {
+    /// User and system CPU since then, seconds.
+    pub(crate) fn since(&self, before: &Self) -> (f64, f64) {
+        (self.user_s - before.user_s, self.system_s - before.system_s)
+    }
+}
+
 /// What wrk reports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {

@@ -3,12 +3,15 @@
 //! Every proxy runs with one worker, in front of the same upstream (nginx, 1 KB answers), under the same load (wrk),
 //! one after the other, interleaved and repeated. Quoted is the proxy's own CPU per request, from the operating
 //! system's accounting, as a ratio to Envoy's in the same run: machines differ, ratios less so.
+//!
+//! `cargo xtask bench tcp` does the same for plain TCP ([`tcp`]).
 
 mod load;
 mod proxies;
 mod report;
+mod tcp;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -32,9 +35,20 @@ struct Plan {
     rounds: usize,
     seconds: u64,
     connections: u32,
+    /// What is carried.
+    scenario: Scenario,
+    /// Whether `lateen-proxy` is built first, or taken as it is.
+    build: bool,
 }
 
-/// Runs the bench, prints the table and writes `target/bench/http1.json`. False when a figure that must hold does not.
+/// What is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    Http,
+    Tcp,
+}
+
+/// Runs the bench, prints the table and writes it to a file below `target/bench`. False when a figure that must hold does not.
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let plan = plan(arguments)?;
     tools::debian(PROGRAMS)?;
@@ -46,12 +60,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         "--package",
         "lateen-proxy",
     ]);
-    anyhow::ensure!(succeeds(&mut build)?, "lateen-proxy does not build");
+    anyhow::ensure!(
+        !plan.build || succeeds(&mut build)?,
+        "lateen-proxy does not build"
+    );
     let dir = target_dir().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    match plan.scenario {
+        Scenario::Http => http(plan, &dir),
+        Scenario::Tcp => tcp::run(plan.rounds, plan.seconds, plan.connections as usize, &dir),
+    }
+}
 
-    let upstream = proxies::upstream(&dir)?;
-    let contenders = proxies::all(&dir, upstream.port, &tools::envoy()?)?;
+fn http(plan: Plan, dir: &Path) -> Result<bool> {
+    let upstream = proxies::upstream(dir)?;
+    let contenders = proxies::all(dir, upstream.port, &tools::envoy()?)?;
     let mut samples: Vec<(&'static str, Vec<Sample>)> =
         contenders.iter().map(|p| (p.name, Vec::new())).collect();
     for round in 1..=plan.rounds {
@@ -81,8 +104,14 @@ fn plan(arguments: &[String]) -> Result<Plan> {
         rounds: 5,
         seconds: 5,
         connections: 64,
+        scenario: Scenario::Http,
+        build: true,
     };
-    let mut rest = arguments.iter();
+    let mut rest = arguments.iter().peekable();
+    if rest.next_if(|word| *word == "tcp").is_some() {
+        plan.scenario = Scenario::Tcp;
+        plan.connections = 4;
+    }
     while let Some(argument) = rest.next() {
         let mut number = || -> Result<u64> {
             let text = rest
@@ -102,8 +131,10 @@ fn plan(arguments: &[String]) -> Result<Plan> {
                     ..plan
                 }
             }
+            "--no-build" => plan.build = false,
             other => anyhow::bail!(
-                "no option called {other}; there are --rounds, --seconds, --connections and --quick"
+                "no option called {other}; there are --rounds, --seconds, --connections, --quick and --no-build, \
+                 and `tcp` before them"
             ),
         }
     }

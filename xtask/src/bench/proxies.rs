@@ -38,7 +38,7 @@ impl Proxy {
         Running::start(Command::new(&self.program).args(&self.arguments), &self.log)
     }
 
-    fn new(
+    pub(super) fn new(
         name: &'static str,
         port: u16,
         program: impl Into<PathBuf>,
@@ -183,12 +183,12 @@ fn nginx_file(dir: &Path, name: &str, server: &str) -> Result<String> {
     write(dir, &format!("{name}.conf"), &text)
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> Result<String> {
+pub(super) fn write(dir: &Path, name: &str, text: &str) -> Result<String> {
     let path = dir.join(name);
     std::fs::write(&path, text)?;
     Ok(path.display().to_string())
 }
 
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -17,7 +17,11 @@ const MAX_IDLE_KIB: f64 = 15.0 * 1024.0;
 type Samples = [(&'static str, Vec<Sample>)];
 
 fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = samples.iter().map(value).collect();
+    median_of(samples.iter().map(value).collect())
+}
+
+/// The median; of none it is no number.
+pub(super) fn median_of(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
@@ -28,13 +32,8 @@ fn of<'a>(samples: &'a Samples, name: &str) -> &'a [Sample] {
 
 /// The median over the rounds of the ratio of two proxies' CPU per request in the same round.
 fn ratio(samples: &Samples, name: &str, to: &str) -> f64 {
-    let mut ratios: Vec<f64> = of(samples, name)
-        .iter()
-        .zip(of(samples, to))
-        .map(|(a, b)| a.cpu_us() / b.cpu_us())
-        .collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+    let pairs = of(samples, name).iter().zip(of(samples, to));
+    median_of(pairs.map(|(a, b)| a.cpu_us() / b.cpu_us()).collect())
 }
 
 /// Prints medians over the rounds.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET http://reviews:9080/reviews/0 x100     a request, here a hundred times
+//! GET http://reviews:9080/ HTTP/2            a request in HTTP/2, with prior knowledge
 //!   end-user: jason                          headers of the request
 //! => 200 from 75% reviews-v1 25% reviews-v2  status, and who answered; shares when repeated
 //! => 200 from 10x v1 20x v2                  the same, with exact numbers
@@ -14,7 +15,8 @@
 //! => in 400ms..1500ms                        how long it took
 //! => on lateen 501 because ...               a difference between data planes, with its reason
 //! TCP ratings:3306 "hello"                   a connection, and what is said on it
-//! => "ratings-v1 hello"                      what is answered
+//! => "ratings-v1 hello"                      what is answered; a * stands for anything
+//! TCP ratings:3306 ""                        a connection on which the server speaks first
 //! => from 75% ratings-v1 25% ratings-v2      who answered
 //! GET https://shop.test/ --cacert ca.crt     over TLS; what follows are options of curl, and files of the page
 //! => certificate shop.crt                    what the server showed
@@ -70,6 +72,8 @@ pub enum Request {
         path: String,
         /// Headers; `host` replaces the authority.
         headers: Vec<(String, String)>,
+        /// Whether it is sent in HTTP/2.
+        http2: bool,
     },
     /// A TCP connection.
     Tcp {
@@ -289,6 +293,10 @@ fn request(verb: &str, target: &str) -> Result<Request> {
             }
         }
         method if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+            let (target, http2) = match target.strip_suffix(" HTTP/2") {
+                Some(target) => (target, true),
+                None => (target, false),
+            };
             let url = target
                 .strip_prefix("http://")
                 .or_else(|| target.strip_prefix("https://"));
@@ -299,6 +307,7 @@ fn request(verb: &str, target: &str) -> Result<Request> {
                 authority: authority.to_owned(),
                 path: path.to_owned(),
                 headers: Vec::new(),
+                http2,
             }
         }
         _ => bail!("expected METHOD URL or TCP HOST:PORT \"text\""),
@@ -518,6 +527,11 @@ mod tests {
         );
         assert_eq!(first.expectations.len(), 4);
         assert_eq!(exchanges[1].expectations[0].what, Expected::Text("v1 hi".into()));
+        let second = parse("GET http://a/b HTTP/2 x2\n=> 200\n", 1).expect("block");
+        let Request::Http { path, http2, .. } = &second[0].request else {
+            panic!("HTTP")
+        };
+        assert_eq!((path.as_str(), *http2, second[0].times), ("/b", true, 2));
     }
 
     #[test]

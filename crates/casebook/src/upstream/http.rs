@@ -14,7 +14,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 
 use super::connection::{Caller, Front};
-use super::{NAME_HEADER, PEER_HEADER, SERVER_NAME_HEADER, Seen};
+use super::{NAME_HEADER, PEER_HEADER, PROTOCOL_HEADER, SERVER_NAME_HEADER, Seen};
 use crate::limits::{MAX_BODY_BYTES, MAX_UPSTREAM_DELAY};
 
 /// Answers connections until the runtime ends.
@@ -41,6 +41,10 @@ async fn answer(
     caller: Caller,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
+    let protocol = match head.version {
+        hyper::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1",
+    };
     let _ = Limited::new(body, MAX_BODY_BYTES).collect().await;
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let authority = head.uri.authority().map(ToString::to_string);
@@ -74,6 +78,10 @@ async fn answer(
         "x-powered-by",
         hyper::header::HeaderValue::from_static("casebook"),
     );
+    headers.insert(PROTOCOL_HEADER, hyper::header::HeaderValue::from_static(protocol));
+    if let Some(status) = scripted(&seen.path, "grpc").and_then(|text| text.parse().ok()) {
+        headers.insert("grpc-status", status);
+    }
     if let Ok(value) = name.parse() {
         headers.insert(NAME_HEADER, value);
     }

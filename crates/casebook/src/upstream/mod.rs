@@ -1,7 +1,8 @@
 //! Scripted upstreams: servers that say who they are and what they received.
 //!
 //! HTTP: the answer's header [`NAME_HEADER`] names the upstream and its body is a [`Seen`] in JSON. Paths that begin
-//! with `/status/NNN` are answered with that status, `/delay/500ms` after that time. TCP: the upstream answers each
+//! with `/status/NNN` are answered with that status, `/delay/500ms` after that time, `/grpc/NN` with that `grpc-status`.
+//! The header [`PROTOCOL_HEADER`] says whether they came in HTTP/1 or HTTP/2. TCP: the upstream answers each
 //! line with its own name, the caller's identity when it showed one, and the line.
 //!
 //! Where workloads have identities a sidecar stands before each pod, and takes mutual TLS as well as plain text. An
@@ -36,6 +37,9 @@ pub const PEER_HEADER: &str = "x-peer-identity";
 
 /// The header by which it knows which server name it was called by.
 pub const SERVER_NAME_HEADER: &str = "x-server-name";
+
+/// The answer's header that says in which version of HTTP the upstream was asked.
+pub const PROTOCOL_HEADER: &str = "x-protocol";
 
 /// A request as the upstream received it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]

@@ -1,10 +1,12 @@
-//! The TCP upstream: answers each line with its own name, the caller's identity if it showed one, and the line.
+//! The TCP upstream: answers each line with its own name, the caller's identity if it showed one, and the line; lines
+//! that begin with `finally` when the client has ended its side. To who says nothing it says that it is ready.
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::connection::{Connection, Front};
-use crate::limits::MAX_BODY_BYTES;
+use crate::limits::{BEFORE_GREETING, MAX_BODY_BYTES};
 
 /// Answers connections until the runtime ends.
 pub(super) async fn serve(listener: TcpListener, front: Front, name: String) {
@@ -26,9 +28,18 @@ pub(super) async fn serve(listener: TcpListener, front: Front, name: String) {
 
 async fn answer(connection: Box<dyn Connection>, name: &str) -> std::io::Result<()> {
     let (reader, mut writer) = tokio::io::split(connection);
-    let mut lines = BufReader::new(reader.take(MAX_BODY_BYTES as u64)).lines();
-    while let Some(line) = lines.next_line().await? {
-        writer.write_all(format!("{name} {line}\n").as_bytes()).await?;
+    let mut reader = BufReader::new(reader.take(MAX_BODY_BYTES as u64));
+    if timeout(BEFORE_GREETING, reader.fill_buf()).await.is_err() {
+        writer.write_all(format!("{name} ready\n").as_bytes()).await?;
     }
+    let (mut lines, mut finally) = (reader.lines(), String::new());
+    while let Some(line) = lines.next_line().await? {
+        let answer = format!("{name} {line}\n");
+        match line.starts_with("finally") {
+            true => finally.push_str(&answer),
+            false => writer.write_all(answer.as_bytes()).await?,
+        }
+    }
+    writer.write_all(finally.as_bytes()).await?;
     writer.shutdown().await
 }

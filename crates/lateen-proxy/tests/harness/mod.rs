@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod discovery;
+pub(crate) mod program;
 pub(crate) mod secrets;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -324,6 +325,24 @@ pub(crate) fn listener(name: &str, filters: &str) -> String {
         "{{ name: {name}, address: {}, filter_chains: [{{ filters: {filters} }}] }}",
         socket("127.0.0.1:0".parse().unwrap())
     )
+}
+
+/// An access log in this format, as the field of a filter or listener.
+pub(crate) fn access_log(file: &str, format: &str) -> String {
+    format!(
+        ", access_log: [{{ name: file, typed_config: {{ \"@type\": \
+         type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {file}, log_format: {{ \
+         text_format_source: {{ inline_string: \"{format}\\n\" }} }} }} }}]"
+    )
+}
+
+/// The lines of a file that the proxy writes, once there are so many.
+pub(crate) fn lines(proxy: &Proxy, file: &str, count: usize) -> Vec<String> {
+    eventually("the lines are written", || {
+        let text = std::fs::read_to_string(proxy.path(file)).ok()?;
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        (lines.len() >= count).then_some(lines)
+    })
 }
 
 /// A bootstrap with these static listeners and clusters.

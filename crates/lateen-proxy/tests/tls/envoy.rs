@@ -3,26 +3,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
-use std::path::PathBuf;
 
 use crate::certificates::{Authority, downstream, upstream};
+use crate::harness::program::envoy;
 use crate::harness::{Proxy, cluster, connect, echo_upstream, get, http_filters, listener, tcp_filters};
 use crate::world::{
     AUTO_SNI, PREFIX, Program, access_log, client, http_with, lines, mutual_server, reflecting_upstream,
     secure_cluster, secure_listener,
 };
-
-#[allow(clippy::print_stderr, reason = "what did not run must be seen")]
-pub(crate) fn envoy(test: &str) -> Option<Program> {
-    let path = std::env::var_os("LATEEN_ENVOY").map(PathBuf::from);
-    if let Some(path) = path.filter(|path| path.is_file()) {
-        return Some(Program::Envoy(path));
-    }
-    let message = format!("NOT RUN {test}: LATEEN_ENVOY names no program");
-    assert!(std::env::var_os("CI").is_none(), "{message}");
-    eprintln!("{message}");
-    None
-}
 
 /// What a client with this identity presents and expects of the server.
 fn common(root: &Authority, identity: &crate::certificates::Leaf, expected: &str) -> String {

@@ -209,7 +209,7 @@ fn a_listener_and_a_cluster_go_on_without_a_secret_that_does_not_come() {
 
 /// Both programs, where there is an Envoy.
 fn programs(test: &str) -> Vec<Program> {
-    [Some(Program::Lateen), crate::envoy::envoy(test)]
+    [Some(Program::Lateen), crate::harness::program::envoy(test)]
         .into_iter()
         .flatten()
         .collect()
@@ -466,5 +466,96 @@ fn no_page_and_no_log_has_a_key() {
     assert!(said.contains("[redacted]") && said.contains("a secret is refused"));
     for line in keys {
         assert!(!said.contains(&line), "a line of a key is told");
+    }
+}
+
+/// A page of the admin interface as data, without the moments at which something happened.
+fn page(proxy: &Proxy, path: &str) -> serde_json::Value {
+    fn forget_times(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                fields.remove("last_updated");
+                fields.values_mut().for_each(forget_times);
+            }
+            serde_json::Value::Array(items) => {
+                items.iter_mut().for_each(forget_times);
+                items.sort_by_key(ToString::to_string);
+            }
+            _ => {}
+        }
+    }
+    let mut found = serde_json::from_str(&proxy.admin("GET", path)).unwrap();
+    forget_times(&mut found);
+    found
+}
+
+#[test]
+fn the_admin_interface_tells_of_secrets_what_envoys_tells() {
+    let both = programs("the_admin_interface_tells_of_secrets_what_envoys_tells");
+    let (root, directory) = (Authority::new(), tempfile::tempdir().unwrap());
+    let path = |name: &str| directory.path().join(name);
+    root.leaf("file", &["b.test"]).write(directory.path(), "file");
+    std::fs::write(path("root.pem"), root.pem()).unwrap();
+    let leaf = root.leaf("server", &["a.test", "spiffe://td/server"]);
+    put(
+        &path("default.yaml"),
+        &response("one", &certificate_secret("default", &leaf)),
+    );
+    put(
+        &path("ROOTCA.yaml"),
+        &response("one", &roots_secret("ROOTCA", &root.pem())),
+    );
+    let nobody = cluster("sds-grpc", "127.0.0.1:1".parse().unwrap());
+    let missing = "tls_certificate_sds_secret_configs: [{ name: missing, sds_config: { initial_fetch_timeout: 0.2s, \
+                   resource_api_version: V3, api_config_source: { api_type: GRPC, transport_api_version: V3, \
+                   grpc_services: [{ envoy_grpc: { cluster_name: sds-grpc } }] } } }]";
+    let files = format!(
+        "tls_certificates: [{{ certificate_chain: {{ filename: {:?} }}, private_key: {{ filename: {:?} }} }}], \
+         validation_context: {{ trusted_ca: {{ filename: {:?} }} }}",
+        path("file.pem"),
+        path("file.key"),
+        path("root.pem")
+    );
+    let secure = |name: &str, common: &str| {
+        let fields = format!("{}, filters: {}", downstream(common, ""), http_with(""));
+        let address = socket("127.0.0.1:0".parse().unwrap());
+        format!("{{ name: {name}, address: {address}, filter_chains: [{{ {fields} }}] }}")
+    };
+    let listeners = [
+        secure("sds", &from_files(directory.path(), true, true)),
+        secure("files", &files),
+        secure("missing", missing),
+    ];
+    let app = cluster("app", reflecting_upstream());
+    let told = both.iter().map(|program| {
+        let proxy = program.start(listeners.join(", "), format!("{app}, {nobody}"));
+        eventually("the first secrets are there", || {
+            (proxy.stat("sds.ROOTCA.update_success") == 1).then_some(())
+        });
+        let pages = [
+            "/certs",
+            "/config_dump?resource=dynamic_active_secrets",
+            "/config_dump?resource=dynamic_warming_secrets",
+        ];
+        let pages = pages.map(|path| page(&proxy, path));
+        let stats = [
+            "sds.default.version",
+            "sds.default.update_attempt",
+            "sds.missing.init_fetch_timeout",
+            "listener.127.0.0.1_0.server_ssl_socket_factory.ssl_context_update_by_sds",
+            "server.days_until_first_cert_expiring",
+        ];
+        (pages, stats.map(|stat| (stat, proxy.stat(stat))))
+    });
+    let told: Vec<_> = told.collect();
+    let ((certs, active, warming), stats) = match &told[0] {
+        ([certs, active, warming], stats) => ((certs, active, warming), stats),
+    };
+    assert_eq!(certs["certificates"].as_array().unwrap().len(), 2);
+    assert_eq!(active["configs"].as_array().unwrap().len(), 2);
+    assert_eq!(warming["configs"].as_array().unwrap().len(), 1);
+    assert!(stats.iter().all(|(_, value)| *value > 0), "{stats:?}");
+    for other in &told[1..] {
+        assert_eq!(&told[0], other);
     }
 }

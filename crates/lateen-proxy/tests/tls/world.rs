@@ -2,11 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Command;
 
 use crate::certificates::{Authority, downstream};
-use crate::harness::{Proxy, bootstrap, cluster, eventually, http_filters, listener, socket, upstream_with};
+pub(crate) use crate::harness::program::Program;
+use crate::harness::{Proxy, cluster, http_filters, listener, socket, upstream_with};
+pub(crate) use crate::harness::{access_log, lines};
 
 /// An HTTP upstream that answers with the head that it got.
 pub(crate) fn reflecting_upstream() -> SocketAddr {
@@ -30,15 +30,6 @@ pub(crate) fn reflecting_upstream() -> SocketAddr {
     })
 }
 
-/// An access log in this format, as the field of a filter or listener.
-pub(crate) fn access_log(file: &str, format: &str) -> String {
-    format!(
-        ", access_log: [{{ name: file, typed_config: {{ \"@type\": \
-         type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {file}, log_format: {{ \
-         text_format_source: {{ inline_string: \"{format}\\n\" }} }} }} }}]"
-    )
-}
-
 /// A listener `web` whose only chain is this.
 pub(crate) fn secure_listener(chain: &str, more: &str) -> String {
     format!(
@@ -58,49 +49,8 @@ pub(crate) fn secure_cluster(address: SocketAddr, transport: &str, more: &str) -
     format!("{fields}, {transport} {more} }}")
 }
 
-/// Who asks for secrets must say who it is.
-const FLAGS: [&str; 6] = [
-    "--concurrency",
-    "1",
-    "--service-node",
-    "node",
-    "--service-cluster",
-    "test",
-];
-
-/// Which proxy plays a part.
-#[derive(Clone, Debug)]
-pub(crate) enum Program {
-    Lateen,
-    Envoy(PathBuf),
-}
-
-impl Program {
-    /// Starts it, with one worker.
-    pub(crate) fn start(&self, listener: String, cluster: String) -> Proxy {
-        let bootstrap = bootstrap(&[listener], &[cluster]);
-        let proxy = match self {
-            Self::Lateen => Proxy::start(&bootstrap, &FLAGS),
-            Self::Envoy(path) => {
-                let flags = [&FLAGS[..], &["--disable-hot-restart", "-l", "error"]].concat();
-                Proxy::launch(Command::new(path), &bootstrap, &flags)
-            }
-        };
-        proxy.wait_live();
-        proxy
-    }
-}
-
 pub(crate) fn proxy(listener: String, cluster: String) -> Proxy {
     Program::Lateen.start(listener, cluster)
-}
-
-pub(crate) fn lines(proxy: &Proxy, file: &str, count: usize) -> Vec<String> {
-    eventually("the lines are written", || {
-        let text = std::fs::read_to_string(proxy.path(file)).ok()?;
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        (lines.len() >= count).then_some(lines)
-    })
 }
 
 /// A cluster whose requests ask for their own host.

@@ -23,7 +23,7 @@ fn context(alpn: &[&str]) -> Value {
     } })
 }
 
-fn compiled(mut context: Value, speaks_http: bool) -> ConfigResult<Compiled> {
+fn compiled(mut context: Value) -> ConfigResult<Compiled> {
     context["@type"] =
         "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext".into();
     let socket = json!({ "name": "envoy.transport_sockets.tls", "typed_config": context });
@@ -31,12 +31,12 @@ fn compiled(mut context: Value, speaks_http: bool) -> ConfigResult<Compiled> {
     let registry = Registry::new();
     let mut store = SecretStore::new(&registry, Sources::default());
     let scope = registry.listener_scope("l");
-    compile(&socket, None, speaks_http, &scope, &mut store)
+    compile(&socket, None, &scope, &mut store)
 }
 
 #[test]
 fn a_chain_with_a_certificate_is_served_within_the_default_time() {
-    let Ok(Compiled::Tls(tls, secrets)) = compiled(context(&["http/1.1"]), true) else {
+    let Ok(Compiled::Tls(tls, secrets)) = compiled(context(&["http/1.1"])) else {
         panic!("it is not TLS");
     };
     assert_eq!(tls.timeout, DEFAULT_TRANSPORT_SOCKET_CONNECT_TIMEOUT);
@@ -46,32 +46,13 @@ fn a_chain_with_a_certificate_is_served_within_the_default_time() {
 }
 
 #[test]
-fn http_does_not_offer_what_it_does_not_speak() {
-    let offered = |alpn: &[&str]| {
-        let settings = DownstreamTlsContext {
-            common: tls::settings::CommonTlsContext {
-                alpn_protocols: alpn.iter().map(|&name| name.into()).collect(),
-                ..Default::default()
-            },
-            ..Default::default()
-        };
-        without_unspoken(settings).map(|settings| settings.common.alpn_protocols)
-    };
-    assert_eq!(offered(&["h2", "http/1.1"]).unwrap(), ["http/1.1"]);
-    assert!(offered(&[]).unwrap().is_empty());
-    let error = compiled(context(&["h2"]), true).err().unwrap();
-    assert_eq!(error.path(), "typed_config.common_tls_context.alpn_protocols");
-    assert!(compiled(context(&["h2"]), false).is_ok());
-}
-
-#[test]
 fn a_context_that_makes_no_server_is_refused() {
-    let error = compiled(json!({}), false).err().unwrap();
+    let error = compiled(json!({})).err().unwrap();
     assert_eq!(error.path(), "typed_config");
     assert!(error.reason().contains("tls_certificates"), "{error}");
     let mut context = context(&[]);
     context["require_client_certificate"] = true.into();
-    let error = compiled(context, false).err().unwrap();
+    let error = compiled(context).err().unwrap();
     assert!(error.reason().contains("require_client_certificate"), "{error}");
 }
 
@@ -80,7 +61,7 @@ fn a_key_is_not_in_any_refusal() {
     let mut context = context(&[]);
     let certificate = &mut context["common_tls_context"]["tls_certificates"][0];
     certificate["private_key"]["inline_string"] = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n".into();
-    let error = compiled(context, false).err().unwrap().to_string();
+    let error = compiled(context).err().unwrap().to_string();
     assert!(error.contains("private_key"), "{error}");
     assert!(!error.contains("c2VjcmV0"), "{error}");
 }
@@ -89,7 +70,7 @@ fn a_key_is_not_in_any_refusal() {
 fn a_secret_that_nobody_can_fetch_is_refused() {
     let secret = json!({ "name": "default", "sds_config": { "ads": {} } });
     let context = json!({ "common_tls_context": { "tls_certificate_sds_secret_configs": [secret] } });
-    let error = compiled(context, false).err().unwrap();
+    let error = compiled(context).err().unwrap();
     assert_eq!(error.path(), "typed_config");
     assert!(error.reason().contains("default"), "{error}");
 }

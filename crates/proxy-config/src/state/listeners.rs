@@ -7,6 +7,7 @@ use api_envoy::envoy::config::listener::v3::Listener;
 use proxy_core::{ConfigError, ConfigResult};
 
 use super::{Action, ConfigState, Refused, Source, StartPhase};
+use crate::address::BindAddress;
 use crate::context::CompileContext;
 use crate::limits::MAX_REFUSED_LISTENERS;
 use crate::listener::{HttpCompiler, ListenerConfig};
@@ -35,6 +36,13 @@ pub struct ListenerVersion<H> {
     pub source: Source,
     /// Compiled.
     pub config: Arc<ListenerConfig<H>>,
+}
+
+impl<H> ListenerEntry<H> {
+    /// The version that came last.
+    fn newest(&self) -> Option<&ListenerVersion<H>> {
+        self.warming.as_ref().or(self.active.as_ref())
+    }
 }
 
 impl<H> ConfigState<H> {
@@ -98,8 +106,10 @@ impl<H> ConfigState<H> {
             if entry.is_static {
                 return Err(ConfigError::at("name", "a static listener has this name"));
             }
-            let newest = entry.warming.as_ref().or(entry.active.as_ref());
-            if newest.is_some_and(|v| v.source.resource == source.resource) {
+            if entry
+                .newest()
+                .is_some_and(|v| v.source.resource == source.resource)
+            {
                 return Ok(());
             }
         }
@@ -107,6 +117,9 @@ impl<H> ConfigState<H> {
         self.refuse_taken_address(&config)?;
         bind(&config)?;
         let config = Arc::new(config);
+        let before = self.listeners.get(&config.name).and_then(ListenerEntry::newest);
+        let before = before.map(|version| Arc::clone(&version.config));
+        self.take_addresses(before.as_deref(), Some(&config));
         let entry = self.listeners.entry(Arc::clone(&config.name));
         let entry = entry.or_insert(ListenerEntry {
             is_static,
@@ -138,21 +151,30 @@ impl<H> ConfigState<H> {
         compiled
     }
 
-    /// Two listeners may not share an address; port 0 is never shared.
+    /// Two listeners may not share an address.
     fn refuse_taken_address(&self, config: &ListenerConfig<H>) -> ConfigResult<()> {
-        for (name, entry) in self.listeners.iter().filter(|(name, _)| **name != config.name) {
-            let Some(other) = entry.warming.as_ref().or(entry.active.as_ref()) else {
-                continue;
-            };
-            let taken = |a: &&crate::address::BindAddress| {
-                a.socket_addr().is_none_or(|a| a.port() != 0) && other.config.addresses.contains(a)
-            };
-            if let Some(address) = config.addresses.iter().find(taken) {
+        for address in shared_never(config) {
+            if let Some(name) = self
+                .taken_addresses
+                .get(address)
+                .filter(|name| **name != config.name)
+            {
                 let reason = format!("listener {name} has the address {address} already");
                 return Err(ConfigError::at("address", reason));
             }
         }
         Ok(())
+    }
+
+    /// The addresses of a listener's newest version are taken, and those of the versions before are not.
+    fn take_addresses(&mut self, before: Option<&ListenerConfig<H>>, now: Option<&ListenerConfig<H>>) {
+        for address in before.into_iter().flat_map(shared_never) {
+            self.taken_addresses.remove(address);
+        }
+        if let Some(config) = now {
+            let taken = shared_never(config).map(|address| (address.clone(), Arc::clone(&config.name)));
+            self.taken_addresses.extend(taken);
+        }
     }
 
     /// LDS no longer has a listener.
@@ -162,6 +184,7 @@ impl<H> ConfigState<H> {
             return;
         }
         if let Some(entry) = self.listeners.shift_remove(name) {
+            self.take_addresses(entry.newest().map(|version| &*version.config), None);
             self.let_go_of_routes(entry.warming.as_ref());
             self.let_go_of_routes(entry.active.as_ref());
             self.push(Action::RemoveListener {
@@ -216,6 +239,12 @@ impl<H> ConfigState<H> {
             self.forget_unused_routes();
         }
     }
+}
+
+/// The addresses of a listener that no other may have: port 0 asks for any that is free.
+fn shared_never<H>(config: &ListenerConfig<H>) -> impl Iterator<Item = &BindAddress> {
+    let addresses = config.addresses.iter();
+    addresses.filter(|a| a.socket_addr().is_none_or(|a| a.port() != 0))
 }
 
 /// # Errors

@@ -19,7 +19,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +32,7 @@ use proxy_upstream::secrets::{SecretKey, SecretStore, Sources};
 use proxy_upstream::{Assignment, ClusterConfig};
 use telemetry::stats::Registry;
 
+use crate::address::BindAddress;
 use crate::context::{LocalNode, NameTables, RouteSlot};
 use crate::listener::ListenerConfig;
 
@@ -191,6 +192,8 @@ pub struct ConfigState<H> {
     clusters: IndexMap<Arc<str>, ClusterEntry>,
     endpoints: IndexMap<Arc<str>, EndpointsEntry>,
     listeners: IndexMap<Arc<str>, ListenerEntry<H>>,
+    /// Which listener has an address, so that thousands of them are compared with none.
+    taken_addresses: HashMap<BindAddress, Arc<str>>,
     /// Listeners of which no version was ever taken, the latest refusal last.
     refused_listeners: IndexMap<Arc<str>, Refused>,
     routes: IndexMap<Arc<str>, RouteEntry>,
@@ -225,6 +228,7 @@ impl<H> ConfigState<H> {
             clusters: IndexMap::new(),
             endpoints: IndexMap::new(),
             listeners: IndexMap::new(),
+            taken_addresses: HashMap::new(),
             refused_listeners: IndexMap::new(),
             routes: IndexMap::new(),
             routes_may_be_unused: false,

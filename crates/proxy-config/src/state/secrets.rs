@@ -38,7 +38,7 @@ impl<H> ConfigState<H> {
     /// The secret is refused.
     pub fn add_static_secret(&mut self, source: Source) -> ConfigResult<()> {
         let proto = unpack(&source)?;
-        let value = tls_context::secret(&proto)?;
+        let value = tls_context::secret(&proto, SystemTime::now())?;
         let key = SecretKey {
             kind: value.kind(),
             source: SecretSource::Static,
@@ -94,7 +94,7 @@ impl<H> ConfigState<H> {
                 format!("is {}, and {} is needed", proto.name, key.name),
             ));
         }
-        let value = tls_context::secret(&proto)?;
+        let value = tls_context::secret(&proto, SystemTime::now())?;
         let is_new = self.store.update(key, value, SystemTime::now())?;
         if let Some(entry) = self.secrets.get_mut(key) {
             entry.source = Some(source.clone());
@@ -112,19 +112,22 @@ impl<H> ConfigState<H> {
         let Some(source) = self.secrets.get(key).and_then(|entry| entry.source.clone()) else {
             return Ok(false);
         };
-        let value: SecretValue = tls_context::secret(&unpack(&source)?)?;
+        let value: SecretValue = tls_context::secret(&unpack(&source)?, SystemTime::now())?;
         self.store.update(key, value, SystemTime::now())
     }
 
-    /// Lets go of the secrets that no context uses any more.
-    pub fn collect_secrets(&mut self) {
+    /// Lets go of the secrets that no context uses any more. Says whether there are any.
+    pub fn collect_secrets(&mut self) -> bool {
         self.store.collect();
-        self.carry_out_secret_requests();
+        self.carry_out_secret_requests()
     }
 
-    /// Turns what the contexts ask for into actions. To be called after each context that was compiled.
-    pub(super) fn carry_out_secret_requests(&mut self) {
-        for request in self.store.take_requests() {
+    /// Turns what the contexts ask for into actions, if they ask for anything. To be called after each context that was
+    /// compiled.
+    pub(super) fn carry_out_secret_requests(&mut self) -> bool {
+        let requests = self.store.take_requests();
+        let any = !requests.is_empty();
+        for request in requests {
             match request {
                 Request::Fetch { key, timeout } => {
                     let entry = self.secrets.entry(key.clone()).or_default();
@@ -151,6 +154,7 @@ impl<H> ConfigState<H> {
                 }
             }
         }
+        any
     }
 
     /// Whether nobody need wait for these secrets (any more).

@@ -167,6 +167,17 @@ pub enum Operator {
     FilterChainName,
     GrpcStatus(GrpcStatusForm),
     GrpcStatusNumber,
+    /// A value that the PROXY protocol's extensions left in the connection's dynamic metadata.
+    DynamicMetadata {
+        namespace: Box<str>,
+        key: Box<str>,
+        max_length: Option<usize>,
+    },
+    /// The same, left in the filter state.
+    ProxyProtocolField {
+        key: Box<str>,
+        max_length: Option<usize>,
+    },
     /// The value of an environment variable, read when the format was parsed.
     Constant(Option<Box<str>>),
 }
@@ -257,6 +268,20 @@ impl Operator {
                 },
             },
             Self::GrpcStatusNumber => print(context.grpc_status(), out),
+            Self::DynamicMetadata {
+                namespace,
+                key,
+                max_length,
+            } => {
+                let received = info.connection.proxy_protocol.as_deref();
+                let value = received.and_then(|received| received.metadata(namespace, key));
+                cut(value.map(str::as_bytes), *max_length, out)
+            }
+            Self::ProxyProtocolField { key, max_length } => {
+                let received = info.connection.proxy_protocol.as_deref();
+                let value = received.and_then(|received| received.field(key));
+                cut(value.map(str::as_bytes), *max_length, out)
+            }
             Self::Constant(value) => text(value.as_deref(), out),
         }
     }

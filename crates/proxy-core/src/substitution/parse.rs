@@ -122,17 +122,37 @@ fn keyed(command: &Command<'_>) -> Option<ConfigResult<Operator>> {
         "GRPC_STATUS" => grpc_status(argument),
         "ENVIRONMENT" => Ok(Operator::Constant(environment(argument, max_length))),
         "COMMON_DURATION" => common_duration(argument),
+        "DYNAMIC_METADATA" => Ok(dynamic_metadata(argument, max_length)),
+        "FILTER_STATE" => Ok(filter_state(argument, max_length)),
         // What these read does not exist in this proxy yet, so they print as missing.
-        "FILTER_STATE"
-        | "UPSTREAM_FILTER_STATE"
-        | "DYNAMIC_METADATA"
-        | "CLUSTER_METADATA"
-        | "UPSTREAM_METADATA"
-        | "METADATA" => Ok(Operator::Constant(None)),
+        "UPSTREAM_FILTER_STATE" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "METADATA" => {
+            Ok(Operator::Constant(None))
+        }
         name if name.contains("_CERT_V_") => {
             TransportFact::validity(name, argument)?.map(Operator::Transport)
         }
         _ => return None,
+    })
+}
+
+/// `namespace:key`. Values have no structure here, so a longer path leads to nothing.
+fn dynamic_metadata(path: &str, max_length: Option<usize>) -> Operator {
+    match path.split_once(':') {
+        Some((namespace, key)) if !key.contains(':') => Operator::DynamicMetadata {
+            namespace: namespace.into(),
+            key: key.into(),
+            max_length,
+        },
+        _ => Operator::Constant(None),
+    }
+}
+
+/// `envoy.network.proxy_protocol.tlv:FIELD:key`; no other filter state exists.
+fn filter_state(argument: &str, max_length: Option<usize>) -> Operator {
+    let field = argument.strip_prefix("envoy.network.proxy_protocol.tlv:FIELD:");
+    field.map_or(Operator::Constant(None), |key| Operator::ProxyProtocolField {
+        key: key.into(),
+        max_length,
     })
 }
 

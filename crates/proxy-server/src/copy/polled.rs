@@ -11,14 +11,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use proxy_upstream::Stream;
+use proxy_upstream::metadata_exchange::{PeerFrame, Taken};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
-use super::{Progress, SCRATCH, Side};
+use super::{Broken, Framed, Progress, SCRATCH, Side};
 use crate::limits;
 
 /// One direction.
 struct Direction {
     from: Side,
+    /// The sender's frame, until it has come.
+    frame: Option<PeerFrame>,
     /// What was read and is not written yet.
     held: Vec<u8>,
     /// How much of it is written.
@@ -38,11 +41,11 @@ struct Direction {
 pub(super) async fn both_ways(
     downstream: &mut Stream,
     upstream: &mut Stream,
-    read: &[u8],
+    (read, framed): (&[u8], Framed),
     progress: Progress<'_>,
-) -> io::Result<()> {
-    let mut up = Direction::new(Side::Downstream, read);
-    let mut down = Direction::new(Side::Upstream, &[]);
+) -> Result<(), Broken> {
+    let mut up = Direction::new(Side::Downstream, read, framed.downstream);
+    let mut down = Direction::new(Side::Upstream, &[], framed.upstream);
     poll_fn(|context| {
         let first = up.poll(downstream, upstream, progress, context)?;
         let second = down.poll(upstream, downstream, progress, context)?;
@@ -55,9 +58,10 @@ pub(super) async fn both_ways(
 }
 
 impl Direction {
-    fn new(from: Side, held: &[u8]) -> Self {
+    fn new(from: Side, held: &[u8], framed: bool) -> Self {
         Self {
             from,
+            frame: framed.then(PeerFrame::default),
             held: held.to_vec(),
             written: 0,
             unflushed: false,
@@ -73,13 +77,14 @@ impl Direction {
         to: &mut Stream,
         progress: Progress<'_>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
+        let (sender, receiver) = (self.from, self.from.other());
         // A sender that never pauses must let the other direction, and other connections, have their turn.
         for _ in 0..limits::COPIES_PER_TURN {
             if self.done {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_write_held(to, progress, context))?;
+            ready!(self.poll_write_held(to, progress, context)).map_err(Broken::at(receiver))?;
             if self.ended {
                 // The receiver may have gone already; then there is nobody left to tell.
                 let _ = ready!(Pin::new(&mut *to).poll_shutdown(context));
@@ -88,10 +93,10 @@ impl Direction {
             }
             // What the receiver holds back goes out before the sender is waited for.
             if self.unflushed {
-                ready!(Pin::new(&mut *to).poll_flush(context))?;
+                ready!(Pin::new(&mut *to).poll_flush(context)).map_err(Broken::at(receiver))?;
                 self.unflushed = false;
             }
-            ready!(from.poll_readable(context))?;
+            ready!(from.poll_readable(context)).map_err(Broken::at(sender))?;
             ready!(self.poll_move(from, to, progress, context))?;
         }
         context.waker().wake_by_ref();
@@ -105,18 +110,36 @@ impl Direction {
         to: &mut Stream,
         progress: Progress<'_>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
+        let (sender, receiver) = (self.from, self.from.other());
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(limits::COPY_BUFFER_BYTES, 0);
             let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(from).poll_read(context, &mut buffer))?;
+            ready!(Pin::new(from).poll_read(context, &mut buffer)).map_err(Broken::at(sender))?;
             let bytes = buffer.filled();
             if bytes.is_empty() {
                 self.ended = true;
                 return Poll::Ready(Ok(()));
             }
+            let behind_frame;
+            let bytes = match self.frame.as_mut().map(|frame| frame.push(bytes)) {
+                None => bytes,
+                Some(Taken::NeedMore) => return Poll::Ready(Ok(())),
+                Some(Taken::TooLong) => {
+                    let error = io::ErrorKind::InvalidData.into();
+                    return Poll::Ready(Err(Broken::at(sender)(error)));
+                }
+                Some(Taken::Rest(rest)) => {
+                    self.frame = None;
+                    behind_frame = rest;
+                    &behind_frame
+                }
+            };
+            if bytes.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
             let taken = match Pin::new(to).poll_write(context, bytes) {
-                Poll::Ready(taken) => taken?,
+                Poll::Ready(taken) => taken.map_err(Broken::at(receiver))?,
                 Poll::Pending => 0,
             };
             self.took(taken, progress);

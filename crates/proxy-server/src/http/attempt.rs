@@ -6,22 +6,22 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use proxy_core::ResponseFlag;
-use proxy_http::{BodyFraming, HeaderId, Version, connection_lists, write_request_head};
+use proxy_http::{BodyFraming, HeaderId, Version, connection_lists};
 use proxy_router::TryFailure;
 use proxy_upstream::outlier::Outcome as HostOutcome;
 use proxy_upstream::{Host, PickContext, PickError};
 use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::active_stream::ActiveStream;
+use super::downlink::Downlink;
 use super::exchange::Exchange;
-use super::failures::{connect_failure, expired, no_host, overflow, reset_reply};
-use super::forward::{ClientFault, Expiry, Forward, PhaseEnd, Reception, Reset, watch_client};
+use super::failures::{connect_failure, expired, no_host, overflow, reset_reply, upgrade_unsupported};
+use super::forward::{ClientFault, Expiry, Forward, PhaseEnd, Reception, Reset};
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::routing::Routed;
-use super::transport::Transport;
-use super::upstream::{CheckoutError, UpstreamConnection, address_of, checkout, take_idle};
+use super::uplink::Uplink;
+use super::upstream::{CheckoutError, Wanted, address_of, checkout, take_ready, versions};
 
 /// How a try ended.
 pub(crate) enum TryEnd {
@@ -36,13 +36,13 @@ pub(crate) enum TryEnd {
 
 /// A response whose head has come.
 pub(crate) struct Answer {
-    pub(crate) connection: Box<UpstreamConnection>,
+    pub(crate) connection: Uplink,
     pub(crate) request: proxy_upstream::ActiveRequest,
     pub(crate) framing: BodyFraming,
     pub(crate) upload_broken: bool,
 }
 
-impl<S: Transport> Connection<S> {
+impl<D: Downlink> ActiveStream<D> {
     /// One try: a host, a connection, the request, and the head of the answer.
     pub(crate) async fn attempt(
         &mut self,
@@ -109,7 +109,6 @@ impl<S: Transport> Connection<S> {
             hash: routed.hash,
             previous_hosts: policy.map_or(&[], |_| &routed.previous_hosts),
             more_attempts: policy.map_or(0, |policy| policy.host_selection_attempts),
-            ..PickContext::default()
         };
         routed
             .cluster
@@ -123,10 +122,15 @@ impl<S: Transport> Connection<S> {
         routed: &mut Routed<'_>,
         host: &Rc<Host>,
         now: Instant,
-    ) -> Result<(Box<UpstreamConnection>, Instant), TryEnd> {
+    ) -> Result<(Uplink, Instant), TryEnd> {
         let pool = &self.manager.local.buffers;
-        let server_name = routed.server_name_for(host);
-        if let Some(connection) = take_idle(&routed.cluster, host, &server_name, now, pool) {
+        let server_name = routed.server_name_for(host, &exchange.info.connection);
+        let wanted = Wanted {
+            priority: routed.priority,
+            versions: versions(&routed.cluster, exchange.info.protocol.unwrap_or_default()),
+            server_name: &server_name,
+        };
+        if let Some(connection) = take_ready(&routed.cluster, host, wanted, now, pool) {
             return Ok((connection, now));
         }
         exchange.has_waited = true;
@@ -134,19 +138,13 @@ impl<S: Transport> Connection<S> {
             routed.request_is_complete(now);
         }
         // Boxed: connecting is rare, and its future would make every request's future larger.
-        let worker = (&self.worker, &*self.manager.local);
-        let mut connecting = Box::pin(checkout(
-            worker,
-            &routed.cluster,
-            host,
-            routed.priority,
-            &server_name,
-        ));
+        let worker = (&self.worker, &self.manager.local);
+        let mut connecting = Box::pin(checkout(worker, &routed.cluster, host, wanted));
         let result = poll_fn(|context| {
             if let Poll::Ready(result) = connecting.as_mut().poll(context) {
                 return Poll::Ready(Ok(result));
             }
-            if let Err(fault) = watch_client(&mut self.down, pool, context) {
+            if let Err(fault) = self.down.watch(pool, context) {
                 return Poll::Ready(Err(Interruption::Client(fault)));
             }
             let deadline = routed.deadlines.next();
@@ -184,22 +182,27 @@ impl<S: Transport> Connection<S> {
         heads: &mut Heads,
         exchange: &mut Exchange<'_>,
         routed: &mut Routed<'_>,
-        (mut connection, request): (Box<UpstreamConnection>, proxy_upstream::ActiveRequest),
+        (mut connection, request): (Uplink, proxy_upstream::ActiveRequest),
         sent_at: Instant,
     ) -> TryEnd {
-        connection.begin_request();
         exchange.has_waited = true;
-        let upstream = &mut exchange.info.upstream;
-        upstream.local_address.clone_from(&connection.local_address);
-        upstream.connection_id = Some(connection.id);
-        upstream.protocol = Some(Version::Http11);
-        upstream.tls.clone_from(&connection.tls);
+        let (upstream, known) = (&mut exchange.info.upstream, connection.info());
+        upstream.local_address.clone_from(known.local_address);
+        upstream.connection_id = Some(known.id);
+        upstream.protocol = Some(connection.version());
+        upstream.tls.clone_from(known.tls);
         let pool = &self.manager.local.buffers;
-        frame_request(heads, exchange);
-        let out = connection.write.bytes(pool);
-        exchange.info.bytes.upstream_header_sent += write_request_head(out, &heads.request) as u64;
-        if exchange.info.attempt_count > 1 {
-            exchange.upload.replay(out);
+        if exchange.is_upgrade && connection.version() == Version::Http2 {
+            return upgrade_unsupported();
+        }
+        let chunked = frame_request(heads, exchange, connection.version());
+        let is_empty = exchange.upload.is_empty();
+        match connection.write_request(&heads.request, is_empty, chunked, pool) {
+            Ok(bytes) => exchange.info.bytes.upstream_header_sent += bytes as u64,
+            Err(reset) => return self.reset(routed, &request, &connection, reset),
+        }
+        if exchange.info.attempt_count > 1 && !is_empty {
+            exchange.upload.replay(&mut connection, pool);
         }
         exchange.info.timing.first_upstream_tx_byte = Some(sent_at.saturating_duration_since(exchange.began));
         routed.deadlines.last_activity = sent_at;
@@ -212,10 +215,12 @@ impl<S: Transport> Connection<S> {
         let mut reception = Reception {
             head: &mut heads.response,
             to_head: exchange.to_head,
+            is_upgrade: exchange.is_upgrade,
             forward_interim: self.manager.config.proxy_100_continue,
             interim_seen: 0,
             framing: BodyFraming::None,
             field_bytes: 0,
+            is_active: false,
         };
         let mut forward = Forward {
             down: &mut self.down,
@@ -231,7 +236,6 @@ impl<S: Transport> Connection<S> {
         let end = poll_fn(|context| forward.poll_head(&mut reception, context)).await;
         let (framing, upload_broken) = (reception.framing, forward.upload_broken);
         exchange.info.bytes.upstream_header_received += reception.field_bytes as u64;
-        let request_started = connection.sent > 0;
         if end != PhaseEnd::Done {
             connection.end_request(&mut exchange.info.bytes);
         }
@@ -248,9 +252,9 @@ impl<S: Transport> Connection<S> {
             PhaseEnd::Client(fault) => TryEnd::Client(fault),
             PhaseEnd::Upstream(reset) => {
                 // Envoy is silent about a refusal that comes so late; it is worth a word in the access log.
-                let reason = connection.failure.take().unwrap_or_default();
+                let reason = connection.take_failure().unwrap_or_default();
                 exchange.info.upstream.transport_failure_reason = reason.into();
-                self.reset(routed, request.host(), reset, request_started)
+                self.reset(routed, &request, &connection, reset)
             }
             PhaseEnd::Expired(expiry) => {
                 self.count_expiry(expiry);
@@ -300,24 +304,53 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    fn reset(&self, routed: &Routed<'_>, host: &Rc<Host>, reset: Reset, request_started: bool) -> TryEnd {
+    fn reset(
+        &self,
+        routed: &Routed<'_>,
+        request: &proxy_upstream::ActiveRequest,
+        connection: &Uplink,
+        reset: Reset,
+    ) -> TryEnd {
+        let host = request.host();
         host.record_failure();
         self.note(routed, host, HostOutcome::Reset);
         let (shard, stats) = (routed.cluster.shard(), &routed.cluster.config().stats);
-        shard.inc(stats.upstream_cx_destroy_with_active_rq);
+        // The end of a shared connection is counted once, by its own task.
+        let is_own = connection.version() != Version::Http2;
+        if is_own {
+            shard.inc(stats.upstream_cx_destroy_with_active_rq);
+        }
         let reply = match reset {
             Reset::Terminated => {
-                shard.inc(stats.upstream_cx_destroy_remote);
+                if is_own {
+                    shard.inc(stats.upstream_cx_destroy_remote);
+                }
                 reset_reply(503, "connection termination", "connection_termination", "")
-                    .flag(ResponseFlag::UpstreamConnectionTermination)
             }
             Reset::Protocol => {
-                shard.inc(stats.upstream_cx_destroy_local);
-                shard.inc(stats.upstream_cx_protocol_error);
+                if is_own {
+                    shard.inc(stats.upstream_cx_destroy_local);
+                    shard.inc(stats.upstream_cx_protocol_error);
+                }
                 reset_reply(502, "protocol error", "protocol_error", "")
-                    .flag(ResponseFlag::UpstreamProtocolError)
+            }
+            Reset::Remote => {
+                shard.inc(stats.upstream_rq_rx_reset);
+                reset_reply(503, "remote reset", "remote_reset", "")
+            }
+            Reset::Refused => {
+                shard.inc(stats.upstream_rq_rx_reset);
+                let reply = reset_reply(
+                    503,
+                    "remote refused stream reset",
+                    "remote_refused_stream_reset",
+                    "",
+                );
+                return TryEnd::Failed(TryFailure::RefusedStream, reply.flag(reset.flag()));
             }
         };
+        let reply = reply.flag(reset.flag());
+        let request_started = connection.has_sent();
         TryEnd::Failed(TryFailure::Reset { request_started }, reply)
     }
 
@@ -380,12 +413,18 @@ fn announce_what_is_left(heads: &mut Heads, routed: &Routed<'_>, now: Instant) {
     }
 }
 
-/// Sets the fields that frame the request for the upstream.
-fn frame_request(heads: &mut Heads, exchange: &Exchange<'_>) {
-    let headers = &heads.request.headers;
-    if exchange.upload.is_chunked() {
-        heads.request.headers.set(&HeaderId::TransferEncoding, b"chunked");
-    } else if headers.get_id(HeaderId::ContentLength).is_none() && !exchange.is_upgrade {
+/// Sets the fields that frame the request for the upstream; true when its body goes out in chunks.
+fn frame_request(heads: &mut Heads, exchange: &Exchange<'_>, version: Version) -> bool {
+    let headers = &mut heads.request.headers;
+    let has_length = headers.get_id(HeaderId::ContentLength).is_some();
+    if exchange.upload.is_open() && !has_length {
+        // HTTP/2 needs no field for that, and what it may not carry is left out there.
+        if version != Version::Http2 {
+            headers.set(&HeaderId::TransferEncoding, b"chunked");
+        }
+        return true;
+    }
+    if !has_length && !exchange.is_upgrade {
         // Methods that anticipate content say so when there is none (RFC 9110 section 8.6).
         if !matches!(
             heads.request.method(),
@@ -394,6 +433,7 @@ fn frame_request(heads: &mut Heads, exchange: &Exchange<'_>) {
             heads.request.headers.set(&HeaderId::ContentLength, b"0");
         }
     }
+    false
 }
 
 /// True when the upstream will take another request on its connection.

@@ -21,6 +21,8 @@ use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
 use proxy_filters::FilterChain;
 use proxy_http::HeadLimits;
 use proxy_router::RouteTable;
+use proxy_upstream::config::Http2Options;
+use proxy_upstream::http2_stats::Http2Stats;
 use tls::{ClientCertDetails, ForwardClientCert};
 
 use super::forwarded::ForwardedOptions;
@@ -29,6 +31,15 @@ use super::path::{EscapedSlashes, PathOptions};
 use super::refusals;
 use super::stats::HttpStats;
 use super::tracing::TracingConfig;
+
+/// `codec_type`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Codec {
+    /// What TLS has agreed on, else what the first bytes look like.
+    Auto,
+    Http1,
+    Http2,
+}
 
 /// Where routes come from.
 #[derive(Clone, Debug)]
@@ -84,6 +95,8 @@ pub(crate) struct Timeouts {
     pub(crate) request_headers: Option<Duration>,
     pub(crate) max_stream_duration: Option<Duration>,
     pub(crate) delayed_close: Option<Duration>,
+    /// How long a client may take to react when it is told that its HTTP/2 connection ends.
+    pub(crate) drain: Duration,
 }
 
 /// A compiled connection manager.
@@ -94,6 +107,9 @@ pub struct HttpConfig {
     /// Who records requests.
     pub access_logs: Vec<AccessLogConfig>,
     pub(crate) stats: HttpStats,
+    pub(crate) codec: Codec,
+    pub(crate) http2: Http2Options,
+    pub(crate) http2_stats: Http2Stats,
     pub(crate) filters: FilterChain,
     pub(crate) server_name: Box<[u8]>,
     pub(crate) server_header: ServerHeader,
@@ -137,6 +153,10 @@ impl HttpConfig {
             routes: route_source(proto, context)?,
             access_logs: context.access_logs("access_log", &proto.access_log)?,
             stats: HttpStats::new(context.stats().http_scope(&proto.stat_prefix)),
+            codec: codec(proto)?,
+            http2: Http2Options::compile(&proto.http2_protocol_options.clone().unwrap_or_default())
+                .within("http2_protocol_options")?,
+            http2_stats: Http2Stats::new(&context.stats().scope("http2."), ""),
             filters: FilterChain::compile(&proto.http_filters).within("http_filters")?,
             server_name: match proto.server_name.as_str() {
                 "" => Box::from(&b"envoy"[..]),
@@ -341,17 +361,18 @@ fn timeouts(proto: &Proto, common: &core::HttpProtocolOptions) -> Timeouts {
         request_headers: timeout(&proto.request_headers_timeout, None),
         max_stream_duration: timeout(&common.max_stream_duration, None),
         delayed_close: timeout(&proto.delayed_close_timeout, Some(limits::DELAYED_CLOSE_TIMEOUT)),
+        drain: proto
+            .drain_timeout
+            .as_ref()
+            .map_or(limits::DRAIN_TIMEOUT, std_duration),
     }
 }
 
-/// The codec that the configuration asks for; only HTTP/1 is spoken so far.
-pub(super) fn check_codec(proto: &Proto) -> ConfigResult<()> {
+fn codec(proto: &Proto) -> ConfigResult<Codec> {
     match CodecType::try_from(proto.codec_type) {
-        Ok(CodecType::Auto | CodecType::Http1) => Ok(()),
-        Ok(CodecType::Http2) => Err(ConfigError::at(
-            "codec_type",
-            "HTTP2 is not supported by this proxy",
-        )),
+        Ok(CodecType::Auto) => Ok(Codec::Auto),
+        Ok(CodecType::Http1) => Ok(Codec::Http1),
+        Ok(CodecType::Http2) => Ok(Codec::Http2),
         Ok(CodecType::Http3) => Err(ConfigError::at(
             "codec_type",
             "HTTP3 is not supported by this proxy",

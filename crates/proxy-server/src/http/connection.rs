@@ -1,4 +1,5 @@
-//! One downstream connection: waiting for requests, reading their heads, and ending well.
+//! One downstream connection: which protocol it speaks; for HTTP/1 waiting for requests, reading their heads, and ending
+//! well.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -9,57 +10,44 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use proxy_core::ConnectionInfo;
-use proxy_http::{HeadParser, RequestHead};
+use proxy_http::{HeadParser, RequestHead, request_framing};
+use proxy_upstream::transport::ALPN_HTTP_2;
 use tls::ForwardClientCert;
 use tokio::time::Instant;
 
 use super::HttpConnectionManager;
-use super::buffer::{ReadBuffer, WriteBuffer};
+use super::active_stream::{ActiveStream, Origin};
+use super::buffer::ReadBuffer;
+use super::config::Codec;
+use super::downlink::{Downlink as _, Http1Downlink};
 use super::exchange::Next;
-use super::forward::Downlink;
+use super::http2::{self, Opened, Sniffed};
+use super::life::Life;
 use super::local::Heads;
 use super::local_reply::LocalReply;
-use super::timer::{DeadlineTimer, earlier};
+use super::timer::earlier;
 use super::transport::{SocketStream, Transport};
+use super::upload::Upload;
 use crate::downstream::Downstream;
-use crate::drain::Drain;
-use crate::local::Local;
 
 /// Serves a connection until it ends. A fault in this program ends the connection alone, and is counted.
 pub async fn serve(downstream: Downstream, manager: Rc<HttpConnectionManager>) {
     let worker = downstream.worker.clone();
     let stats = Rc::clone(&manager);
     let connection = Connection::new(downstream, manager);
-    if AssertUnwindSafe(connection.run()).catch_unwind().await.is_err() {
+    if AssertUnwindSafe(connection.serve()).catch_unwind().await.is_err() {
         worker.shard().inc(stats.config.stats.downstream_cx_panic);
         ::tracing::error!("a fault ended an HTTP connection");
     }
 }
 
-/// A downstream connection.
+/// An HTTP/1 connection.
 #[derive(Debug)]
-pub(crate) struct Connection<S> {
-    pub(crate) down: Downlink<S>,
-    pub(crate) timer: DeadlineTimer,
-    pub(crate) manager: Rc<HttpConnectionManager>,
-    pub(crate) worker: Local,
-    pub(crate) info: Rc<ConnectionInfo>,
-    /// Our element of `x-forwarded-client-cert`.
-    pub(crate) client_cert: Option<Box<str>>,
-    pub(crate) drain: Drain,
-    pub(crate) opened: Instant,
-    pub(crate) requests: u32,
-    /// A request is in flight.
-    pub(crate) busy: bool,
-    /// When the last request ended, or the connection began.
-    pub(crate) idle_since: Instant,
-    /// How much had been used of what came, and sent, when the present request began.
-    pub(crate) request_began_at: (u64, u64),
-    /// Bytes of the present request's fields.
-    pub(crate) field_bytes: usize,
+struct Connection<S> {
+    stream: ActiveStream<Http1Downlink<S>>,
     parser: HeadParser,
-    counted: (u64, u64),
-    ended_by_client: bool,
+    /// It is known to be HTTP/1.
+    is_http1: bool,
 }
 
 /// What came of waiting for a request.
@@ -78,52 +66,86 @@ enum HeadRead {
     /// The client closed the connection.
     Closed,
     Refused(Box<LocalReply>),
+    /// The connection speaks HTTP/2.
+    Http2,
+}
+
+/// How serving HTTP/1 ended.
+#[derive(PartialEq, Eq)]
+enum Served {
+    /// The connection is over.
+    Over,
+    /// It speaks HTTP/2.
+    Http2,
 }
 
 impl Connection<SocketStream> {
     fn new(downstream: Downstream, manager: Rc<HttpConnectionManager>) -> Self {
         let worker = downstream.worker;
-        let (shard, stats) = (worker.shard(), &manager.config.stats);
-        for counter in [stats.downstream_cx_total, stats.downstream_cx_http1_total] {
-            shard.inc(counter);
-        }
-        if downstream.connection.tls.is_some() {
-            shard.inc(stats.downstream_cx_ssl_total);
-            shard.move_gauge(stats.downstream_cx_ssl_active, 1);
-        }
-        shard.move_gauge(stats.downstream_cx_active, 1);
-        shard.move_gauge(stats.downstream_cx_http1_active, 1);
-        let now = Instant::now();
+        let info = downstream.connection;
+        let life = Life::begin(&manager, &worker, info.tls.is_some());
         let read = ReadBuffer::with(&downstream.read, &manager.local.buffers);
-        Connection {
-            down: Downlink {
-                stream: SocketStream(downstream.stream),
-                received: read.unread().len() as u64,
-                sent: 0,
-                read,
-                write: WriteBuffer::default(),
-            },
-            timer: DeadlineTimer::default(),
-            parser: HeadParser::new(manager.config.head_limits),
-            client_cert: client_cert(&manager, &downstream.connection),
-            info: downstream.connection,
+        let stream = SocketStream(downstream.stream);
+        let down = Http1Downlink::new(stream, read, manager.config.enable_trailers);
+        let parser = HeadParser::new(manager.config.head_limits);
+        let origin = Origin {
+            client_cert: client_cert(&manager, &info),
             drain: downstream.drain,
-            opened: now,
-            idle_since: now,
-            requests: 0,
-            busy: false,
-            request_began_at: (0, 0),
-            field_bytes: 0,
-            counted: (0, 0),
-            ended_by_client: false,
             manager,
             worker,
+            info,
+            life,
+        };
+        Connection {
+            stream: ActiveStream::new(down, origin),
+            parser,
+            is_http1: false,
+        }
+    }
+
+    async fn serve(mut self) {
+        let alpn = self.stream.info.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+        let is_http2 = match self.stream.manager.config.codec {
+            Codec::Http1 => {
+                self.speaks_http1();
+                false
+            }
+            Codec::Http2 => true,
+            // What was agreed on outranks what the first bytes look like.
+            Codec::Auto => match alpn {
+                Some(ALPN_HTTP_2) => true,
+                Some(_) => {
+                    self.speaks_http1();
+                    false
+                }
+                None => false,
+            },
+        };
+        if is_http2 || self.run().await == Served::Http2 {
+            // Boxed, so that HTTP/1 connections do not pay for it.
+            Box::pin(http2::serve(self.into_http2())).await;
+        }
+    }
+
+    fn into_http2(self) -> Opened {
+        let stream = self.stream;
+        Opened {
+            stream: stream.down.stream,
+            read: stream.down.read,
+            origin: Origin {
+                manager: stream.manager,
+                worker: stream.worker,
+                info: stream.info,
+                client_cert: stream.client_cert,
+                drain: stream.drain,
+                life: stream.life,
+            },
         }
     }
 }
 
 /// What we tell of the client's certificate in `x-forwarded-client-cert`, written once for all requests.
-fn client_cert(manager: &HttpConnectionManager, connection: &ConnectionInfo) -> Option<Box<str>> {
+fn client_cert(manager: &HttpConnectionManager, connection: &ConnectionInfo) -> Option<Rc<str>> {
     let tls = connection.tls.as_ref()?;
     let mode = manager.config.forward_client_cert;
     if matches!(
@@ -138,78 +160,109 @@ fn client_cert(manager: &HttpConnectionManager, connection: &ConnectionInfo) -> 
 }
 
 impl<S: Transport> Connection<S> {
-    async fn run(mut self) {
+    async fn run(&mut self) -> Served {
         loop {
             match self.wait().await {
                 Waited::Readable => {}
                 Waited::Closed => {
-                    self.ended_by_client = true;
-                    return;
+                    self.stream.life.client_is_gone();
+                    return Served::Over;
                 }
-                Waited::Over => return,
+                Waited::Over => return Served::Over,
             }
-            let mut heads = self.manager.local.take_heads();
+            let mut heads = self.stream.manager.local.take_heads();
             let next = self.serve_request(&mut heads).await;
-            self.manager.local.give_heads(heads);
-            self.busy = false;
+            self.stream.manager.local.give_heads(heads);
+            let Some(next) = next else {
+                return Served::Http2;
+            };
             self.count_bytes();
             match next {
-                Next::Open => {}
-                Next::Close => return self.close(false).await,
-                Next::Linger => return self.close(true).await,
-                Next::Abort => return,
+                Next::Open => continue,
+                Next::Close => self.close(false).await,
+                Next::Linger => self.close(true).await,
+                Next::Abort => {}
             }
+            self.count_bytes();
+            return Served::Over;
         }
     }
 
-    async fn serve_request(&mut self, heads: &mut Heads) -> Next {
-        self.request_began_at = (self.down.used(), self.down.sent);
-        self.field_bytes = 0;
-        match self.read_head(&mut heads.request).await {
-            HeadRead::Complete => self.exchange(heads).await,
+    /// Reads a request and carries it to its end. Nothing comes of it where the connection speaks HTTP/2.
+    async fn serve_request(&mut self, heads: &mut Heads) -> Option<Next> {
+        self.stream.request_began_at = self.stream.down.moved();
+        self.stream.field_bytes = 0;
+        let refusal = match self.read_head(&mut heads.request).await {
+            HeadRead::Complete => match request_framing(&heads.request) {
+                Ok(framing) => {
+                    let limits = self.stream.manager.config.head_limits;
+                    let upload = Upload::new(framing, limits);
+                    return Some(self.stream.exchange(heads, upload).await);
+                }
+                Err(error) => {
+                    self.stream.client_broke_protocol();
+                    LocalReply::protocol_error(error)
+                }
+            },
             HeadRead::Closed => {
-                self.ended_by_client = true;
-                Next::Abort
+                self.stream.life.client_is_gone();
+                return Some(Next::Abort);
             }
             HeadRead::Refused(reply) => {
                 self.count_refusal(&reply);
                 heads.request.clear();
-                self.refuse(heads, *reply).await
+                *reply
             }
-        }
+            HeadRead::Http2 => return None,
+        };
+        Some(self.stream.refuse(heads, refusal).await)
+    }
+
+    /// The codec is counted when its first bytes have come, as in Envoy.
+    fn speaks_http1(&mut self) {
+        self.is_http1 = true;
+        let stats = &self.stream.manager.config.stats;
+        let counted = (stats.downstream_cx_http1_total, stats.downstream_cx_http1_active);
+        self.stream.life.speaks(counted);
     }
 
     /// Waits, without a buffer, until a request begins or the connection is over.
     async fn wait(&mut self) -> Waited {
-        let timeouts = self.manager.config.timeouts;
-        let idle = timeouts.connection_idle.map(|timeout| self.idle_since + timeout);
-        let oldest = timeouts.max_connection_duration.map(|limit| self.opened + limit);
-        let drain = self.drain.clone();
+        let stream = &mut self.stream;
+        let timeouts = stream.manager.config.timeouts;
+        let idle = timeouts
+            .connection_idle
+            .map(|timeout| stream.idle_since + timeout);
+        let oldest = timeouts
+            .max_connection_duration
+            .map(|limit| stream.life.opened + limit);
+        let drain = stream.drain.clone();
         let mut drained = pin!(drain.ended());
         poll_fn(|context| {
-            if !self.down.read.is_empty() {
+            let down = &mut stream.down;
+            if !down.read.is_empty() {
                 return Poll::Ready(Waited::Readable);
             }
-            let pool = &self.manager.local.buffers;
-            self.down.read.release(pool);
+            let pool = &stream.manager.local.buffers;
+            down.read.release(pool);
             // The first bytes are read here: what makes a TLS connection readable need not be a request.
-            if self.down.stream.poll_readable(context).is_ready() {
-                match self.down.read.poll_fill(&mut self.down.stream, context, pool) {
+            if down.stream.poll_readable(context).is_ready() {
+                match down.read.poll_fill(&mut down.stream, context, pool) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Waited::Closed),
                     Poll::Ready(Ok(count)) => {
-                        self.down.received += count as u64;
+                        down.received += count as u64;
                         return Poll::Ready(Waited::Readable);
                     }
-                    Poll::Pending => self.down.read.release(pool),
+                    Poll::Pending => down.read.release(pool),
                 }
             }
             if drained.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Waited::Over);
             }
-            ready!(self.timer.poll(earlier(idle, oldest), context));
-            let stats = &self.manager.config.stats;
+            ready!(stream.timer.poll(earlier(idle, oldest), context));
+            let stats = &stream.manager.config.stats;
             let is_idle = idle.is_some_and(|idle| idle <= Instant::now());
-            self.worker.shard().inc(if is_idle {
+            stream.worker.shard().inc(if is_idle {
                 stats.downstream_cx_idle_timeout
             } else {
                 stats.downstream_cx_max_duration_reached
@@ -220,7 +273,7 @@ impl<S: Transport> Connection<S> {
     }
 
     async fn read_head(&mut self, head: &mut RequestHead) -> HeadRead {
-        let timeouts = self.manager.config.timeouts;
+        let timeouts = self.stream.manager.config.timeouts;
         // The clock is read only when the head does not come at once.
         let mut began = None;
         poll_fn(|context| match self.poll_head(head, context) {
@@ -231,7 +284,8 @@ impl<S: Transport> Connection<S> {
                 let headers = deadline(timeouts.request_headers);
                 let request = deadline(timeouts.request);
                 let idle = deadline(timeouts.stream_idle);
-                ready!(self.timer.poll(earlier(earlier(headers, request), idle), context));
+                let next = earlier(earlier(headers, request), idle);
+                ready!(self.stream.timer.poll(next, context));
                 let over =
                     |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= Instant::now());
                 let (details, body) = if over(headers) {
@@ -250,27 +304,39 @@ impl<S: Transport> Connection<S> {
     }
 
     fn poll_head(&mut self, head: &mut RequestHead, context: &mut Context<'_>) -> Poll<HeadRead> {
-        let pool = &self.manager.local.buffers;
         loop {
-            if !self.down.read.is_empty() {
-                match self.parser.request(self.down.read.unread(), head) {
-                    Ok(parsed) => {
-                        self.down.read.consume(parsed.consumed);
-                        if parsed.complete {
-                            self.field_bytes = parsed.field_bytes;
-                            return Poll::Ready(HeadRead::Complete);
-                        }
+            if !self.stream.down.read.is_empty() {
+                if !self.is_http1 {
+                    match http2::sniff(self.stream.down.read.unread()) {
+                        Sniffed::Http1 => self.speaks_http1(),
+                        Sniffed::Http2 => return Poll::Ready(HeadRead::Http2),
+                        Sniffed::Undecided => {}
                     }
-                    Err(error) => {
-                        return Poll::Ready(HeadRead::Refused(Box::new(LocalReply::protocol_error(error))));
+                }
+                if self.is_http1 {
+                    match self.parser.request(self.stream.down.read.unread(), head) {
+                        Ok(parsed) => {
+                            self.stream.down.read.consume(parsed.consumed);
+                            if parsed.complete {
+                                self.stream.field_bytes = parsed.field_bytes;
+                                return Poll::Ready(HeadRead::Complete);
+                            }
+                        }
+                        Err(error) => {
+                            return Poll::Ready(HeadRead::Refused(Box::new(LocalReply::protocol_error(
+                                error,
+                            ))));
+                        }
                     }
                 }
             }
-            match self.down.read.poll_fill(&mut self.down.stream, context, pool) {
+            let down = &mut self.stream.down;
+            let pool = &self.stream.manager.local.buffers;
+            match down.read.poll_fill(&mut down.stream, context, pool) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(HeadRead::Closed),
-                Poll::Ready(Ok(count)) => self.down.received += count as u64,
+                Poll::Ready(Ok(count)) => down.received += count as u64,
                 Poll::Pending => {
-                    self.down.read.release(pool);
+                    down.read.release(pool);
                     return Poll::Pending;
                 }
             }
@@ -278,7 +344,7 @@ impl<S: Transport> Connection<S> {
     }
 
     fn count_refusal(&self, reply: &LocalReply) {
-        let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
+        let (shard, stats) = (self.stream.worker.shard(), &self.stream.manager.config.stats);
         shard.inc(match reply.status {
             408 if reply.details == "request_header_timeout" => stats.downstream_rq_header_timeout,
             408 if reply.details == "request_overall_timeout" => stats.downstream_rq_timeout,
@@ -288,94 +354,39 @@ impl<S: Transport> Connection<S> {
         });
     }
 
-    fn count_bytes(&mut self) {
-        let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
-        shard.add(
-            stats.downstream_cx_rx_bytes_total,
-            self.down.received - self.counted.0,
-        );
-        shard.add(
-            stats.downstream_cx_tx_bytes_total,
-            self.down.sent - self.counted.1,
-        );
-        self.counted = (self.down.received, self.down.sent);
+    fn count_bytes(&self) {
+        let down = &self.stream.down;
+        self.stream.life.count_bytes(down.received, down.sent);
     }
 
     /// Ends the connection from our side. With `linger` the client gets time to read what it was sent: closing
     /// with unread bytes would reset the connection, and take the response away.
     async fn close(&mut self, linger: bool) {
-        let Some(limit) = self.manager.config.timeouts.delayed_close.filter(|_| linger) else {
+        let stream = &mut self.stream;
+        let Some(limit) = stream.manager.config.timeouts.delayed_close.filter(|_| linger) else {
             return;
         };
         let deadline = Some(Instant::now() + limit);
-        let pool = &self.manager.local.buffers;
+        let pool = &stream.manager.local.buffers;
+        let down = &mut stream.down;
         poll_fn(|context| {
-            if Pin::new(&mut self.down.stream).poll_shutdown(context).is_ready() {
+            if Pin::new(&mut down.stream).poll_shutdown(context).is_ready() {
                 loop {
-                    let pending = self.down.read.unread().len();
-                    self.down.read.consume(pending);
-                    match self.down.read.poll_fill(&mut self.down.stream, context, pool) {
+                    let pending = down.read.unread().len();
+                    down.read.consume(pending);
+                    match down.read.poll_fill(&mut down.stream, context, pool) {
                         Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                         Poll::Ready(Ok(_)) => {}
                         Poll::Pending => break,
                     }
                 }
             }
-            self.timer.poll(deadline, context).map(|()| {
-                let stats = &self.manager.config.stats;
-                self.worker.shard().inc(stats.downstream_cx_delayed_close_timeout);
+            stream.timer.poll(deadline, context).map(|()| {
+                let stats = &stream.manager.config.stats;
+                let shard = stream.worker.shard();
+                shard.inc(stats.downstream_cx_delayed_close_timeout);
             })
         })
         .await;
-    }
-
-    /// What the client has broken is not read on.
-    pub(crate) fn client_broke_protocol(&self) {
-        self.worker
-            .shard()
-            .inc(self.manager.config.stats.downstream_cx_protocol_error);
-    }
-
-    /// The client has gone.
-    pub(crate) fn client_is_gone(&mut self) {
-        self.ended_by_client = true;
-    }
-}
-
-impl<S> Drop for Connection<S> {
-    fn drop(&mut self) {
-        let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
-        shard.inc(stats.downstream_cx_destroy);
-        let (side, side_active) = if self.ended_by_client {
-            (
-                stats.downstream_cx_destroy_remote,
-                stats.downstream_cx_destroy_remote_active_rq,
-            )
-        } else {
-            (
-                stats.downstream_cx_destroy_local,
-                stats.downstream_cx_destroy_local_active_rq,
-            )
-        };
-        shard.inc(side);
-        if self.busy {
-            shard.inc(stats.downstream_cx_destroy_active_rq);
-            shard.inc(side_active);
-        }
-        shard.move_gauge(stats.downstream_cx_active, -1);
-        shard.move_gauge(stats.downstream_cx_http1_active, -1);
-        if self.info.tls.is_some() {
-            shard.move_gauge(stats.downstream_cx_ssl_active, -1);
-        }
-        let length = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        shard.record(stats.downstream_cx_length_ms, length);
-        shard.add(
-            stats.downstream_cx_rx_bytes_total,
-            self.down.received - self.counted.0,
-        );
-        shard.add(
-            stats.downstream_cx_tx_bytes_total,
-            self.down.sent - self.counted.1,
-        );
     }
 }

@@ -4,16 +4,16 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use proxy_core::{ConnectionInfo, ResponseFlag, StreamInfo};
-use proxy_http::{BodyFraming, HeaderId, Headers, RequestHead, Version, connection_lists, request_framing};
+use proxy_http::{BodyFraming, HeadLimits, HeaderId, Headers, RequestHead, Version, connection_lists};
 use proxy_router::{Action, Match, Redirect, RouteResult, RouteTable};
 use tokio::time::Instant;
 
+use super::active_stream::ActiveStream;
 use super::config::RouteSource;
-use super::connection::Connection;
+use super::downlink::Downlink;
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::request_headers::Surroundings;
-use super::transport::Transport;
 use super::upload::Upload;
 use crate::local::LocalRoutes;
 
@@ -98,18 +98,10 @@ enum Routes<'m> {
     None,
 }
 
-impl<S: Transport> Connection<S> {
+impl<D: Downlink> ActiveStream<D> {
     /// Carries a request, whose head is complete, to its end.
-    pub(crate) async fn exchange(&mut self, heads: &mut Heads) -> Next {
-        self.busy = true;
+    pub(crate) async fn exchange(&mut self, heads: &mut Heads, upload: Upload) -> Next {
         self.requests += 1;
-        let framing = match request_framing(&heads.request) {
-            Ok(framing) => framing,
-            Err(error) => {
-                self.client_broke_protocol();
-                return self.refuse(heads, LocalReply::protocol_error(error)).await;
-            }
-        };
         let manager = Rc::clone(&self.manager);
         let routes = match &manager.config.routes {
             RouteSource::Inline(table) => Routes::Inline(table),
@@ -120,7 +112,7 @@ impl<S: Transport> Connection<S> {
             Routes::Rds(table) => Some(&***table),
             Routes::None => None,
         };
-        let mut exchange = self.begin(&heads.request, framing);
+        let mut exchange = self.begin(&heads.request, upload);
         let outcome = match self.prepare(&mut heads.request, &mut exchange) {
             Ok(()) => self.route(heads, &mut exchange, table).await,
             Err(reply) => {
@@ -136,22 +128,35 @@ impl<S: Transport> Connection<S> {
 
     /// Answers a request whose head was not understood, and gives the connection up.
     pub(crate) async fn refuse(&mut self, heads: &mut Heads, reply: LocalReply) -> Next {
-        self.busy = true;
         let version = heads.request.version;
         heads.request.clear();
-        let mut exchange = self.begin(&heads.request, BodyFraming::None);
+        let nothing = Upload::new(BodyFraming::None, HeadLimits::default());
+        let mut exchange = self.begin(&heads.request, nothing);
         exchange.info.protocol = Some(version);
         let outcome = self.reply(heads, &mut exchange, reply, None).await;
         self.finish(heads, exchange, outcome)
     }
 
-    fn begin<'t>(&mut self, request: &RequestHead, framing: BodyFraming) -> Exchange<'t> {
+    /// Records a request whose head is beyond the limits, and which gets no answer but the end of its stream.
+    pub(crate) fn give_up(&mut self, heads: &mut Heads, details: &'static str) -> Next {
+        heads.request.headers.clear();
+        let mut exchange = self.begin(&heads.request, Upload::streamed(true));
+        exchange.info.flag(ResponseFlag::DownstreamRemoteReset);
+        exchange.info.response_code_details = Some(details.into());
+        self.finish(heads, exchange, Outcome::Broken)
+    }
+
+    fn begin<'t>(&mut self, request: &RequestHead, mut upload: Upload) -> Exchange<'t> {
         let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
         shard.inc(stats.downstream_rq_total);
-        shard.inc(stats.downstream_rq_http1_total);
+        shard.inc(match D::MULTIPLEXED {
+            true => stats.downstream_rq_http2_total,
+            false => stats.downstream_rq_http1_total,
+        });
         shard.move_gauge(stats.downstream_rq_active, 1);
+        self.life.request_began();
         let now = Instant::now();
-        let upload = Upload::new(framing, self.manager.config.head_limits, now);
+        upload.begin(now);
         let mut exchange = Exchange::new(&self.info, now, upload);
         exchange.info.bytes.downstream_header_received = self.field_bytes as u64;
         exchange.info.protocol = Some(request.version);
@@ -211,8 +216,7 @@ impl<S: Transport> Connection<S> {
         {
             request.headers.remove(&HeaderId::Expect);
             if !exchange.upload.is_complete() {
-                let out = self.down.write.bytes(&self.manager.local.buffers);
-                out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.down.write_continue(&self.manager.local.buffers);
             }
         }
         Ok(())
@@ -347,11 +351,13 @@ impl<S: Transport> Connection<S> {
         let config = &self.manager.config;
         let (shard, stats) = (self.worker.shard(), &config.stats);
         shard.move_gauge(stats.downstream_rq_active, -1);
+        self.life.request_ended();
         let elapsed = now.saturating_duration_since(exchange.began);
         shard.record(
             stats.downstream_rq_time,
             u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         );
+        self.down.note_end(info.response_code.is_some(), elapsed);
         let response = exchange.response_started.then_some(&heads.response);
         for logger in &self.manager.loggers {
             logger.log(info, &heads.request, response, exchange.trailers.as_ref());
@@ -380,20 +386,10 @@ impl<S: Transport> Connection<S> {
         if outcome == Outcome::Complete {
             timing.last_downstream_tx_byte = Some(since(now));
         }
-        let (used, sent) = self.request_began_at;
+        let (used_before, sent_before) = self.request_began_at;
+        let (used, sent) = self.down.moved();
         info.bytes.received = exchange.upload.received;
-        info.bytes.downstream_wire_received = self.down.used() - used;
-        info.bytes.downstream_wire_sent = self.down.sent - sent;
-    }
-
-    /// Reads over what has come of a body that nobody wants.
-    pub(crate) fn discard_rest(&mut self, upload: &mut Upload) {
-        while !upload.is_complete() {
-            match upload.discard(self.down.read.unread()) {
-                Ok(consumed) if consumed > 0 => self.down.read.consume(consumed),
-                Ok(_) | Err(_) => break,
-            }
-        }
-        upload.note_completion();
+        info.bytes.downstream_wire_received = used - used_before;
+        info.bytes.downstream_wire_sent = sent - sent_before;
     }
 }

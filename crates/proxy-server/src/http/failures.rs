@@ -9,6 +9,9 @@ use super::exchange::Exchange;
 use super::forward::Expiry;
 use super::local_reply::LocalReply;
 
+/// `DEADLINE_EXCEEDED`.
+const GRPC_DEADLINE_EXCEEDED: u8 = 4;
+
 /// What an open circuit breaker leads to. As in Envoy the request has no host then.
 pub(crate) fn overflow(exchange: &mut Exchange<'_>) -> TryEnd {
     let upstream = &mut exchange.info.upstream;
@@ -22,7 +25,7 @@ pub(crate) fn connect_failure(exchange: &mut Exchange<'_>, error: &ConnectError)
     let reason = error.to_string().replace(' ', "_");
     let (words, name) = match error {
         ConnectError::Timeout => ("connection timeout", "connection_timeout"),
-        ConnectError::TransportUnavailable(_) | ConnectError::Bind { .. } => {
+        ConnectError::TransportUnavailable(_) | ConnectError::TlvsTooLong | ConnectError::Bind { .. } => {
             ("local connection failure", "local_connection_failure")
         }
         ConnectError::Io(_) | ConnectError::Handshake(_) | ConnectError::SecretsNotReady => {
@@ -48,14 +51,18 @@ pub(crate) fn reset_reply(status: u16, words: &str, name: &str, transport_failur
 
 /// What the lack of a host leads to.
 pub(crate) fn no_host(error: PickError) -> TryEnd {
-    let reply = match error {
-        PickError::NoHealthyUpstream => LocalReply::new(503, "no_healthy_upstream")
-            .body("no healthy upstream")
-            .flag(ResponseFlag::NoHealthyUpstream),
-        PickError::ProtocolUnsupported => LocalReply::new(503, "upstream_protocol_unsupported")
-            .body("the cluster wants HTTP/2, which this proxy does not speak upstream")
-            .flag(ResponseFlag::UpstreamConnectionFailure),
-    };
+    let PickError::NoHealthyUpstream = error;
+    let reply = LocalReply::new(503, "no_healthy_upstream")
+        .body("no healthy upstream")
+        .flag(ResponseFlag::NoHealthyUpstream);
+    TryEnd::Over(Box::new(reply))
+}
+
+/// What a request to change the protocol leads to where the upstream speaks HTTP/2.
+pub(crate) fn upgrade_unsupported() -> TryEnd {
+    let reply = LocalReply::new(503, "upgrade_over_http2_unsupported")
+        .body("this proxy passes no upgrade on to an HTTP/2 upstream")
+        .flag(ResponseFlag::UpstreamConnectionFailure);
     TryEnd::Over(Box::new(reply))
 }
 
@@ -88,10 +95,14 @@ pub(crate) fn expired(expiry: Expiry, request_is_complete: bool, alt_response: b
                 timeout("upstream_per_try_idle_timeout"),
             );
         }
-        Expiry::MaxStream => LocalReply::new(408, "max_duration_timeout")
-            .body("downstream duration timeout")
-            .flag(ResponseFlag::DurationTimeout)
-            .close(),
+        Expiry::MaxStream => {
+            let mut reply = LocalReply::new(408, "max_duration_timeout")
+                .body("downstream duration timeout")
+                .flag(ResponseFlag::DurationTimeout)
+                .close();
+            reply.grpc_status = Some(GRPC_DEADLINE_EXCEEDED);
+            reply
+        }
         Expiry::Request => LocalReply::new(408, "request_overall_timeout")
             .body("request timeout")
             .close(),

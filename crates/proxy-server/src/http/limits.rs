@@ -34,11 +34,25 @@ pub const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// linger, so that the client reads the response before it sees a reset.
 pub const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// `drain_timeout` when the configuration is silent.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Largest `max_request_headers_kb` (Envoy: 8192).
 pub const REQUEST_HEADERS_KIB_CEILING: u32 = 8192;
 
 /// Most pairs of heads that a worker keeps for reuse.
 pub const FREE_HEADS: usize = 64;
+
+/// A request that its client resets sooner, and without an answer, was reset prematurely
+/// (Envoy: `overload.premature_reset_min_stream_lifetime_seconds`, in whole seconds above one).
+pub const PREMATURE_RESET_AGE: Duration = Duration::from_secs(2);
+
+/// How many requests of a connection are looked at before it is closed because half of them were reset prematurely
+/// (Envoy: `overload.premature_reset_total_stream_count`).
+pub const PREMATURE_RESETS_LOOKED_AT: u64 = 500;
+
+/// Requests of a connection that their client may have reset before they were looked at; with one more it is closed.
+pub const RESETS_BEFORE_BEGINNING: usize = 250;
 
 /// Longest time of a mirrored request; nobody waits for it.
 pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use proxy_core::ResponseFlag;
-use proxy_http::{HeaderId, ParseError, RequestHead, ResponseHead, grpc_status_of, reason_phrase};
+use proxy_http::{HeaderId, ParseError, RequestHead, ResponseHead, Version, grpc_status_of, reason_phrase};
 
 /// A response of our own.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct LocalReply {
     pub(crate) close: bool,
     /// The `location` of a redirect.
     pub(crate) location: Option<Vec<u8>>,
+    /// What a gRPC client is told, where that does not follow from the HTTP status.
+    pub(crate) grpc_status: Option<u8>,
 }
 
 impl LocalReply {
@@ -29,6 +31,7 @@ impl LocalReply {
             flag: None,
             close: false,
             location: None,
+            grpc_status: None,
         }
     }
 
@@ -63,8 +66,10 @@ impl LocalReply {
     /// Fills a response head, and takes the body along. A gRPC client gets a gRPC status instead of an HTTP one.
     pub(crate) fn fill(&self, request: &RequestHead, head: &mut ResponseHead) -> &[u8] {
         head.clear();
-        if request.is_grpc() && self.location.is_none() && self.status != 200 {
-            self.fill_grpc(head);
+        // HTTP/2 tells by itself that there is no body.
+        let says_empty = request.version != Version::Http2;
+        if request.is_grpc() && self.location.is_none() {
+            self.fill_grpc(head, says_empty);
             return b"";
         }
         head.set_status(self.status);
@@ -75,26 +80,33 @@ impl LocalReply {
         if self.status == 204 {
             return b"";
         }
-        head.headers.append(
-            &HeaderId::ContentLength,
-            itoa::Buffer::new().format(self.body.len()).as_bytes(),
-        );
+        if says_empty || !self.body.is_empty() {
+            head.headers.append(
+                &HeaderId::ContentLength,
+                itoa::Buffer::new().format(self.body.len()).as_bytes(),
+            );
+        }
         if !self.body.is_empty() {
             head.headers.append(&HeaderId::ContentType, b"text/plain");
         }
         &self.body
     }
 
-    fn fill_grpc(&self, head: &mut ResponseHead) {
+    fn fill_grpc(&self, head: &mut ResponseHead, says_empty: bool) {
         head.set_status(200);
         head.headers.append(&HeaderId::ContentType, b"application/grpc");
-        let status = itoa::Buffer::new().format(grpc_status_of(self.status)).to_owned();
-        head.headers.append(&HeaderId::GrpcStatus, status.as_bytes());
+        let status = self.grpc_status.unwrap_or(grpc_status_of(self.status));
+        head.headers.append(
+            &HeaderId::GrpcStatus,
+            itoa::Buffer::new().format(status).as_bytes(),
+        );
         if !self.body.is_empty() {
             head.headers
                 .append(&HeaderId::GrpcMessage, &percent_encode(&self.body));
         }
-        head.headers.append(&HeaderId::ContentLength, b"0");
+        if says_empty {
+            head.headers.append(&HeaderId::ContentLength, b"0");
+        }
     }
 }
 

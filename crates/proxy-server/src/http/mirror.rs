@@ -5,23 +5,28 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use proxy_core::ConnectionInfo;
 use proxy_core::stream_info::StreamBytes;
-use proxy_http::{
-    BodyDecoder, HeadLimits, HeaderId, RequestHead, ResponseHead, response_framing, write_request_head,
-};
+use proxy_http::{BodyFraming, HeaderId, Headers, RequestHead, Version};
 use proxy_upstream::{Cluster, PickContext, RequestPriority};
 use tokio::time::{Instant, timeout};
 
-use super::connection::Connection;
+use super::active_stream::ActiveStream;
+use super::attempt::upstream_persists;
+use super::body::{BodySink, Piece, Pulled};
+use super::buffer::BufferPool;
+use super::downlink::Downlink;
+use super::download::Download;
 use super::exchange::Exchange;
+use super::forward::Reception;
 use super::limits;
 use super::local::{Heads, HttpLocal};
 use super::routing::Routed;
-use super::transport::Transport;
-use super::upstream::{ServerName, UpstreamConnection, checkout};
+use super::uplink::Uplink;
+use super::upstream::{ServerName, Wanted, checkout, versions};
 use crate::local::Local;
 
-impl<S: Transport> Connection<S> {
+impl<D: Downlink> ActiveStream<D> {
     /// Starts the copies of a request whose body is complete and was kept. Larger bodies are not mirrored, as Envoy
     /// gives up on them too.
     pub(crate) fn start_mirrors(&self, heads: &Heads, exchange: &Exchange<'_>, routed: &Routed<'_>) {
@@ -49,9 +54,10 @@ impl<S: Transport> Connection<S> {
                 );
             }
             let (worker, local) = (self.worker.clone(), Rc::clone(&self.manager.local));
-            let body = body.to_vec();
+            let (body, downstream) = (body.to_vec(), Rc::clone(&exchange.info.connection));
+            let head = (head, exchange.info.protocol.unwrap_or_default());
             tokio::task::spawn_local(async move {
-                let copy = send_copy((&worker, &local), &cluster, head, body);
+                let copy = send_copy((&worker, &local), &cluster, &downstream, (head, body));
                 let _ = timeout(limits::MIRROR_TIMEOUT, copy).await;
             });
         }
@@ -60,90 +66,90 @@ impl<S: Transport> Connection<S> {
 
 /// Sends a copy and reads its answer. Failures are counted by the cluster and go no further.
 async fn send_copy(
-    (worker, local): (&Local, &HttpLocal),
+    (worker, local): (&Local, &Rc<HttpLocal>),
     cluster: &Rc<Cluster>,
-    head: RequestHead,
-    body: Vec<u8>,
+    downstream: &ConnectionInfo,
+    ((head, version), body): ((RequestHead, Version), Vec<u8>),
 ) -> Option<()> {
     let now = Instant::now();
     let host = cluster
         .pick(&PickContext::default(), now.into_std(), &mut || worker.random())
         .ok()?;
-    let server_name = ServerName::of_request(cluster, &head).for_host(&host);
-    let mut connection = checkout(
-        (worker, local),
-        cluster,
-        &host,
-        RequestPriority::Default,
-        &server_name,
-    )
-    .await
-    .ok()?;
+    let server_name = ServerName::of_request(cluster, &head).for_host(&host, downstream);
+    let wanted = Wanted {
+        priority: RequestPriority::Default,
+        versions: versions(cluster, version),
+        server_name: &server_name,
+    };
+    let mut connection = checkout((worker, local), cluster, &host, wanted).await.ok()?;
     let _request = cluster.begin_request(&host, RequestPriority::Default).ok()?;
-    connection.begin_request();
     let pool = &local.buffers;
-    let out = connection.write.bytes(pool);
-    write_request_head(out, &head);
-    out.extend_from_slice(&body);
-    let answered = read_answer(local, &mut connection, head.is_head()).await?;
+    connection
+        .write_request(&head, body.is_empty(), false, pool)
+        .ok()?;
+    if !body.is_empty() {
+        connection.data(Piece::Shared(body.into()), true, pool);
+    }
+    let (answered, persists) = read_answer(local, &mut connection, head.is_head()).await?;
     host.record_status(answered);
     if let Some(class) = cluster.config().stats.status_class(answered) {
         cluster.shard().inc(class);
     }
     connection.end_request(&mut StreamBytes::default());
-    connection.give_back(Instant::now(), pool);
+    if persists {
+        connection.give_back(Instant::now(), pool);
+    }
     Some(())
 }
 
-/// Writes what waits, and reads an answer to its end; its status, when it came whole and the connection persists.
-async fn read_answer(local: &HttpLocal, connection: &mut UpstreamConnection, to_head: bool) -> Option<u16> {
+/// Where the answer to a copy goes.
+struct Nowhere;
+
+impl BodySink for Nowhere {
+    fn data(&mut self, _: Piece<'_>, _: bool, _: &BufferPool) {}
+
+    fn finish(&mut self, _: Option<&Headers>, _: &BufferPool) {}
+}
+
+/// Writes what waits, and reads an answer to its end; its status, and whether the connection may be used again.
+async fn read_answer(local: &HttpLocal, connection: &mut Uplink, to_head: bool) -> Option<(u16, bool)> {
     let pool = &local.buffers;
-    let mut head = ResponseHead::new();
-    let mut body: Option<BodyDecoder> = None;
+    let mut heads = Heads::default();
+    let mut reception = Reception::unseen(&mut heads.response, to_head);
+    let mut download: Option<Download> = None;
     poll_fn(|context| {
-        if let Poll::Ready(Err(_)) =
-            connection
-                .write
-                .poll_flush(&mut connection.stream, context, pool, &mut connection.sent)
-        {
+        if let Poll::Ready(Err(_)) = connection.poll_flush(context, pool) {
             return Poll::Ready(None);
         }
-        loop {
-            let consumed = match &mut body {
-                None => {
-                    let Ok(parsed) = connection.parser.response(connection.read.unread(), &mut head) else {
-                        return Poll::Ready(None);
-                    };
-                    if parsed.complete && head.status() >= 200 {
-                        let Ok(framing) = response_framing(&head, to_head) else {
-                            return Poll::Ready(None);
-                        };
-                        body = Some(BodyDecoder::new(framing, HeadLimits::default()));
-                    }
-                    parsed.consumed
-                }
-                Some(decoder) => {
-                    let Ok(step) = decoder.decode(connection.read.unread()) else {
-                        return Poll::Ready(None);
-                    };
-                    if step.end {
-                        connection.read.consume(step.consumed);
-                        let closes = proxy_http::connection_lists(&head.headers, b"close");
-                        return Poll::Ready((!closes && connection.read.is_empty()).then(|| head.status()));
-                    }
-                    step.consumed
-                }
-            };
-            connection.read.consume(consumed);
-            if consumed > 0 {
-                continue;
-            }
-            match connection.read.poll_fill(&mut connection.stream, context, pool) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
-                Poll::Ready(Ok(count)) => connection.received += count as u64,
+        if download.is_none() {
+            match connection.poll_head(&mut reception, |_| {}, pool, context) {
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(())) => {}
             }
         }
+        let download = download.get_or_insert_with(|| Download::new(reception.framing));
+        while !download.is_done() {
+            match connection.pull(download, &mut Nowhere, pool, context) {
+                Ok(Pulled::Moved | Pulled::Read) => {}
+                Ok(Pulled::Starved) => return Poll::Pending,
+                Err(_) => return Poll::Ready(None),
+            }
+        }
+        Poll::Ready(Some(()))
     })
-    .await
+    .await?;
+    let framing = reception.framing;
+    Some((
+        heads.response.status(),
+        may_be_reused(&heads, framing, connection),
+    ))
+}
+
+fn may_be_reused(heads: &Heads, framing: BodyFraming, connection: &Uplink) -> bool {
+    let is_clean = match connection {
+        Uplink::Http1(connection) => connection.read.is_empty(),
+        Uplink::Http2(_) => true,
+    };
+    is_clean && framing != BodyFraming::UntilClose && upstream_persists(heads)
 }

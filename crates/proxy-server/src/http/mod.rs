@@ -1,21 +1,27 @@
 //! The HTTP connection manager and its router (`envoy.filters.network.http_connection_manager`,
 //! `envoy.filters.http.router`).
 //!
-//! One task per downstream connection drives both sides, without channels: `connection` reads request heads,
-//! `exchange` carries one request to its end, `routing` tries upstreams, `attempt` is one such try, `forward` moves
-//! the bytes.
+//! One task per downstream connection, for HTTP/2 one per stream, drives both sides, without channels: `connection` reads
+//! request heads, `exchange` carries one request to its end, `routing` tries upstreams, `attempt` is one such try,
+//! `forward` moves the bodies. `downlink` and `uplink` are the two sides of an exchange, HTTP/1 or HTTP/2 each.
 //! Configuration is compiled once by [`HttpConfig`] and shared; [`HttpConnectionManager`] is what a worker makes of it.
 
+mod active_stream;
 mod alpn;
 mod attempt;
+mod body;
 mod buffer;
 mod config;
 mod connection;
 mod date;
+mod downlink;
+mod download;
 mod exchange;
 mod failures;
 mod forward;
 mod forwarded;
+mod http2;
+mod life;
 pub mod limits;
 mod local;
 mod local_reply;
@@ -33,6 +39,7 @@ mod timer;
 mod tracing;
 mod transport;
 mod tunnel;
+mod uplink;
 mod upload;
 mod upstream;
 

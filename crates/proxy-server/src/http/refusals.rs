@@ -6,13 +6,12 @@ use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3:
 use proxy_core::ConfigResult;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 
-/// Refuses what is not enforced. HTTP/2 and HTTP/3 options are taken as they are while the codec is HTTP/1.
+/// Refuses what is not enforced. HTTP/3 options are taken as they are, as that codec cannot be chosen.
 ///
 /// # Errors
 /// The first such field that is set.
 #[allow(deprecated)]
 pub(super) fn check(proto: &Proto) -> ConfigResult<()> {
-    super::config::check_codec(proto)?;
     refuse_unsupported(&[
         ("add_user_agent", proto.add_user_agent == Some(true)),
         (

@@ -6,15 +6,17 @@ use proxy_core::ResponseFlag;
 use proxy_http::HeaderId;
 use tokio::time::Instant;
 
+use super::active_stream::ActiveStream;
 use super::attempt::{Answer, upstream_persists};
-use super::connection::Connection;
+use super::downlink::Downlink;
+use super::download::Download;
 use super::exchange::{Exchange, Outcome};
-use super::forward::{Download, Expiry, Forward, PhaseEnd, Reset};
+use super::forward::{Expiry, Forward, PhaseEnd, Reset};
 use super::local::Heads;
 use super::routing::Routed;
-use super::transport::Transport;
+use super::uplink::Uplink;
 
-impl<S: Transport> Connection<S> {
+impl<D: Downlink> ActiveStream<D> {
     /// Relays a response whose head has come.
     pub(crate) async fn relay(
         &mut self,
@@ -40,7 +42,8 @@ impl<S: Transport> Connection<S> {
         let mut download = self.frame_download(heads, exchange, answer.framing);
         // Counted, as by Envoy, before the client can see it.
         routed.cluster.count_status(status);
-        self.write_head(heads, exchange, false);
+        let end = download.is_done() && status != 101;
+        self.write_head(heads, exchange, false, end);
         if status == 101 {
             return self.tunnel(exchange, routed, answer).await;
         }
@@ -97,7 +100,10 @@ impl<S: Transport> Connection<S> {
 
     /// The connection serves the next request if nothing is left over on it.
     fn give_back(&self, exchange: &Exchange<'_>, answer: Answer, persists: bool, now: Instant) {
-        let connection = answer.connection;
+        let Uplink::Http1(connection) = answer.connection else {
+            // A stream has ended; its connection goes on.
+            return;
+        };
         let cluster = answer.request.cluster();
         let stats = &cluster.config().stats;
         if !persists {
@@ -124,17 +130,17 @@ impl<S: Transport> Connection<S> {
         match end {
             PhaseEnd::Client(fault) => return self.client_fault(heads, exchange, fault).await,
             PhaseEnd::Upstream(reset) => {
-                let (flag, details) = match reset {
-                    Reset::Terminated => (
-                        ResponseFlag::UpstreamConnectionTermination,
-                        "upstream_reset_after_response_started{connection_termination}",
-                    ),
-                    Reset::Protocol => (
-                        ResponseFlag::UpstreamProtocolError,
-                        "upstream_reset_after_response_started{protocol_error}",
-                    ),
+                let cluster = &routed.cluster;
+                if matches!(reset, Reset::Remote | Reset::Refused) {
+                    cluster.shard().inc(cluster.config().stats.upstream_rq_rx_reset);
+                }
+                let details = match reset {
+                    Reset::Terminated => "upstream_reset_after_response_started{connection_termination}",
+                    Reset::Protocol => "upstream_reset_after_response_started{protocol_error}",
+                    Reset::Remote => "upstream_reset_after_response_started{remote_reset}",
+                    Reset::Refused => "upstream_reset_after_response_started{remote_refused_stream_reset}",
                 };
-                info.flag(flag);
+                info.flag(reset.flag());
                 info.response_code_details = Some(details.into());
             }
             PhaseEnd::Expired(expiry) => {

@@ -4,20 +4,22 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use proxy_core::ResponseFlag;
-use proxy_http::{BodyFraming, HeaderId, Version, write_response_head};
+use proxy_http::{BodyFraming, HeaderId, ResponseHead};
 use proxy_router::Match;
 use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::active_stream::ActiveStream;
+use super::body::Piece;
+use super::downlink::{Delimiter, Downlink};
+use super::download::Download;
 use super::exchange::{Exchange, Outcome};
-use super::forward::Download;
+use super::forward::ClientFault;
 use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::response_headers::ResponseFacts;
-use super::transport::Transport;
 
-impl<S: Transport> Connection<S> {
+impl<D: Downlink> ActiveStream<D> {
     /// Sends a response of our own.
     pub(crate) async fn reply(
         &mut self,
@@ -45,19 +47,22 @@ impl<S: Transport> Connection<S> {
         // What came while an upstream was waited for would have been sent to it; it is read over. As in Envoy, an answer
         // that is given at once does not look at the body.
         if exchange.has_waited {
-            self.discard_rest(&mut exchange.upload);
+            self.down.discard(&mut exchange.upload);
         }
         self.decide_closing(exchange);
-        self.write_head(heads, exchange, true);
-        if !exchange.to_head {
-            let out = self.down.write.bytes(&self.manager.local.buffers);
-            out.extend_from_slice(body);
+        let has_body = !exchange.to_head && !body.is_empty();
+        self.write_head(heads, exchange, true, !has_body);
+        if has_body {
+            let pool = &self.manager.local.buffers;
+            self.down.data(Piece::Borrowed(body), true, pool);
             exchange.info.bytes.sent = body.len() as u64;
         }
         match self.flush().await {
             Ok(()) => Outcome::Complete,
-            Err(()) => {
-                self.client_is_gone();
+            Err(fault) => {
+                if fault == ClientFault::Closed {
+                    self.life.client_is_gone();
+                }
                 Outcome::Broken
             }
         }
@@ -78,12 +83,18 @@ impl<S: Transport> Connection<S> {
 
     /// Decides whether the connection ends with this response. It does when the request is not complete: nobody waits
     /// for the rest of it, so what comes next could not be told from it.
-    pub(crate) fn decide_closing(&self, exchange: &mut Exchange<'_>) {
+    pub(crate) fn decide_closing(&mut self, exchange: &mut Exchange<'_>) {
         let config = &self.manager.config;
         let (shard, stats) = (self.worker.shard(), &config.stats);
         if !exchange.upload.is_complete() {
             shard.inc(stats.downstream_rq_response_before_rq_complete);
             exchange.we_close = true;
+        }
+        if D::MULTIPLEXED {
+            if self.wants_drain() {
+                self.down.drain();
+            }
+            return;
         }
         if exchange.client_closes || exchange.we_close {
             return;
@@ -95,22 +106,31 @@ impl<S: Transport> Connection<S> {
         } else if config
             .timeouts
             .max_connection_duration
-            .is_some_and(|limit| self.opened.elapsed() >= limit)
+            .is_some_and(|limit| self.life.opened.elapsed() >= limit)
         {
             shard.inc(stats.downstream_cx_max_duration_reached);
             exchange.we_close = true;
-        } else if self.drain.is_started()
-            && self
-                .drain
-                .should_close(Instant::now().into_std(), self.worker.random())
-        {
+        } else if self.wants_drain() {
             shard.inc(stats.downstream_cx_drain_close);
             exchange.we_close = true;
         }
     }
 
-    /// Finishes and counts the response head and appends it to the write buffer.
-    pub(crate) fn write_head(&mut self, heads: &mut Heads, exchange: &mut Exchange<'_>, is_local: bool) {
+    fn wants_drain(&self) -> bool {
+        self.drain.is_started()
+            && self
+                .drain
+                .should_close(Instant::now().into_std(), self.worker.random())
+    }
+
+    /// Finishes and counts the response head and appends it to what is to be sent. `end`: nothing follows it.
+    pub(crate) fn write_head(
+        &mut self,
+        heads: &mut Heads,
+        exchange: &mut Exchange<'_>,
+        is_local: bool,
+        end: bool,
+    ) {
         let local = &self.manager.local;
         let is_upgrade = heads.response.status() == 101;
         let facts = ResponseFacts {
@@ -120,18 +140,22 @@ impl<S: Transport> Connection<S> {
             date: &local.date,
             operation: exchange.operation,
             is_upgrade,
-            close: !is_upgrade && (exchange.client_closes || exchange.we_close),
+            close: !D::MULTIPLEXED && !is_upgrade && (exchange.client_closes || exchange.we_close),
             chunked: exchange.chunked,
             is_local,
         };
         self.manager.config.finish_response(&mut heads.response, &facts);
+        if end && !D::MULTIPLEXED && !exchange.to_head {
+            say_empty(&mut heads.response);
+        }
         let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
         shard.inc(stats.downstream_rq_completed);
         stats.count_status(shard, heads.response.status());
         exchange.info.response_code = Some(heads.response.status());
         exchange.response_started = true;
-        let out = self.down.write.bytes(&local.buffers);
-        exchange.info.bytes.downstream_header_sent += write_response_head(out, &heads.response) as u64;
+        let pool = &local.buffers;
+        let field_bytes = self.down.write_head(&heads.response, end, exchange.chunked, pool);
+        exchange.info.bytes.downstream_header_sent += field_bytes as u64;
     }
 
     /// Sets the framing of an upstream's response for the client, and makes the body's path.
@@ -141,18 +165,18 @@ impl<S: Transport> Connection<S> {
         exchange: &mut Exchange<'_>,
         framing: BodyFraming,
     ) -> Download {
-        let has_body = !matches!(framing, BodyFraming::None | BodyFraming::Length(_));
-        // HTTP/1.0 knows no chunks: the end of the connection ends the body.
-        let chunked = has_body && heads.request.version != Version::Http10;
-        if has_body && !chunked {
-            exchange.client_closes = true;
+        if !matches!(framing, BodyFraming::None | BodyFraming::Length(_)) {
+            match D::delimiter(heads.request.version) {
+                Delimiter::Frames => {}
+                Delimiter::Chunks => exchange.chunked = true,
+                Delimiter::Close => exchange.client_closes = true,
+            }
         }
-        exchange.chunked = chunked;
-        Download::new(framing, chunked, self.manager.config.enable_trailers)
+        Download::new(framing)
     }
 
     /// Writes out what waits. Gives up when the client takes nothing for too long.
-    pub(crate) async fn flush(&mut self) -> Result<(), ()> {
+    pub(crate) async fn flush(&mut self) -> Result<(), ClientFault> {
         let limit = self
             .manager
             .config
@@ -161,17 +185,23 @@ impl<S: Transport> Connection<S> {
             .unwrap_or(limits::STREAM_IDLE_TIMEOUT);
         let deadline = Some(Instant::now() + limit);
         poll_fn(|context| {
-            let down = &mut self.down;
             let pool = &self.manager.local.buffers;
-            match down
-                .write
-                .poll_flush(&mut down.stream, context, pool, &mut down.sent)
-            {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-                Poll::Ready(Err(_)) => Poll::Ready(Err(())),
-                Poll::Pending => self.timer.poll(deadline, context).map(|()| Err(())),
+            match self.down.poll_flush(context, pool) {
+                Poll::Ready(result) => Poll::Ready(result),
+                Poll::Pending => self
+                    .timer
+                    .poll(deadline, context)
+                    .map(|()| Err(ClientFault::Closed)),
             }
         })
         .await
+    }
+}
+
+/// Says that there is no body, where HTTP/1 cannot tell otherwise. An HTTP/2 upstream ends its stream instead.
+fn say_empty(head: &mut ResponseHead) {
+    let has_none_anyway = head.status() < 200 || matches!(head.status(), 204 | 304);
+    if !has_none_anyway {
+        head.headers.insert(&HeaderId::ContentLength, b"0");
     }
 }

@@ -45,7 +45,7 @@ impl HttpConfig {
         }
         self.check_underscores(head)?;
         let scheme = head.scheme();
-        if !matches!(scheme, b"" | b"http" | b"https") {
+        if head.version != Version::Http2 && !matches!(scheme, b"" | b"http" | b"https") {
             return Err(Box::new(LocalReply::bad_request(400, "http1.invalid_scheme")));
         }
         if head.headers.get_id(HeaderId::Authority).is_none() {

@@ -6,20 +6,20 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use proxy_core::ResponseFlag;
+use proxy_core::{ConnectionInfo, ResponseFlag};
 use proxy_http::{HeaderId, RequestHead};
 use proxy_router::{ClusterRef, Forward as ForwardAction, Match, RequestTimeouts, RetryDecision, RetryState};
 use proxy_upstream::{ActiveRetry, Cluster, Host, RequestPriority};
 
+use super::active_stream::ActiveStream;
 use super::attempt::TryEnd;
-use super::connection::Connection;
+use super::downlink::Downlink;
 use super::exchange::{Exchange, Outcome};
 use super::failures::mention_retries;
-use super::forward::{ClientFault, Deadlines, watch_client};
+use super::forward::{ClientFault, Deadlines};
 use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
-use super::transport::Transport;
 use super::upstream::ServerName;
 
 /// What stays the same over all tries of a request.
@@ -52,13 +52,13 @@ fn priority(action: &ForwardAction) -> RequestPriority {
 }
 
 impl Routed<'_> {
-    /// What the request asks of the TLS handshake with a host.
-    pub(crate) fn server_name_for(&self, host: &Host) -> ServerName {
-        self.server_name.for_host(host)
+    /// What the request asks of its connection to a host.
+    pub(crate) fn server_name_for(&self, host: &Host, downstream: &ConnectionInfo) -> ServerName {
+        self.server_name.for_host(host, downstream)
     }
 }
 
-impl<S: Transport> Connection<S> {
+impl<D: Downlink> ActiveStream<D> {
     /// Forwards a request to the route's cluster.
     pub(crate) async fn forward(
         &mut self,
@@ -228,7 +228,7 @@ impl<S: Transport> Connection<S> {
             if sleep.as_mut().poll(context).is_ready() {
                 return Poll::Ready(None);
             }
-            match watch_client(&mut self.down, &self.manager.local.buffers, context) {
+            match self.down.watch(&self.manager.local.buffers, context) {
                 Ok(()) => Poll::Pending,
                 Err(fault) => Poll::Ready(Some(fault)),
             }
@@ -285,8 +285,24 @@ impl<S: Transport> Connection<S> {
                 exchange.info.response_code_details = Some(error.details().into());
                 Outcome::Broken
             }
+            ClientFault::Malformed => {
+                self.client_broke_protocol();
+                let stats = &self.manager.config.http2_stats;
+                self.worker.shard().inc(stats.rx_messaging_error);
+                exchange.info.flag(ResponseFlag::DownstreamProtocolError);
+                exchange.info.response_code_details = Some("http2.violation.of.messaging.rule".into());
+                Outcome::Broken
+            }
+            ClientFault::Reset => {
+                let (shard, config) = (self.worker.shard(), &self.manager.config);
+                shard.inc(config.stats.downstream_rq_rx_reset);
+                shard.inc(config.http2_stats.rx_reset);
+                exchange.info.flag(ResponseFlag::DownstreamRemoteReset);
+                exchange.info.response_code_details = Some("http2.remote_reset".into());
+                Outcome::Broken
+            }
             ClientFault::Closed => {
-                self.client_is_gone();
+                self.life.client_is_gone();
                 self.worker
                     .shard()
                     .inc(self.manager.config.stats.downstream_rq_rx_reset);

@@ -28,6 +28,8 @@ http_stats! {
         downstream_cx_total,
         /// HTTP/1 connections.
         downstream_cx_http1_total,
+        /// HTTP/2 connections.
+        downstream_cx_http2_total,
         /// Connections over TLS.
         downstream_cx_ssl_total,
         /// Connections closed.
@@ -66,6 +68,10 @@ http_stats! {
         downstream_rq_total,
         /// HTTP/1 requests.
         downstream_rq_http1_total,
+        /// HTTP/2 requests.
+        downstream_rq_http2_total,
+        /// Connections closed because their client reset too many requests at once.
+        downstream_rq_too_many_premature_resets,
         /// Requests that got a response.
         downstream_rq_completed,
         /// Responses of a status class.
@@ -120,6 +126,8 @@ http_stats! {
         downstream_cx_active,
         /// Open HTTP/1 connections.
         downstream_cx_http1_active,
+        /// Open HTTP/2 connections.
+        downstream_cx_http2_active,
         /// Open connections over TLS.
         downstream_cx_ssl_active,
         /// Open upgraded connections.

@@ -9,12 +9,13 @@ use proxy_core::ResponseFlag;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::active_stream::ActiveStream;
 use super::attempt::Answer;
 use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
-use super::connection::Connection;
+use super::downlink::Downlink;
 use super::exchange::{Exchange, Outcome};
 use super::routing::Routed;
-use super::transport::Transport;
+use super::uplink::Uplink;
 
 /// One direction of a tunnel.
 struct Direction {
@@ -76,25 +77,29 @@ impl Direction {
     }
 }
 
-impl<S: Transport> Connection<S> {
+impl<D: Downlink> ActiveStream<D> {
     /// Moves bytes both ways until both sides have closed, or nothing moves for too long.
     pub(crate) async fn tunnel(
         &mut self,
         exchange: &mut Exchange<'_>,
         routed: &Routed<'_>,
-        mut answer: Answer,
+        answer: Answer,
     ) -> Outcome {
+        // Neither is asked of HTTP/2: there a stream would be the tunnel.
+        let (Some(down), Uplink::Http1(mut up)) = (self.down.connection(), answer.connection) else {
+            return Outcome::Broken;
+        };
         let (shard, stats) = (self.worker.shard().clone(), self.manager.config.stats.clone());
         shard.inc(stats.downstream_cx_upgrades_total);
         shard.move_gauge(stats.downstream_cx_upgrades_active, 1);
         let pool = &self.manager.local.buffers;
         let (mut upward, mut downward) = (Direction::OPEN, Direction::OPEN);
         // The head of the 101 waits before what follows it.
-        let head_bytes = self.down.write.pending() as u64;
+        let head_bytes = down.write.pending() as u64;
         let mut last_activity = Instant::now();
         let idle = routed.deadlines.idle;
         let timed_out = poll_fn(|context| {
-            let (down, up) = (&mut self.down, &mut *answer.connection);
+            let up = &mut *up;
             let moved_up = upward.poll(
                 (&mut down.stream, &mut down.read),
                 (&mut up.stream, &mut up.write),
@@ -126,12 +131,12 @@ impl<S: Transport> Connection<S> {
         }
         exchange.upload.received = upward.moved;
         exchange.info.bytes.sent = downward.moved.saturating_sub(head_bytes);
-        self.down.received += upward.received;
-        self.down.sent += downward.moved;
+        down.received += upward.received;
+        down.sent += downward.moved;
         shard.move_gauge(stats.downstream_cx_upgrades_active, -1);
-        answer.connection.sent += upward.moved;
-        answer.connection.received += downward.received;
-        answer.connection.end_request(&mut exchange.info.bytes);
+        up.sent += upward.moved;
+        up.received += downward.received;
+        up.end_request(&mut exchange.info.bytes);
         // Whatever happened, this connection speaks HTTP no more.
         Outcome::Broken
     }

@@ -1,20 +1,24 @@
 //! A request body on its way upstream, with what is kept of it for retries.
 
-use proxy_http::{
-    BodyDecoder, BodyFraming, BodyStep, HeadLimits, ParseError, write_chunk_header, write_last_chunk,
-};
+use proxy_http::{BodyDecoder, BodyFraming, BodyStep, HeadLimits, Headers, ParseError};
 use tokio::time::Instant;
+
+use super::body::{BodySink, Piece};
+use super::buffer::BufferPool;
 
 /// The state of a request body across tries.
 #[derive(Debug)]
 pub(crate) struct Upload {
+    /// Takes an HTTP/1 body apart; that of an HTTP/2 stream comes in pieces already.
     decoder: BodyDecoder,
-    /// It goes upstream in chunks, because it came so.
-    chunked: bool,
+    /// Its length is not known before its end.
+    open: bool,
     complete: bool,
     /// What has been sent, while a retry is possible.
     replay: Option<Vec<u8>>,
     replay_limit: usize,
+    /// Trailers of the request, where they are passed on.
+    trailers: Option<Headers>,
     /// Body bytes received.
     pub(crate) received: u64,
     /// When the last byte had come; a request without a body is complete with its head.
@@ -24,18 +28,31 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// A body with this framing, whose head has come at `now`.
-    pub(crate) fn new(framing: BodyFraming, limits: HeadLimits, now: Instant) -> Self {
+    /// The body of an HTTP/1 request with this framing.
+    pub(crate) fn new(framing: BodyFraming, limits: HeadLimits) -> Self {
         Upload {
             decoder: BodyDecoder::new(framing, limits),
-            chunked: framing == BodyFraming::Chunked,
+            open: framing == BodyFraming::Chunked,
             complete: framing == BodyFraming::None,
             replay: None,
             replay_limit: 0,
+            trailers: None,
             received: 0,
-            received_at: (framing == BodyFraming::None).then_some(now),
+            received_at: None,
             sent_at: None,
         }
+    }
+
+    /// The body of an HTTP/2 request; `ended` says that there is none.
+    pub(crate) fn streamed(ended: bool) -> Self {
+        let mut upload = Upload::new(BodyFraming::None, HeadLimits::default());
+        (upload.open, upload.complete) = (!ended, ended);
+        upload
+    }
+
+    /// The head of its request has come.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.received_at = self.complete.then_some(now);
     }
 
     /// Keeps what is sent, up to `limit` bytes, so that a retry can send it again.
@@ -49,6 +66,11 @@ impl Upload {
         self.complete
     }
 
+    /// True when the request ended with its head.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.complete && self.received == 0 && self.trailers.is_none()
+    }
+
     /// Notes the time when the whole body has come. The clock is read once, and only for requests with a body.
     pub(crate) fn note_completion(&mut self) {
         if self.complete {
@@ -56,9 +78,9 @@ impl Upload {
         }
     }
 
-    /// True when the body goes upstream in chunks.
-    pub(crate) fn is_chunked(&self) -> bool {
-        self.chunked
+    /// True when the length of the body is told by nothing but its end.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
     }
 
     /// True when another try could send everything again.
@@ -71,50 +93,64 @@ impl Upload {
         self.replay.as_deref()
     }
 
-    /// Appends what earlier tries have sent already.
-    pub(crate) fn replay(&self, out: &mut Vec<u8>) {
-        if let Some(sent) = self.replay.as_deref().filter(|sent| !sent.is_empty()) {
-            self.frame(sent, out);
+    /// Sends again what earlier tries have sent already.
+    pub(crate) fn replay(&self, sink: &mut impl BodySink, pool: &BufferPool) {
+        let sent = self.replay.as_deref().unwrap_or_default();
+        let ends = self.complete && self.trailers.is_none();
+        if !sent.is_empty() {
+            sink.data(Piece::Borrowed(sent), ends, pool);
         }
-        if self.complete && self.chunked {
-            write_last_chunk(out, None);
+        if self.complete && (!ends || sent.is_empty()) {
+            sink.finish(self.trailers.as_ref(), pool);
         }
     }
 
-    /// Moves one piece of the body from `input` to `out`; gives the bytes consumed, and whether anything happened.
-    pub(crate) fn advance(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool), ParseError> {
+    /// Decodes one piece of an HTTP/1 body from `input` into the sink; gives the bytes consumed, and whether anything
+    /// happened. Trailers are dropped unless `with_trailers`.
+    pub(crate) fn advance(
+        &mut self,
+        input: &[u8],
+        with_trailers: bool,
+        sink: &mut impl BodySink,
+        pool: &BufferPool,
+    ) -> Result<(usize, bool), ParseError> {
         let BodyStep { consumed, data, end } = self.decoder.decode(input)?;
+        let trailers = match end {
+            true => self.decoder.take_trailers().filter(|_| with_trailers),
+            false => None,
+        };
         let data = &input[data];
+        let ends = end && trailers.is_none();
         if !data.is_empty() {
-            self.received += data.len() as u64;
-            self.frame(data, out);
-            self.keep(data);
+            self.take(Piece::Borrowed(data), ends, sink, pool);
         }
         if end && !self.complete {
-            self.complete = true;
-            if self.chunked {
-                write_last_chunk(out, None);
-            }
+            self.end(trailers, sink, pool);
         }
         Ok((consumed, consumed > 0 || end))
     }
 
-    /// Reads on in a body that nobody wants any more; gives the bytes consumed.
+    /// Moves a piece into the sink; `end` says that nothing follows, not even trailers.
+    pub(crate) fn take(&mut self, piece: Piece<'_>, end: bool, sink: &mut impl BodySink, pool: &BufferPool) {
+        self.received += piece.len() as u64;
+        self.keep(&piece);
+        self.complete |= end;
+        sink.data(piece, end, pool);
+    }
+
+    /// The body has ended behind its last piece.
+    pub(crate) fn end(&mut self, trailers: Option<Headers>, sink: &mut impl BodySink, pool: &BufferPool) {
+        self.complete = true;
+        self.trailers = trailers;
+        sink.finish(self.trailers.as_ref(), pool);
+    }
+
+    /// Reads on in an HTTP/1 body that nobody wants any more; gives the bytes consumed.
     pub(crate) fn discard(&mut self, input: &[u8]) -> Result<usize, ParseError> {
         let BodyStep { consumed, data, end } = self.decoder.decode(input)?;
         self.received += data.len() as u64;
         self.complete |= end;
         Ok(consumed)
-    }
-
-    fn frame(&self, data: &[u8], out: &mut Vec<u8>) {
-        if self.chunked {
-            write_chunk_header(out, data.len());
-            out.extend_from_slice(data);
-            out.extend_from_slice(b"\r\n");
-        } else {
-            out.extend_from_slice(data);
-        }
     }
 
     fn keep(&mut self, data: &[u8]) {
@@ -133,47 +169,60 @@ impl Upload {
 mod tests {
     use super::*;
 
-    fn upload(framing: BodyFraming, limit: usize, input: &[u8]) -> (Upload, Vec<u8>) {
-        let mut upload = Upload::new(framing, HeadLimits::default(), Instant::now());
+    /// What an upstream is sent: bytes, whether they have ended, and the trailers behind them.
+    #[derive(Debug, Default, PartialEq)]
+    struct Sent {
+        body: Vec<u8>,
+        ended: bool,
+        trailers: Vec<(String, String)>,
+    }
+
+    impl BodySink for Sent {
+        fn data(&mut self, piece: Piece<'_>, end: bool, _: &BufferPool) {
+            assert!(!self.ended && !piece.is_empty());
+            self.body.extend_from_slice(&piece);
+            self.ended = end;
+        }
+
+        fn finish(&mut self, trailers: Option<&Headers>, _: &BufferPool) {
+            assert!(!self.ended);
+            self.ended = true;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let all = trailers.into_iter().flat_map(Headers::iter);
+            self.trailers = all.map(|(name, value)| (text(name), text(value))).collect();
+        }
+    }
+
+    fn upload(framing: BodyFraming, limit: usize, input: &[u8]) -> (Upload, Sent) {
+        let pool = BufferPool::default();
+        let mut upload = Upload::new(framing, HeadLimits::default());
         upload.record(limit);
-        let (mut at, mut out) = (0, Vec::new());
-        while let Ok((consumed, true)) = upload.advance(&input[at..], &mut out) {
+        let (mut at, mut sent) = (0, Sent::default());
+        while let Ok((consumed, true)) = upload.advance(&input[at..], true, &mut sent, &pool) {
             at += consumed;
             if upload.is_complete() {
                 break;
             }
         }
-        (upload, out)
+        (upload, sent)
     }
 
     #[test]
-    fn a_retry_sends_the_same_bytes_again() {
+    fn a_retry_sends_the_same_again() {
         for (framing, input) in [
             (BodyFraming::Length(5), &b"hello"[..]),
             (
                 BodyFraming::Chunked,
                 b"2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nt: 1\r\n\r\n",
             ),
+            (BodyFraming::Chunked, b"5\r\nhello\r\n0\r\n\r\n"),
         ] {
             let (upload, sent) = upload(framing, 100, input);
-            let mut again = Vec::new();
-            upload.replay(&mut again);
-            let body = |bytes: &[u8]| {
-                let mut decoder = BodyDecoder::new(framing, HeadLimits::default());
-                let (mut at, mut body) = (0, Vec::new());
-                loop {
-                    let step = decoder.decode(&bytes[at..]).expect("well framed");
-                    body.extend_from_slice(&bytes[at..][step.data]);
-                    at += step.consumed;
-                    if step.end {
-                        return body;
-                    }
-                }
-            };
-            assert_eq!(
-                (body(&sent), body(&again)),
-                (b"hello".to_vec(), b"hello".to_vec())
-            );
+            let mut again = Sent::default();
+            upload.replay(&mut again, &BufferPool::default());
+            assert_eq!(sent.body, b"hello");
+            assert!(sent.ended);
+            assert_eq!(sent, again);
         }
     }
 

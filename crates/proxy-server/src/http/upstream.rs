@@ -1,21 +1,31 @@
-//! Upstream HTTP/1 connections: taking one for a request, and giving it back.
+//! Upstream connections: taking one for a request; those for HTTP/1, which are given back.
 
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
-use proxy_core::Address;
+use proxy_core::proxy_protocol::{Endpoints, Tlv};
 use proxy_core::stream_info::StreamBytes;
-use proxy_http::{HeadLimits, HeadParser, RequestHead};
-use proxy_upstream::transport::Transport as HostTransport;
+use proxy_core::{Address, ConnectionInfo};
+use proxy_http::{
+    HeadLimits, HeadParser, Headers, RequestHead, ResponseHead, Version, response_framing, write_last_chunk,
+};
+use proxy_upstream::config::HttpProtocol;
+use proxy_upstream::proxy_protocol::Announcement;
+use proxy_upstream::transport::{ALPN_HTTP_2, Transport as HostTransport};
 use proxy_upstream::{
-    Acquired, Cluster, ConnectError, ConnectionPermit, HandshakeOptions, Host, HostAddress, Overflow,
-    RequestPriority, Stream,
+    Acquired, Cluster, ConnectError, ConnectionPermit, HandshakeOptions, Host, HostAddress, HttpVersions,
+    Overflow, RequestPriority, Stream,
 };
 use tokio::time::Instant;
 
+use super::body::{BodySink, Piece, Pulled, write_piece};
 use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
+use super::download::Download;
+use super::forward::{Reception, Reset};
+use super::http2::{self, Http2Connection, Http2Uplink};
 use super::local::HttpLocal;
 use super::transport::{SocketStream, Transport as _};
+use super::uplink::Uplink;
 use crate::local::Local;
 
 /// An upstream connection with its buffers. It counts against the cluster's limits until it is dropped.
@@ -27,7 +37,11 @@ pub(crate) struct UpstreamConnection {
     pub(crate) parser: HeadParser,
     pub(crate) id: u64,
     /// Requests on this connection so far, the present one included.
-    pub(crate) requests: u32,
+    requests: u32,
+    /// The present request goes out in chunks.
+    chunked: bool,
+    /// Trailers are passed on, both ways.
+    enable_trailers: bool,
     pub(crate) local_address: Option<Address>,
     /// What its TLS handshake told.
     pub(crate) tls: Option<Rc<tls::ConnectionInfo>>,
@@ -44,13 +58,15 @@ pub(crate) struct UpstreamConnection {
     permit: ConnectionPermit,
 }
 
-/// What a request asks of the TLS handshake of its connection (`auto_sni`, `auto_san_validation`, `istio.alpn`).
+/// What a request asks of its connection: of the TLS handshake (`auto_sni`, `auto_san_validation`, `istio.alpn`), and
+/// whom the host is told of (PROXY protocol).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServerName {
     pub(crate) name: Option<Box<str>>,
     pub(crate) verify: bool,
     /// The application protocols that are offered, if not those of the transport socket.
     pub(crate) alpn: Option<Rc<[String]>>,
+    client: Option<Box<(Endpoints, Vec<Tlv>)>>,
 }
 
 impl ServerName {
@@ -67,6 +83,7 @@ impl ServerName {
             name: name.filter(|_| options.ask).map(Box::from),
             verify: options.verify,
             alpn: None,
+            client: None,
         }
     }
 
@@ -75,13 +92,38 @@ impl ServerName {
         Self { alpn, ..self }
     }
 
-    /// The same for one host: nothing, where no handshake is done with it.
-    pub(crate) fn for_host(&self, host: &Host) -> Self {
-        if *self != Self::default() && host.with_spec(|spec| matches!(spec.transport, HostTransport::Tls(_)))
-        {
-            return self.clone();
+    /// What the connection asks of its transport socket.
+    pub(crate) fn handshake(&self, versions: HttpVersions) -> HandshakeOptions<'_> {
+        HandshakeOptions {
+            server_name: self.name.as_deref(),
+            verify_server_name: self.verify,
+            http: Some(versions),
+            alpn: self.alpn.as_deref().unwrap_or_default(),
+            announcement: self.client.as_ref().map(|client| Announcement {
+                endpoints: client.0,
+                tlvs: &client.1,
+            }),
         }
-        Self::default()
+    }
+
+    /// The same for one host: nothing, where no handshake is done with it, and it is told of nobody.
+    pub(crate) fn for_host(&self, host: &Host, downstream: &ConnectionInfo) -> Self {
+        let (secure, announces) =
+            host.with_spec(|spec| (spec.transport.is_secure(), spec.transport.announces()));
+        if !announces && (!secure || *self == Self::default()) {
+            return Self::default();
+        }
+        let tlvs = || {
+            downstream
+                .proxy_protocol
+                .as_ref()
+                .map_or_else(Vec::new, |p| p.tlvs.clone())
+        };
+        let client = downstream.endpoints().filter(|_| announces);
+        Self {
+            client: client.map(|endpoints| Box::new((endpoints, tlvs()))),
+            ..if secure { self.clone() } else { Self::default() }
+        }
     }
 }
 
@@ -99,8 +141,8 @@ fn host_name(authority: &str) -> Option<&str> {
 pub(crate) enum CheckoutError {
     /// A circuit breaker is open.
     Overflow,
-    /// No connection could be made.
-    Connect(ConnectError),
+    /// No connection could be made; who shared the wait for it shares the reason.
+    Connect(Rc<ConnectError>),
 }
 
 impl From<Overflow> for CheckoutError {
@@ -109,75 +151,113 @@ impl From<Overflow> for CheckoutError {
     }
 }
 
-/// An idle connection to the host that still works, if there is one.
-pub(crate) fn take_idle(
-    cluster: &Cluster,
-    host: &Host,
-    server_name: &ServerName,
-    now: Instant,
-    pool: &BufferPool,
-) -> Option<Box<UpstreamConnection>> {
-    host.pool::<Box<UpstreamConnection>>().take_fitting(
-        now.into_std(),
-        cluster.config().http.idle_timeout,
-        |connection| connection.server_name == *server_name,
-        |connection| connection.is_usable(pool),
-    )
+/// The versions that a cluster wants its requests in; `downstream` is the client's.
+pub(crate) fn versions(cluster: &Cluster, downstream: Version) -> HttpVersions {
+    match cluster.config().http.protocol {
+        HttpProtocol::Http1 => HttpVersions::Http1,
+        HttpProtocol::Http2 => HttpVersions::Http2,
+        HttpProtocol::Auto => HttpVersions::Either,
+        HttpProtocol::UseDownstream if downstream == Version::Http2 => HttpVersions::Http2,
+        HttpProtocol::UseDownstream => HttpVersions::Http1,
+    }
 }
 
-/// A connection to the host: an idle one, a new one, or the first that becomes free. Who stops to wait for it drops the
-/// future, and is counted.
+/// What a request asks of its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) priority: RequestPriority,
+    pub(crate) versions: HttpVersions,
+    pub(crate) server_name: &'a ServerName,
+}
+
+/// A connection to the host that is there and takes the request, if there is one.
+pub(crate) fn take_ready(
+    cluster: &Cluster,
+    host: &Host,
+    wanted: Wanted<'_>,
+    now: Instant,
+    pool: &BufferPool,
+) -> Option<Uplink> {
+    if wanted.versions != HttpVersions::Http1 {
+        let fits = |connection: &Http2Connection| connection.fits(wanted.server_name);
+        if let Some(connection) = host.shared_pool().find(fits) {
+            return Some(Uplink::Http2(Http2Uplink::new(&connection)));
+        }
+    }
+    if wanted.versions == HttpVersions::Http2 {
+        return None;
+    }
+    let idle = host.pool::<Box<UpstreamConnection>>().take_fitting(
+        now.into_std(),
+        cluster.config().http.idle_timeout,
+        |connection| connection.server_name == *wanted.server_name,
+        |connection| connection.is_usable(pool),
+    );
+    idle.map(Uplink::Http1)
+}
+
+/// A connection to the host: one that is there, a new one, or the first that becomes free. Who stops to wait for it drops
+/// the future, and is counted.
 pub(crate) async fn checkout(
-    (worker, local): (&Local, &HttpLocal),
+    who: (&Local, &Rc<HttpLocal>),
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
-    priority: RequestPriority,
-    server_name: &ServerName,
-) -> Result<Box<UpstreamConnection>, CheckoutError> {
+    wanted: Wanted<'_>,
+) -> Result<Uplink, CheckoutError> {
     let mut waiting = Waiting { cluster, over: false };
-    let result = connection_for((worker, local), cluster, host, priority, server_name).await;
+    let result = match wanted.versions {
+        HttpVersions::Http2 => http2::share(who, (cluster, host, wanted.priority), wanted.server_name).await,
+        HttpVersions::Http1 | HttpVersions::Either => connection_for(who, cluster, host, wanted).await,
+    };
     waiting.over = true;
     result
 }
 
 async fn connection_for(
-    (worker, local): (&Local, &HttpLocal),
+    (worker, local): (&Local, &Rc<HttpLocal>),
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
-    priority: RequestPriority,
-    server_name: &ServerName,
-) -> Result<Box<UpstreamConnection>, CheckoutError> {
+    wanted: Wanted<'_>,
+) -> Result<Uplink, CheckoutError> {
+    let now = Instant::now();
+    if let Some(ready) = take_ready(cluster, host, wanted, now, &local.buffers) {
+        return Ok(ready);
+    }
     let usable = |connection: &mut Box<UpstreamConnection>| connection.is_usable(&local.buffers);
-    let now = Instant::now().into_std();
+    let server_name = wanted.server_name;
     let acquired = proxy_upstream::acquire_fitting(
-        (cluster, host, priority),
-        now,
+        (cluster, host, wanted.priority),
+        now.into_std(),
         |connection| connection.server_name == *server_name,
         usable,
     );
-    match acquired.await? {
-        Acquired::Ready(connection) => Ok(connection),
-        Acquired::Connect(permit) => {
-            let dialer = worker.dialer();
-            let transport = host.with_spec(|spec| spec.transport.clone());
-            let options = HandshakeOptions {
-                server_name: server_name.name.as_deref(),
-                verify_server_name: server_name.verify,
-                for_http: true,
-                alpn: server_name.alpn.as_deref().unwrap_or_default(),
-            };
-            let stream = proxy_upstream::connect_with(&permit, dialer.as_deref(), options)
-                .await
-                .map_err(CheckoutError::Connect)?;
-            cluster
-                .shard()
-                .inc(cluster.config().stats.upstream_cx_http1_total);
-            let mut connection = Box::new(UpstreamConnection::new(stream, permit, local));
-            connection.server_name = server_name.clone();
-            connection.transport = transport;
-            Ok(connection)
-        }
+    let permit = match acquired.await? {
+        Acquired::Ready(connection) => return Ok(Uplink::Http1(connection)),
+        Acquired::Connect(permit) => permit,
+    };
+    let dialer = worker.dialer();
+    let transport = host.with_spec(|spec| spec.transport.clone());
+    let options = server_name.handshake(wanted.versions);
+    let failed = |error| CheckoutError::Connect(Rc::new(error));
+    let stream = proxy_upstream::connect_with(&permit, dialer.as_deref(), options)
+        .await
+        .map_err(failed)?;
+    let alpn = stream.tls().and_then(|tls| tls.alpn.as_deref());
+    if wanted.versions == HttpVersions::Either && alpn == Some(ALPN_HTTP_2) {
+        let agreed = (server_name.clone(), transport);
+        let connection = http2::connect((worker, local), stream, permit, agreed)
+            .await
+            .map_err(failed)?;
+        host.shared_pool().add(&connection);
+        return Ok(Uplink::Http2(Http2Uplink::new(&connection)));
     }
+    cluster
+        .shard()
+        .inc(cluster.config().stats.upstream_cx_http1_total);
+    let mut connection = Box::new(UpstreamConnection::new(stream, permit, local));
+    connection.server_name = server_name.clone();
+    connection.transport = transport;
+    Ok(Uplink::Http1(connection))
 }
 
 /// A request that waits for a connection. It is cancelled when it goes before the wait is over.
@@ -219,6 +299,8 @@ impl UpstreamConnection {
             parser: HeadParser::new(limits),
             id: local.next_upstream_connection(),
             requests: 0,
+            chunked: false,
+            enable_trailers: http.enable_trailers,
             local_address,
             tls,
             failure: None,
@@ -228,6 +310,85 @@ impl UpstreamConnection {
             received: 0,
             opened: Instant::now(),
             permit,
+        }
+    }
+
+    /// Reads until the final head of a response is there.
+    pub(crate) fn poll_head(
+        &mut self,
+        reception: &mut Reception<'_>,
+        mut interim: impl FnMut(&ResponseHead),
+        pool: &BufferPool,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Reset>> {
+        loop {
+            if !self.read.is_empty() {
+                let Ok(parsed) = self.parser.response(self.read.unread(), reception.head) else {
+                    return Poll::Ready(Err(Reset::Protocol));
+                };
+                self.read.consume(parsed.consumed);
+                if parsed.complete {
+                    reception.field_bytes = parsed.field_bytes;
+                    let Ok(framing) = response_framing(reception.head, reception.to_head) else {
+                        return Poll::Ready(Err(Reset::Protocol));
+                    };
+                    match reception.take(framing, &mut interim) {
+                        Ok(true) => return Poll::Ready(Ok(())),
+                        Ok(false) => continue,
+                        Err(reset) => return Poll::Ready(Err(reset)),
+                    }
+                }
+            } else {
+                self.read.release(pool);
+                if self.stream.poll_readable(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            match self.read.poll_fill(&mut self.stream, context, pool) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Reset::Terminated)),
+                Poll::Ready(Err(error)) => {
+                    self.note_failure(&error);
+                    return Poll::Ready(Err(Reset::Terminated));
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.received += count as u64;
+                    reception.is_active = true;
+                }
+                Poll::Pending => {
+                    self.read.release(pool);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Moves a piece of the response body on.
+    pub(crate) fn pull(
+        &mut self,
+        download: &mut Download,
+        sink: &mut impl BodySink,
+        pool: &BufferPool,
+        context: &mut Context<'_>,
+    ) -> Result<Pulled, Reset> {
+        let (consumed, advanced) = download.advance(self.read.unread(), self.enable_trailers, sink, pool)?;
+        self.read.consume(consumed);
+        if advanced {
+            return Ok(Pulled::Moved);
+        }
+        match self.read.poll_fill(&mut self.stream, context, pool) {
+            Poll::Ready(Ok(0)) => {
+                download.end_of_stream(sink, pool)?;
+                Ok(Pulled::Moved)
+            }
+            Poll::Ready(Err(_)) => Err(Reset::Terminated),
+            Poll::Ready(Ok(count)) => {
+                self.received += count as u64;
+                Ok(Pulled::Read)
+            }
+            Poll::Pending => {
+                self.read.release(pool);
+                Ok(Pulled::Starved)
+            }
         }
     }
 
@@ -254,9 +415,10 @@ impl UpstreamConnection {
         }
     }
 
-    /// Begins a request.
-    pub(crate) fn begin_request(&mut self) {
+    /// Begins a request; `chunked` says that its body goes out in chunks.
+    pub(crate) fn begin_request(&mut self, chunked: bool) {
         self.requests += 1;
+        self.chunked = chunked;
         (self.sent, self.received) = (0, 0);
     }
 
@@ -293,6 +455,19 @@ impl UpstreamConnection {
         if !too_old && same_transport && !host.is_removed() {
             host.pool::<Box<UpstreamConnection>>()
                 .give_back(self, now.into_std());
+        }
+    }
+}
+
+impl BodySink for UpstreamConnection {
+    fn data(&mut self, piece: Piece<'_>, end: bool, pool: &BufferPool) {
+        write_piece(self.write.bytes(pool), &piece, self.chunked, end);
+    }
+
+    fn finish(&mut self, trailers: Option<&Headers>, pool: &BufferPool) {
+        if self.chunked {
+            let trailers = trailers.filter(|_| self.enable_trailers);
+            write_last_chunk(self.write.bytes(pool), trailers);
         }
     }
 }

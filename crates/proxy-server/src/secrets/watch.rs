@@ -50,8 +50,10 @@ pub(super) fn start(server: &Rc<Server>, seen: &Rc<RefCell<Seen>>) {
 }
 
 fn look(server: &Rc<Server>, seen: &RefCell<Seen>) {
-    server.state.borrow_mut().collect_secrets();
-    server.pump();
+    let let_go = server.state.borrow_mut().collect_secrets();
+    if let_go {
+        server.pump();
+    }
     for key in changed_sources(server, &mut seen.borrow_mut()) {
         file::read(server, &key);
     }

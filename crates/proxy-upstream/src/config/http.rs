@@ -13,6 +13,7 @@ use api_envoy::{any, wkt};
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
+use super::http2::Http2Options;
 use crate::limits;
 
 const OPTIONS_KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -23,15 +24,16 @@ pub enum HttpProtocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2, without negotiation. TCP proxying to such a cluster works; HTTP requests are refused when a host is
-    /// picked ([`PickError::ProtocolUnsupported`](crate::PickError::ProtocolUnsupported)).
+    /// HTTP/2, without negotiation.
     Http2,
     /// What the downstream connection speaks.
     UseDownstream,
+    /// What the TLS handshake agrees on (ALPN); HTTP/1.1 where it agrees on nothing.
+    Auto,
 }
 
 /// HTTP settings of upstream connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HttpOptions {
     /// What is spoken to the hosts.
     pub protocol: HttpProtocol,
@@ -49,6 +51,8 @@ pub struct HttpOptions {
     pub max_stream_duration: Option<Duration>,
     /// Whether trailers are passed on over HTTP/1.
     pub enable_trailers: bool,
+    /// HTTP/2 settings.
+    pub http2: Http2Options,
     /// What the request has to do with the TLS handshake.
     pub server_name: Option<ServerNameOptions>,
 }
@@ -87,6 +91,7 @@ impl Default for HttpOptions {
             max_response_headers_kib: None,
             max_stream_duration: None,
             enable_trailers: false,
+            http2: Http2Options::default(),
             server_name: None,
         }
     }
@@ -127,8 +132,9 @@ impl HttpOptions {
         if let Some(http1) = &proto.http_protocol_options {
             this.read_http1(http1).within("http_protocol_options")?;
         }
-        if proto.http2_protocol_options.is_some() {
+        if let Some(http2) = &proto.http2_protocol_options {
             this.protocol = HttpProtocol::Http2;
+            this.http2 = Http2Options::compile(http2).within("http2_protocol_options")?;
         }
         if proto.protocol_selection == ClusterProtocolSelection::UseDownstreamProtocol as i32 {
             this.protocol = HttpProtocol::UseDownstream;
@@ -159,35 +165,64 @@ impl HttpOptions {
         }
         match &options.upstream_protocol_options {
             None => return Err(ConfigError::at("upstream_protocol_options", "missing")),
-            Some(UpstreamProtocolOptions::AutoConfig(_)) => {
-                return Err(ConfigError::unsupported("auto_config"));
+            Some(UpstreamProtocolOptions::AutoConfig(auto)) => {
+                refuse_unsupported(&[
+                    ("http3_protocol_options", auto.http3_protocol_options.is_some()),
+                    (
+                        "alternate_protocols_cache_options",
+                        auto.alternate_protocols_cache_options.is_some(),
+                    ),
+                ])
+                .within("auto_config")?;
+                this.protocol = HttpProtocol::Auto;
+                let versions = (&auto.http_protocol_options, &auto.http2_protocol_options);
+                this.read_versions(versions).within("auto_config")?;
             }
-            Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match &explicit.protocol_config {
-                None => {
-                    return Err(ConfigError::at("protocol_config", "missing").within("explicit_http_config"));
-                }
-                Some(ProtocolConfig::HttpProtocolOptions(http1)) => {
-                    this.read_http1(http1)
-                        .within("http_protocol_options")
-                        .within("explicit_http_config")?;
-                }
-                Some(ProtocolConfig::Http2ProtocolOptions(_)) => this.protocol = HttpProtocol::Http2,
-                Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
-                    return Err(
-                        ConfigError::unsupported("http3_protocol_options").within("explicit_http_config")
-                    );
-                }
-            },
+            Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
+                let config = explicit.protocol_config.as_ref();
+                this.read_explicit(config).within("explicit_http_config")?;
+            }
             Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(same)) => {
                 this.protocol = HttpProtocol::UseDownstream;
-                if let Some(http1) = &same.http_protocol_options {
-                    this.read_http1(http1)
-                        .within("http_protocol_options")
-                        .within("use_downstream_protocol_config")?;
-                }
+                let versions = (&same.http_protocol_options, &same.http2_protocol_options);
+                this.read_versions(versions)
+                    .within("use_downstream_protocol_config")?;
             }
         }
         Ok(this)
+    }
+
+    fn read_explicit(&mut self, config: Option<&ProtocolConfig>) -> ConfigResult<()> {
+        match config {
+            None => Err(ConfigError::at("protocol_config", "missing")),
+            Some(ProtocolConfig::HttpProtocolOptions(http1)) => {
+                self.read_http1(http1).within("http_protocol_options")
+            }
+            Some(ProtocolConfig::Http2ProtocolOptions(http2)) => {
+                self.protocol = HttpProtocol::Http2;
+                self.http2 = Http2Options::compile(http2).within("http2_protocol_options")?;
+                Ok(())
+            }
+            Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
+                Err(ConfigError::unsupported("http3_protocol_options"))
+            }
+        }
+    }
+
+    fn read_versions(
+        &mut self,
+        (http1, http2): (
+            &Option<core::Http1ProtocolOptions>,
+            &Option<core::Http2ProtocolOptions>,
+        ),
+    ) -> ConfigResult<()> {
+        if let Some(http1) = http1 {
+            self.read_http1(http1).within("http_protocol_options")?;
+        }
+        if let Some(http2) = http2 {
+            self.http2 = Http2Options::compile(http2).within("http2_protocol_options")?;
+        }
+        Ok(())
     }
 
     fn read_common(&mut self, common: &core::HttpProtocolOptions) {

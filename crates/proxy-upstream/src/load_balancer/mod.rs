@@ -7,7 +7,10 @@ mod consistent_hash;
 mod edf;
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
+
+use twox_hash::XxHash64;
 
 pub use config::{LbConfig, LbPolicy, LeastRequestConfig, RingHashConfig};
 
@@ -111,6 +114,13 @@ impl Picker {
         };
         hosts.get(index)
     }
+}
+
+/// The hash of a client's address, for consistent hashing of connections that carry no requests
+/// (`envoy.type.v3.HashPolicy.source_ip`): that of its text.
+#[must_use]
+pub fn hash_address(address: IpAddr) -> u64 {
+    XxHash64::oneshot(0, address.to_string().as_bytes())
 }
 
 fn weight(host: &Host) -> u32 {

@@ -5,8 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use telemetry::stats::{Counter, Scope, Shard};
-use tls::settings::TlsCertificate;
-use tls::{ContextError, ContextSettings, Current, Rotation};
+use tls::{ContextError, ContextSettings, Current, Identity, Rotation};
 
 use super::{SecretKey, SecretValue};
 
@@ -44,7 +43,7 @@ pub(super) struct ContextUser<S: ContextSettings> {
     rotation: RefCell<Rotation<S>>,
     certificates: Vec<SecretKey>,
     /// Those that have come, in the order of `certificates`.
-    parts: RefCell<Vec<Option<TlsCertificate>>>,
+    parts: RefCell<Vec<Option<Identity>>>,
     current: Current<S::Context>,
     updates: Updates,
 }
@@ -102,11 +101,11 @@ where
         let rotation = self.rotation.borrow();
         let (step, parts) = match value {
             SecretValue::Validation(context) => (rotation.with_validation(context, now)?, None),
-            SecretValue::Certificate(certificate) => {
+            SecretValue::Certificate { identity, .. } => {
                 let mut parts = self.parts.borrow().clone();
                 for (part, known) in parts.iter_mut().zip(&self.certificates) {
                     if known == key {
-                        *part = Some(certificate.clone());
+                        *part = Some(identity.clone());
                     }
                 }
                 (rotation.with_certificates(&parts, now)?, Some(parts))

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tls::Identity;
 use tls::settings::{CertificateValidationContext, TlsCertificate};
 
 pub use context::SecuredContext;
@@ -123,13 +124,28 @@ impl SecretRefs {
     }
 }
 
-/// A secret that has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A secret that has come; those who use it share it.
+#[derive(Clone, Debug)]
 pub enum SecretValue {
     /// `tls_certificate`.
-    Certificate(TlsCertificate),
+    Certificate {
+        /// As it came.
+        source: Arc<TlsCertificate>,
+        /// What contexts present.
+        identity: Identity,
+    },
     /// `validation_context`.
-    Validation(CertificateValidationContext),
+    Validation(Arc<CertificateValidationContext>),
+}
+
+impl PartialEq for SecretValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Certificate { source, .. }, Self::Certificate { source: other, .. }) => source == other,
+            (Self::Validation(context), Self::Validation(other)) => context == other,
+            _ => false,
+        }
+    }
 }
 
 impl SecretValue {
@@ -137,7 +153,7 @@ impl SecretValue {
     #[must_use]
     pub fn kind(&self) -> SecretKind {
         match self {
-            Self::Certificate(_) => SecretKind::Certificate,
+            Self::Certificate { .. } => SecretKind::Certificate,
             Self::Validation(_) => SecretKind::Validation,
         }
     }

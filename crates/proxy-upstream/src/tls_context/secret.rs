@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api_envoy::envoy::config::core::v3::{
     ApiConfigSource, ApiVersion, ConfigSource, PathConfigSource, api_config_source::ApiType,
@@ -13,6 +13,7 @@ use api_envoy::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use api_envoy::wkt;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
+use tls::Identity;
 
 use super::{certificate, source, validation};
 use crate::limits::DEFAULT_INITIAL_FETCH_TIMEOUT;
@@ -105,17 +106,21 @@ fn existing(path: &str) -> ConfigResult<Arc<Path>> {
 /// Reads a secret, and the files that it names.
 ///
 /// # Errors
-/// A field that is malformed or not enforced here, a file that cannot be read, or a kind of secret that nothing here
-/// uses.
-pub fn secret(proto: &pb::Secret) -> ConfigResult<SecretValue> {
+/// A field that is malformed or not enforced here, a file that cannot be read, a certificate that is not good at `now`,
+/// or a kind of secret that nothing here uses.
+pub fn secret(proto: &pb::Secret, now: SystemTime) -> ConfigResult<SecretValue> {
     match &proto.r#type {
         Some(Type::TlsCertificate(proto)) => {
-            let certificate = certificate(proto).within("tls_certificate")?;
-            Ok(SecretValue::Certificate(certificate))
+            let source = certificate(proto).within("tls_certificate")?;
+            let refused = |error: tls::ContextError| ConfigError::at("tls_certificate", error.to_string());
+            Ok(SecretValue::Certificate {
+                identity: Identity::load(&source, now).map_err(refused)?,
+                source: Arc::new(source),
+            })
         }
         Some(Type::ValidationContext(proto)) => {
             let context = validation::context(proto).within("validation_context")?;
-            Ok(SecretValue::Validation(context))
+            Ok(SecretValue::Validation(Arc::new(context)))
         }
         Some(Type::SessionTicketKeys(_)) => Err(ConfigError::unsupported("session_ticket_keys")),
         Some(Type::GenericSecret(_)) => Err(ConfigError::unsupported("generic_secret")),

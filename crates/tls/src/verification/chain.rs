@@ -1,5 +1,7 @@
 //! Whether a chain ends at a trusted authority (RFC 5280, section 6), with webpki.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -23,7 +25,28 @@ pub(crate) struct Anchors {
     anchors: Vec<TrustAnchor<'static>>,
 }
 
+thread_local! {
+    /// The bundle that was loaded last: in a mesh every context has the same.
+    static LAST: RefCell<Option<(Vec<u8>, Arc<Anchors>)>> = const { RefCell::new(None) };
+}
+
 impl Anchors {
+    /// As [`Anchors::load`]; contexts that are made on one thread share what is equal.
+    pub(crate) fn shared(what: &'static str, pem: &[u8], now: SystemTime) -> Result<Arc<Self>, ContextError> {
+        let last = LAST.with_borrow(|last| {
+            let (_, anchors) = last.as_ref().filter(|(known, _)| known == pem)?;
+            Some(Arc::clone(anchors))
+        });
+        if let Some(anchors) = last {
+            let certificates: Vec<_> = anchors.entries.iter().map(|(_, read)| read).collect();
+            pem::check_bundle(what, &certificates, now)?;
+            return Ok(anchors);
+        }
+        let anchors = Arc::new(Self::load(what, pem, now)?);
+        LAST.set(Some((pem.to_vec(), Arc::clone(&anchors))));
+        Ok(anchors)
+    }
+
     pub(crate) fn load(what: &'static str, pem: &[u8], now: SystemTime) -> Result<Self, ContextError> {
         let mut entries = Vec::new();
         for (number, (der, certificate)) in pem::bundle(what, pem, now)?.into_iter().enumerate() {

@@ -37,7 +37,7 @@ use self::names::dns_name_covers;
 enum Trust {
     /// Any, and none.
     Anyone,
-    Authorities(Anchors),
+    Authorities(Arc<Anchors>),
     Domains(TrustDomains),
 }
 
@@ -71,7 +71,7 @@ impl PeerRules {
         check_combination(settings)?;
         let trust = match (&settings.spiffe, &settings.trusted_ca) {
             (Some(spiffe), _) => Trust::Domains(TrustDomains::load(spiffe, now)?),
-            (None, Some(pem)) => Trust::Authorities(Anchors::load("trusted_ca", pem, now)?),
+            (None, Some(pem)) => Trust::Authorities(Anchors::shared("trusted_ca", pem, now)?),
             (None, None) => Trust::Anyone,
         };
         let usage = match side {
@@ -99,7 +99,7 @@ impl PeerRules {
         }
         Pins::load(settings)?;
         if let Some(pem) = &settings.trusted_ca {
-            Anchors::load("trusted_ca", pem, now)?;
+            Anchors::shared("trusted_ca", pem, now)?;
         }
         Ok(())
     }

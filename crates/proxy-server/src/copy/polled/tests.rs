@@ -60,7 +60,12 @@ async fn check_copy(
             Side::Upstream => (from_client, from_server + bytes),
         });
     };
-    let proxy = both_ways(&mut downstream, &mut upstream, b"early", &progress);
+    let proxy = both_ways(
+        &mut downstream,
+        &mut upstream,
+        (b"early", Framed::default()),
+        &progress,
+    );
     let client_side = async {
         client.write_all(&request).await.unwrap();
         client.shutdown().await.unwrap();

@@ -1,0 +1,181 @@
+//! Heads of the `h2` crate, and the proxy's own. What HTTP/2 forbids (RFC 9113, section 8.2.2) is left out on the way
+//! there; on the way back `h2` has refused it already.
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use proxy_http::{HeaderId, Headers, RequestHead, ResponseHead, Version};
+
+/// Fills a request head.
+pub(crate) fn read_request(parts: &http::request::Parts, head: &mut RequestHead) {
+    head.clear();
+    head.version = Version::Http2;
+    head.set_method(parts.method.as_str().as_bytes());
+    if let Some(scheme) = parts.uri.scheme_str() {
+        head.set_scheme(scheme.as_bytes());
+    }
+    if let Some(path) = parts.uri.path_and_query() {
+        head.set_path(path.as_str().as_bytes());
+    }
+    // Where both are present, `:authority` is the one that counts.
+    if let Some(authority) = parts.uri.authority() {
+        head.set_authority(authority.as_str().as_bytes());
+    } else if let Some(host) = parts.headers.get(http::header::HOST) {
+        head.set_authority(host.as_bytes());
+    }
+    read_fields(&parts.headers, &mut head.headers);
+}
+
+/// Fills a response head.
+pub(crate) fn read_response(status: StatusCode, fields: &HeaderMap, head: &mut ResponseHead) {
+    head.clear();
+    head.version = Version::Http2;
+    head.set_status(status.as_u16());
+    read_fields(fields, &mut head.headers);
+}
+
+/// Trailers.
+pub(crate) fn read_trailers(fields: &HeaderMap) -> Headers {
+    let mut trailers = Headers::new();
+    read_fields(fields, &mut trailers);
+    trailers
+}
+
+/// Appends fields; the pieces of a cookie are joined again (RFC 9113, section 8.2.3).
+fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
+    for (name, value) in fields {
+        if *name == http::header::HOST {
+            continue;
+        }
+        if *name == http::header::COOKIE {
+            headers.append_to_list(&HeaderId::Cookie, b"; ", value.as_bytes());
+        } else {
+            headers.append(name.as_str(), value.as_bytes());
+        }
+    }
+}
+
+/// The head of a request to send; `None` where HTTP/2 cannot say it.
+pub(crate) fn request(head: &RequestHead) -> Option<http::Request<()>> {
+    let mut request = http::Request::new(());
+    *request.method_mut() = Method::from_bytes(head.method()).ok()?;
+    let mut target = http::uri::Parts::default();
+    if head.authority().is_empty() {
+        // HTTP/2 does without an authority where HTTP/1 had none.
+        *request.version_mut() = http::Version::HTTP_11;
+    } else {
+        *request.version_mut() = http::Version::HTTP_2;
+        target.authority = Some(Authority::try_from(head.authority()).ok()?);
+    }
+    if !head.is_connect() {
+        target.path_and_query = Some(PathAndQuery::try_from(head.path()).ok()?);
+        if target.authority.is_some() {
+            target.scheme = Some(match head.scheme() {
+                b"https" => Scheme::HTTPS,
+                _ => Scheme::HTTP,
+            });
+        }
+    }
+    *request.uri_mut() = Uri::from_parts(target).ok()?;
+    *request.headers_mut() = fields(&head.headers)?;
+    Some(request)
+}
+
+/// The head of a response to send; `None` where HTTP/2 cannot say it.
+pub(crate) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status()).ok()?;
+    *response.headers_mut() = fields(&head.headers)?;
+    Some(response)
+}
+
+/// Fields to send, without those that are about an HTTP/1 connection.
+pub(crate) fn fields(headers: &Headers) -> Option<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter() {
+        let id = HeaderId::from_name(name);
+        let is_dropped = match id {
+            Some(
+                HeaderId::Connection
+                | HeaderId::KeepAlive
+                | HeaderId::ProxyConnection
+                | HeaderId::TransferEncoding
+                | HeaderId::Upgrade
+                | HeaderId::Http2Settings,
+            ) => true,
+            Some(HeaderId::Te) => value != b"trailers",
+            _ => false,
+        };
+        if !is_dropped {
+            let name = HeaderName::from_bytes(name).ok()?;
+            map.try_append(name, HeaderValue::from_bytes(value).ok()?).ok()?;
+        }
+    }
+    Some(map)
+}
+
+/// Bytes of the fields of a head, each with what an HTTP/1 line has beside name and value.
+pub(crate) fn field_bytes(headers: &Headers) -> usize {
+    let pseudo: usize = headers
+        .iter_pseudo()
+        .map(|(id, value)| id.name().len() + value.len())
+        .sum();
+    let fields: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    pseudo + fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(fields: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut builder = http::Request::builder().method("GET").uri("http://a.test/x?y");
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        let mut head = RequestHead::new();
+        read_request(&builder.body(()).unwrap().into_parts().0, &mut head);
+        head
+    }
+
+    #[test]
+    fn the_pieces_of_a_cookie_are_joined() {
+        let head = received(&[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2")]);
+        let cookies: Vec<_> = head.headers.get_all("cookie").collect();
+        assert_eq!(cookies, [b"a=1; b=2"]);
+    }
+
+    #[test]
+    fn the_authority_outranks_a_host_field() {
+        let head = received(&[("host", "evil.test")]);
+        assert_eq!(head.authority(), b"a.test");
+        assert_eq!(head.headers.get("host"), Some(&b"a.test"[..]));
+        assert_eq!((head.path(), head.scheme()), (&b"/x?y"[..], &b"http"[..]));
+    }
+
+    #[test]
+    fn fields_about_a_connection_are_not_sent() {
+        let mut head = RequestHead::with("GET", "https", "a.test", "/");
+        for (name, value) in [
+            ("connection", "close, x"),
+            ("keep-alive", "1"),
+            ("upgrade", "websocket"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip"),
+            ("x-kept", "1"),
+        ] {
+            head.headers.append(name, value.as_bytes());
+        }
+        let sent = request(&head).unwrap();
+        assert_eq!(sent.headers().keys().collect::<Vec<_>>(), ["x-kept"]);
+        assert_eq!(sent.uri(), "https://a.test/");
+    }
+
+    #[test]
+    fn what_http2_cannot_say_is_not_said() {
+        let head = RequestHead::with("GET", "http", "a.test", "/a b");
+        assert!(request(&head).is_none());
+        let mut head = ResponseHead::with_status(200);
+        head.headers.append("x", b"a\nb");
+        assert!(response(&head).is_none());
+    }
+}
