@@ -38,6 +38,9 @@ pub struct Report {
 /// Time between two tries while a change is on its way, and between two looks at the access log.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Istio's port for mutual TLS that a gateway passes on.
+const BETWEEN_NETWORKS: u16 = 15443;
+
 /// Plays a page. This process must have one thread; it ends up inside a namespace of its own.
 ///
 /// # Errors
@@ -249,9 +252,7 @@ impl Player<'_> {
                 .issuer
                 .as_ref()
                 .context("a caller has an identity in a world with `identities: true`")?;
-            let pod = self.world.proxy_pod();
-            let host = format!("{}.{}.svc.cluster.local", pod.service, pod.namespace);
-            let server_name = format!("outbound_.{}_._.{host}", target.port());
+            let server_name = self.server_name(exchange, target.port());
             let http = matches!(exchange.request, Request::Http { .. });
             let context = issuer.client((namespace, account), &server_name, http)?;
             Ok(Secured::ByMesh(Arc::new(context)))
@@ -264,15 +265,41 @@ impl Player<'_> {
         })
     }
 
+    /// What a client of the mesh calls its server: by the mesh's name of a service, or at a gateway by the host.
+    fn server_name(&self, exchange: &Exchange, port: u16) -> String {
+        let (Request::Http { authority: to, .. } | Request::Tcp { address: to, .. }) = &exchange.request;
+        let (host, own_port) = to.rsplit_once(':').unwrap_or((to, "80"));
+        if exchange.encrypted {
+            return host.to_owned();
+        }
+        if !exchange.inbound {
+            return format!("outbound_.{own_port}_._.{host}");
+        }
+        let pod = self.world.proxy_pod();
+        format!(
+            "outbound_.{port}_._.{}.{}.svc.cluster.local",
+            pod.service, pod.namespace
+        )
+    }
+
     /// The addresses that an exchange starts from and goes to.
     fn route(&self, exchange: &Exchange) -> Result<(Ipv4Addr, std::net::SocketAddr)> {
         let (authority, default_port) = match &exchange.request {
-            Request::Http { authority, .. } if exchange.tls.is_some() => (authority, 443),
+            Request::Http { authority, .. } if exchange.encrypted => (authority, 443),
             Request::Http { authority, .. } => (authority, 80),
             Request::Tcp { address, .. } => (address, 0),
         };
         let application = self.world.proxy_pod().address;
         let at = || format!("line {}", exchange.line);
+        if exchange.caller.is_some() && !exchange.inbound {
+            let gateway = self.world.is_gateway().then_some((STRANGER, application));
+            let (source, gateway) = gateway
+                .context("a client of the mesh calls a gateway, or is inbound")
+                .with_context(at)?;
+            if !exchange.encrypted {
+                return Ok((source, (gateway, BETWEEN_NETWORKS).into()));
+            }
+        }
         let target = self.world.resolve(authority, default_port).with_context(at)?;
         if exchange.inbound {
             return Ok((STRANGER, (application, target.port()).into()));

@@ -1,5 +1,6 @@
 //! Which service accounts the mesh's objects name for workloads that are no pods.
 
+use crate::kubernetes::selects;
 use crate::objects::Objects;
 
 impl Objects {
@@ -18,26 +19,26 @@ impl Objects {
         groups.chain(entries).filter(|(_, account)| !account.is_empty())
     }
 
-    /// Whether workloads of this account are gateways: a Gateway selects the labels of a WorkloadGroup that names the
-    /// account. A Gateway without a selector applies to every workload, and makes none a gateway.
+    /// Whether workloads of this account are gateways: a Gateway selects the labels of a WorkloadGroup or of a Pod that
+    /// names the account. A Gateway without a selector applies to every workload, and makes none a gateway.
     #[must_use]
     pub fn is_gateway_account(&self, namespace: &str, account: &str) -> bool {
         let groups = self.workload_groups.values().filter(|group| {
-            let named = group
-                .spec
-                .template
-                .as_ref()
-                .map(|template| &*template.service_account);
+            let template = group.spec.template.as_ref();
+            let named = template.map(|template| &*template.service_account);
             group.meta.namespace == namespace && named == Some(account)
         });
-        let labels = groups.filter_map(|group| group.spec.metadata.as_ref());
-        let mut labels = labels.map(|metadata| &metadata.labels);
+        let groups = groups.filter_map(|group| group.spec.metadata.as_ref());
+        let pods = self
+            .pods
+            .values()
+            .filter(|pod| pod.metadata.namespace == namespace && pod.spec.service_account_name == account);
+        let mut labels = groups
+            .map(|metadata| &metadata.labels)
+            .chain(pods.map(|pod| &pod.metadata.labels));
         labels.any(|labels| {
-            self.gateways.values().any(|gateway| {
-                let selector = &gateway.spec.selector;
-                let selected = |(key, value): (&String, &String)| labels.get(key) == Some(value);
-                !selector.is_empty() && selector.iter().all(selected)
-            })
+            let mut gateways = self.gateways.values().map(|gateway| &gateway.spec.selector);
+            gateways.any(|selector| !selector.is_empty() && selects(selector, labels))
         })
     }
 }
@@ -92,6 +93,19 @@ mod tests {
         ]);
         let named: Vec<_> = world.workload_accounts().collect();
         assert_eq!(named, [("shop", "reviews"), ("shop", "entry")]);
+    }
+
+    #[test]
+    fn a_pod_that_a_gateway_object_selects_is_a_gateway() {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "door-1", "namespace": "shop", "labels": {"istio": "ingress"}},
+            "spec": {"serviceAccountName": "door"},
+        });
+        let selected = world(&[(Kind::Pod, pod.clone()), gateway(json!({"istio": "ingress"}))]);
+        assert!(selected.is_gateway_account("shop", "door"));
+        assert!(!selected.is_gateway_account("shop", "reviews"));
+        assert!(!world(&[(Kind::Pod, pod), gateway(json!({}))]).is_gateway_account("shop", "door"));
     }
 
     #[test]

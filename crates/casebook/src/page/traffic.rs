@@ -23,6 +23,8 @@
 //! TLS db.test:443 "hello" --cacert ca.crt    a connection over TLS; the name is the server name
 //! inbound GET http://reviews:9080/           a request that comes from another pod to the proxy's own workload
 //! inbound as default/frontend GET http://...  the same with mutual TLS, as this namespace's service account
+//! as default/frontend GET https://shop.test/ a client of the mesh at a gateway that takes mutual TLS
+//! as default/frontend GET http://reviews...  the same at port 15443, by the mesh's server name of this service
 //! => closed                                  the connection ends without an answer
 //! # a remark
 //! ```
@@ -45,6 +47,8 @@ pub struct Exchange {
     pub inbound: bool,
     /// The namespace and service account of a caller that speaks mutual TLS.
     pub caller: Option<(String, String)>,
+    /// Whether it is written as something over TLS.
+    pub encrypted: bool,
     /// What is sent.
     pub request: Request,
     /// How TLS is spoken; not at all when there is none.
@@ -233,12 +237,11 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
         None => (false, text),
     };
     let (caller, rest) = match rest.strip_prefix("as ") {
-        Some(rest) if inbound => {
+        Some(rest) => {
             let (caller, rest) = rest.split_once(' ').context("expected NAMESPACE/ACCOUNT")?;
             let (namespace, account) = caller.split_once('/').context("expected NAMESPACE/ACCOUNT")?;
             (Some((namespace.to_owned(), account.to_owned())), rest)
         }
-        Some(_) => bail!("only what comes from another pod has a caller"),
         None => (None, rest),
     };
     let (rest, times) = match rest.rsplit_once(" x") {
@@ -256,7 +259,30 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
         .split_once(' ')
         .context("expected METHOD URL or TCP HOST:PORT \"text\"")?;
     let encrypted = verb == "TLS" || target.starts_with("https://");
-    let request = match verb {
+    let request = request(verb, target)?;
+    let tls = match (encrypted, options) {
+        (false, "") => None,
+        (false, _) => bail!("options are for TLS"),
+        (true, "") if caller.is_some() => None,
+        (true, _) if caller.is_some() => bail!("a caller of the mesh shows its own certificate"),
+        (true, options) => Some(tls(host(&request), options)?),
+    };
+    Ok(Exchange {
+        line,
+        text: text.to_owned(),
+        inbound,
+        caller,
+        encrypted,
+        request,
+        tls,
+        times,
+        expectations: Vec::new(),
+    })
+}
+
+/// What a verb and its target ask for.
+fn request(verb: &str, target: &str) -> Result<Request> {
+    Ok(match verb {
         "TCP" | "TLS" => {
             let (address, said) = target
                 .split_once(' ')
@@ -285,21 +311,6 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
             }
         }
         _ => bail!("expected METHOD URL or TCP HOST:PORT \"text\""),
-    };
-    let tls = match (encrypted, options) {
-        (false, "") => None,
-        (false, _) => bail!("options are for TLS"),
-        (true, options) => Some(tls(host(&request), options)?),
-    };
-    Ok(Exchange {
-        line,
-        text: text.to_owned(),
-        inbound,
-        caller,
-        request,
-        tls,
-        times,
-        expectations: Vec::new(),
     })
 }
 

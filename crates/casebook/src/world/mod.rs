@@ -47,11 +47,12 @@ pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 244, 3, 1);
 pub const EXCHANGE_HEADER: &str = "X-CASEBOOK-EXCHANGE";
 
 /// Ports of the gateway's service, and those that its pod listens to.
-pub const GATEWAY_PORTS: [(&str, u16, u16); 4] = [
+pub const GATEWAY_PORTS: [(&str, u16, u16); 5] = [
     ("http2", 80, 8080),
     ("https", 443, 8443),
     ("tcp", 31400, 31400),
     ("http-alt", 8000, 8000),
+    ("tls", 15443, 15443),
 ];
 
 /// What may stand before the name of an upstream; nothing is HTTP.
