@@ -53,8 +53,11 @@ pub struct Profile {
     pub interception: Interception,
     /// Whether it names its requests' protocols in ALPN as the mesh does (`istio.alpn`).
     pub announces_protocols: bool,
-    /// Whether it tells its peers about its workload, and learns about theirs (`istio.metadata_exchange`).
+    /// Whether it tells its peers about its workload, and learns about theirs, on connections that carry bytes
+    /// (`istio.metadata_exchange` among its network filters).
     pub exchanges_metadata: bool,
+    /// The same in the headers of requests (among its HTTP filters).
+    pub exchanges_metadata_in_headers: bool,
     /// Whether it counts requests as Istio does (`istio.stats`).
     pub istio_stats: bool,
     /// Whether its workload has an identity, by the label `security.istio.io/tlsMode` of the node: every proxy of
@@ -179,7 +182,8 @@ impl Proxy {
                 mesh: metadata.shared("MESH_ID"),
                 interception: metadata.interception(),
                 announces_protocols: has_extension(node, "istio.alpn"),
-                exchanges_metadata: has_extension(node, "istio.metadata_exchange"),
+                exchanges_metadata: exchanges_metadata(node, "envoy.filters.network"),
+                exchanges_metadata_in_headers: exchanges_metadata(node, "envoy.filters.http"),
                 istio_stats: has_extension(node, "istio.stats"),
                 identity: metadata.has_identity(),
                 injects_faults: has_extension(node, "envoy.filters.http.fault"),
@@ -236,6 +240,15 @@ pub fn canonical_revision(labels: &Labels) -> &str {
 /// taken for Istio's, which has all.
 fn has_extension(node: &Node, name: &str) -> bool {
     node.extensions.is_empty() || node.extensions.iter().any(|extension| extension.name == name)
+}
+
+/// Whether a proxy has Istio's metadata exchange among its filters of this category. Both kinds are configured under one
+/// name, and a proxy may have one of them only.
+fn exchanges_metadata(node: &Node, category: &str) -> bool {
+    let names = ["istio.metadata_exchange", "envoy.filters.http.peer_metadata"];
+    let mut extensions = node.extensions.iter();
+    node.extensions.is_empty()
+        || extensions.any(|e| e.category == category && names.contains(&e.name.as_str()))
 }
 
 fn addresses(first: &str, instance_ips: Option<&str>) -> Vec<Arc<str>> {
@@ -375,19 +388,24 @@ mod tests {
             [
                 profile.announces_protocols,
                 profile.exchanges_metadata,
+                profile.exchanges_metadata_in_headers,
                 profile.istio_stats,
             ]
         };
-        assert_eq!(istios(&node), [true; 3]);
+        assert_eq!(istios(&node), [true; 4]);
         let extension = |name: &str| Extension {
             name: name.to_owned(),
+            category: "envoy.filters.network".to_owned(),
             ..Extension::default()
         };
         node.extensions = vec![extension("envoy.filters.http.router")];
-        assert_eq!(istios(&node), [false; 3]);
+        assert_eq!(istios(&node), [false; 4]);
         let profile = Proxy::from_node(&node).expect("valid").profile;
         assert!(!profile.injects_faults && !profile.answers_cors && !profile.counts_mongo);
         node.extensions.push(extension("istio.alpn"));
-        assert_eq!(istios(&node), [true, false, false]);
+        assert_eq!(istios(&node), [true, false, false, false]);
+        // On connections that carry bytes only: requests keep their headers.
+        node.extensions.push(extension("istio.metadata_exchange"));
+        assert_eq!(istios(&node), [true, true, false, false]);
     }
 }

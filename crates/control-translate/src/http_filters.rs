@@ -69,7 +69,7 @@ fn metadata_exchange(chain: &Chain<'_>) -> Option<HttpFilter> {
     chain
         .view
         .profile
-        .exchanges_metadata
+        .exchanges_metadata_in_headers
         .then(|| http_filter_any("istio.metadata_exchange", config))
 }
 

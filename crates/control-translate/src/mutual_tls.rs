@@ -67,23 +67,30 @@ pub(crate) enum Announced {
 }
 
 impl Announced {
-    fn names(self) -> Vec<String> {
+    /// A proxy that cannot exchange metadata does not offer to: its peer would begin with what an application then gets.
+    fn names(self, exchanges: bool) -> Vec<String> {
         let names: &[&str] = match self {
             Self::Stream => &TCP_ALPN,
             Self::Http2Stream => &[TCP_ALPN[0], TCP_ALPN[1], "h2"],
             Self::Http1 => &["istio-http/1.1", "istio", "http/1.1"],
             Self::Http2 => &["istio-h2", "istio", "h2"],
         };
-        names.iter().map(|name| (*name).to_owned()).collect()
+        let offered = names.iter().filter(|name| exchanges || **name != TCP_ALPN[0]);
+        offered.map(|name| (*name).to_owned()).collect()
     }
 }
 
-/// The client's side: servers must have one of these identities (any of the mesh when none is known).
-pub(crate) fn client(server_name: String, identities: &[Arc<str>], announced: Announced) -> TransportSocket {
+/// The client's side: servers must have one of these identities (any of the mesh when none is known). `exchanges` says
+/// whether the proxy exchanges metadata on connections that carry bytes.
+pub(crate) fn client(
+    server_name: String,
+    identities: &[Arc<str>],
+    (announced, exchanges): (Announced, bool),
+) -> TransportSocket {
     let context = UpstreamTlsContext {
         common_tls_context: Some(common(
             protocol_versions(),
-            announced.names(),
+            announced.names(exchanges),
             identities.iter().map(|id| exact(id)).collect(),
         )),
         sni: server_name,
@@ -92,10 +99,11 @@ pub(crate) fn client(server_name: String, identities: &[Arc<str>], announced: An
     transport_socket(TLS_SOCKET, &context)
 }
 
-/// The server's side: clients must have an identity of the trust domain or an alias of it.
-pub(crate) fn server(mesh: &Mesh, http: bool) -> TransportSocket {
+/// The server's side: clients must have an identity of the trust domain or an alias of it. `exchanges` is as for
+/// [`client`].
+pub(crate) fn server(mesh: &Mesh, http: bool, exchanges: bool) -> TransportSocket {
     let mut alpn: Vec<String> = Vec::new();
-    if !http {
+    if !http && exchanges {
         alpn.push(TCP_ALPN[0].to_owned());
     }
     alpn.extend(["h2".to_owned(), "http/1.1".to_owned()]);

@@ -34,7 +34,8 @@ const MESH_ROOTS: &str = "ROOTCA";
 pub(crate) fn socket(view: &ProxyView, termination: &Termination, http: bool) -> TransportSocket {
     let mesh = &view.mesh;
     let mesh_certificates = termination.certificates == ServerCertificates::Mesh;
-    let first = (mesh_certificates && !http).then_some(TCP_ALPN[0]);
+    let exchanges = view.profile.exchanges_metadata;
+    let first = (mesh_certificates && !http && exchanges).then_some(TCP_ALPN[0]);
     let common = CommonTlsContext {
         tls_params: if mesh_certificates {
             None

@@ -5,7 +5,7 @@
 //!   reviews:
 //!     namespace: default          # default
 //!     versions: [v1, v2, v3]      # a pod and an upstream `reviews-v1`... each; default [v1], may be empty
-//!     ports: {http: 9080}         # default; a name that begins with tcp gives a TCP upstream
+//!     ports: {http: 9080}         # default; a name that begins with tcp, or ends so, gives a TCP upstream
 //!     headless: true              # default false
 //!     sidecar: false              # whether its pods have sidecars; default true, where there are identities
 //!     certificate: reviews        # its upstreams speak TLS and show this certificate; default: they do not
@@ -327,7 +327,7 @@ impl World {
                 all.push(UpstreamAt {
                     address,
                     name: pod.name.clone(),
-                    tcp: port_name.starts_with("tcp"),
+                    tcp: port_name.starts_with("tcp") || port_name.ends_with("-tcp"),
                     encryption: self.encryption(&pod),
                 });
             }

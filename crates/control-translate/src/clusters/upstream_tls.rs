@@ -154,12 +154,13 @@ impl Upstream<'_> {
         let expected = tls
             .map(|tls| &tls.subject_alt_names)
             .filter(|names| !names.is_empty());
+        let announced = (self.announced(), self.view.profile.exchanges_metadata);
         match expected {
             Some(names) => {
                 let names: Vec<Arc<str>> = names.iter().map(|name| name.as_str().into()).collect();
-                mutual_tls::client(sni, &names, self.announced())
+                mutual_tls::client(sni, &names, announced)
             }
-            None => mutual_tls::client(sni, &self.service.identities, self.announced()),
+            None => mutual_tls::client(sni, &self.service.identities, announced),
         }
     }
 

@@ -180,9 +180,10 @@ impl<'a> Target<'a> {
             } else {
                 self.tcp_filters()
             },
-            transport_socket: variant
-                .mutual
-                .then(|| mutual_tls::server(&self.view.mesh, variant.http)),
+            transport_socket: variant.mutual.then(|| {
+                let exchanges = self.view.profile.exchanges_metadata;
+                mutual_tls::server(&self.view.mesh, variant.http, exchanges)
+            }),
             ..FilterChain::default()
         }
     }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 
 use crate::harness::program::{Program, on_both};
-use crate::harness::{bootstrap, cluster, connect, lines, listener};
+use crate::harness::{bootstrap, cluster, connect, eventually, lines, listener};
 use crate::world::{Unanswered, accepting, reset, tcp, through};
 
 /// An address that refuses connections.
@@ -40,11 +40,14 @@ fn a_client_that_leaves_while_the_host_is_connected_is_logged_when_the_host_does
     let test = "a_client_that_leaves_while_the_host_is_connected_is_logged_when_the_host_does_not_answer";
     on_both(test, |program| {
         let host = Unanswered::new();
-        let cluster =
-            cluster("app", host.address).replacen("connect_timeout: 1s", "connect_timeout: 0.3s", 1);
+        let cluster = cluster("app", host.address).replacen("connect_timeout: 1s", "connect_timeout: 2s", 1);
         let format = "%RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%";
         let proxy = program.start(listener("l", &tcp("app", "", format)), cluster);
-        reset(connect(proxy.listener("l")).unwrap());
+        let client = connect(proxy.listener("l")).unwrap();
+        eventually("the host is tried", || {
+            (proxy.stat("cluster.app.upstream_cx_total") == 1).then_some(())
+        });
+        reset(client);
         assert_eq!(lines(&proxy, "log", 1), ["UF,URX -"]);
         for stat in ["connect_timeout", "connect_attempts_exceeded", "connect_fail"] {
             assert_eq!(
