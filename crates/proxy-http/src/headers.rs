@@ -1,4 +1,4 @@
-//! The one header type of the data plane: a block of bytes with an index, for HTTP/1 now and HTTP/2 later.
+//! The one header type of the data plane: a block of bytes with an index, for HTTP/1 and HTTP/2.
 //!
 //! A head is copied once into the block, names in lower case; fields are offsets into it. Fields that filters
 //! add are written behind it as complete lines. So whatever was not touched is still one contiguous run of

@@ -18,19 +18,26 @@ fn server(root: &Authority, alpn: &str) -> Proxy {
 }
 
 /// A proxy that serves plain HTTP in front of a TLS server.
-fn client(root: &Authority, server: &Proxy, options: &str, alpn: &str) -> Proxy {
+fn client(root: &Authority, server: &Proxy, options: &str, alpn: &str, filter: &str) -> Proxy {
     let common = format!("alpn_protocols: [{alpn}], {}", root.validation(""));
     let cluster = cluster_with(server.listener("web"), options);
     let fields = cluster.strip_suffix('}').unwrap();
     let cluster = format!("{fields}, {} }}", transport(&common, ", sni: server.test"));
-    crate::peer::proxy(&cluster, "", "")
+    let filters = filters("", "").replacen("http_filters: [", &format!("http_filters: [{filter}"), 1);
+    start(&crate::harness::listener("web", &filters), &cluster)
 }
 
+/// Istio's filter that says what is offered by what will be spoken.
+const ISTIO_ALPN: &str = "{ name: istio.alpn, typed_config: { \"@type\": \
+                          type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig, alpn_override: \
+                          [{ upstream_protocol: HTTP11, alpn_override: [istio-http/1.1, istio, http/1.1] }, { \
+                          upstream_protocol: HTTP2, alpn_override: [istio-h2, istio, h2] }] } }, ";
+
 /// What is spoken between the proxies, in the words of both their access logs.
-fn spoken(options: &str, offered: &str, accepted: &str) -> (String, String) {
+fn spoken(options: &str, offered: &str, accepted: &str, filter: &str) -> (String, String) {
     let root = Authority::new();
     let server = server(&root, accepted);
-    let client = client(&root, &server, options, offered);
+    let client = client(&root, &server, options, offered, filter);
     for _ in 0..3 {
         let answer = get(client.listener("web"), "GET", "a", "/x").unwrap();
         assert_eq!(answer, (200, "app /x".to_owned()));
@@ -55,7 +62,19 @@ fn the_handshake_decides_where_the_cluster_leaves_it_open() {
         (HTTP1, "h2, http/1.1", "h2, http/1.1", "HTTP/1.1"),
         (HTTP1, "", "h2, http/1.1", "HTTP/1.1"),
     ] {
-        let spoken = spoken(options, offered, accepted);
+        let spoken = spoken(options, offered, accepted, "");
         assert_eq!(spoken, both(version), "{options} {offered} {accepted}");
+    }
+}
+
+#[test]
+fn what_is_offered_follows_what_will_be_spoken() {
+    // The server takes the first of its own that is offered: with the other version's list it would be the wrong one.
+    for (options, accepted, version) in [
+        (HTTP2, "http/1.1, h2", "HTTP/2"),
+        (HTTP1, "h2, istio-http/1.1", "HTTP/1.1"),
+    ] {
+        let (up, _) = spoken(options, "", accepted, ISTIO_ALPN);
+        assert_eq!(up, version, "{accepted}");
     }
 }
