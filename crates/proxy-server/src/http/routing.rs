@@ -115,7 +115,8 @@ impl<D: Downlink> ActiveStream<D> {
         let timeouts = matched.timeouts(request, suppress);
         matched.rewrite_request(request, &exchange.info, self.worker.process(), suppress);
         let server_name = ServerName::of_request(&cluster, request);
-        let server_name = server_name.offering(self.manager.alpn.offered(&cluster));
+        let downstream = exchange.info.protocol.unwrap_or_default();
+        let server_name = server_name.offering(self.manager.alpn.offered(&cluster, downstream));
         let retry = matched.begin_retries(request);
         let buffer_limit = matched
             .buffer_limit_bytes()
