@@ -127,8 +127,8 @@ impl Workload {
             .map(|identity| Credentials::start(identity, &spec, claim.address(), &secrets))
             .transpose()
             .map_err(|error| socket_error(what("socket for secrets"), error))?;
-        let identity = Identity::new(&spec, claim.address(), captured.mode())
-            .taking_mutual_tls(credentials.is_some());
+        let identity =
+            Identity::new(&spec, claim.address(), captured.mode()).taking_mutual_tls(credentials.is_some());
         let secrets = credentials.is_some().then_some(&*secrets);
         let json = bootstrap(&identity, claim.address(), &mesh.xds, secrets);
         std::fs::write(&settings.bootstrap, format!("{json:#}\n"))

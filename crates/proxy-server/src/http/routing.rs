@@ -20,7 +20,7 @@ use super::forward::{ClientFault, Deadlines};
 use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
-use super::upstream::{ServerName, versions};
+use super::upstream::ServerName;
 
 /// What stays the same over all tries of a request.
 pub(crate) struct Routed<'m> {
@@ -115,8 +115,8 @@ impl<D: Downlink> ActiveStream<D> {
         let timeouts = matched.timeouts(request, suppress);
         matched.rewrite_request(request, &exchange.info, self.worker.process(), suppress);
         let server_name = ServerName::of_request(&cluster, request);
-        let versions = versions(&cluster, exchange.info.protocol.unwrap_or_default());
-        let server_name = server_name.offering(self.manager.alpn.offered(&cluster, versions));
+        let downstream = exchange.info.protocol.unwrap_or_default();
+        let server_name = server_name.offering(self.manager.alpn.offered(&cluster, downstream));
         let retry = matched.begin_retries(request);
         let buffer_limit = matched
             .buffer_limit_bytes()
