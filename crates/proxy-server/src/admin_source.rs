@@ -211,7 +211,9 @@ fn secrets<H>(state: &ConfigState<H>) -> Vec<DumpEntry> {
     let entry = |(key, entry): (&SecretKey, &SecretEntry)| match &entry.source {
         Some(source) => {
             let phase = phase(key.source == SecretSource::Static);
-            dump(&key.name, source, phase, entry.refused.as_ref().map(refusal))
+            let dumped = dump(&key.name, source, phase, entry.refused.as_ref().map(refusal));
+            let resource = state.shown_secret(key).or(dumped.resource);
+            DumpEntry { resource, ..dumped }
         }
         None => DumpEntry {
             name: key.name.to_string(),

@@ -200,6 +200,7 @@ async fn secure(
         }
         Err(failure) => {
             stats.count_failure(shard, &failure);
+            tracing::debug!(cluster = %permit.cluster().name(), host = %spec.key, %failure, "TLS handshake failed");
             Err(ConnectError::Handshake(failure))
         }
     }

@@ -7,8 +7,12 @@ use api_envoy::type_url;
 
 use crate::certificates::{Authority, downstream, upstream};
 use crate::harness::discovery::Discovery;
+use crate::harness::secrets::Secrets;
 use crate::harness::{Proxy, cluster, eventually, get, http_filters, listener, socket, tcp_filters};
-use crate::world::{Program, access_log, http_with, lines, reflecting_upstream, secure_listener};
+use crate::secrets::{agent, certificate_secret, from_agent, roots_secret};
+use crate::world::{
+    Program, access_log, http_with, lines, reflecting_upstream, secure_cluster, secure_listener,
+};
 
 /// The filters of a client's sidecar, as istiod sends them.
 fn filters_with_alpn() -> String {
@@ -182,4 +186,67 @@ fn the_discovery_service_is_spoken_to_with_mutual_tls() {
         seen.into_iter().find(|line| line.starts_with("spiffe"))
     });
     assert_eq!(seen, "spiffe://td/client istiod.test");
+}
+
+#[test]
+fn no_request_fails_while_identities_and_roots_rotate() {
+    const ROTATIONS: usize = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("sds");
+    let secrets = Secrets::start(&socket);
+    let mut authority = Authority::new();
+    let put_leaf = |authority: &Authority| {
+        let leaf = authority.leaf("w", &["spiffe://td/w"]);
+        secrets.put(&format!("{{ {} }}", certificate_secret("default", &leaf)));
+    };
+    let put_roots = |pem: String| secrets.put(&format!("{{ {} }}", roots_secret("ROOTCA", &pem)));
+    put_leaf(&authority);
+    put_roots(authority.pem());
+    let common = format!(
+        "tls_certificate_sds_secret_configs: [{}], validation_context_sds_secret_config: {}",
+        from_agent("default"),
+        from_agent("ROOTCA")
+    );
+    let chain = format!(
+        "{}, filters: {}",
+        downstream(&common, ", require_client_certificate: true"),
+        http_with("")
+    );
+    let app = cluster("app", reflecting_upstream());
+    let server = Program::Lateen.start(secure_listener(&chain, ""), format!("{app}, {}", agent(&socket)));
+    // Every request is on a connection of its own.
+    let one = ", typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { \"@type\": \
+               type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, common_http_protocol_options: { \
+               max_requests_per_connection: 1 }, explicit_http_config: { http_protocol_options: {} } } }";
+    let sds = agent(&socket);
+    let secured = secure_cluster(server.listener("web"), &upstream(&common, ""), one);
+    let client = Program::Lateen.start(listener("plain", &http_with("")), format!("{secured}, {sds}"));
+    let ask = || {
+        let (status, _) = get(client.listener("plain"), "GET", "a", "/").unwrap();
+        assert_eq!(status, 200);
+    };
+    let taken = |name: &str, count: usize| {
+        let stat = format!("sds.{name}.update_success");
+        eventually("both have it", || {
+            let has = |proxy: &Proxy| proxy.stat(&stat) >= count as u64;
+            (0..5).for_each(|_| ask());
+            (has(&server) && has(&client)).then_some(())
+        });
+    };
+    // The order of a root's rotation: both are trusted before anybody uses the new one.
+    for round in 0..ROTATIONS {
+        let next = Authority::new();
+        put_roots(format!("{}{}", authority.pem(), next.pem()));
+        taken("ROOTCA", 2 * round + 2);
+        put_leaf(&next);
+        taken("default", round + 2);
+        put_roots(next.pem());
+        taken("ROOTCA", 2 * round + 3);
+        authority = next;
+    }
+    for proxy in [&server, &client] {
+        assert_eq!(proxy.stat("sds.default.update_rejected"), 0);
+    }
+    assert_eq!(client.stat("cluster.app.upstream_cx_connect_fail"), 0);
+    assert!(client.stat("cluster.app.ssl.handshake") >= 3 * 5 * ROTATIONS as u64);
 }

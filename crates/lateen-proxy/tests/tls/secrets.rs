@@ -18,14 +18,14 @@ fn response(version: &str, secret: &str) -> String {
     )
 }
 
-fn certificate_secret(name: &str, leaf: &Leaf) -> String {
+pub(crate) fn certificate_secret(name: &str, leaf: &Leaf) -> String {
     format!(
         "name: {name}, tls_certificate: {{ certificate_chain: {{ inline_string: {:?} }}, private_key: {{ inline_string: {:?} }} }}",
         leaf.chain, leaf.key
     )
 }
 
-fn roots_secret(name: &str, pem: &str) -> String {
+pub(crate) fn roots_secret(name: &str, pem: &str) -> String {
     format!("name: {name}, validation_context: {{ trusted_ca: {{ inline_string: {pem:?} }} }}")
 }
 
@@ -248,7 +248,7 @@ fn check_missing(program: &Program) {
 }
 
 /// A cluster behind a Unix socket that gRPC is spoken to.
-fn agent(socket: &Path) -> String {
+pub(crate) fn agent(socket: &Path) -> String {
     format!(
         "{{ name: sds-grpc, connect_timeout: 1s, type: STATIC, load_assignment: {{ cluster_name: sds-grpc, endpoints: \
          [{{ lb_endpoints: [{{ endpoint: {{ address: {{ pipe: {{ path: {socket:?} }} }} }} }}] }}] }}, \
@@ -259,7 +259,7 @@ fn agent(socket: &Path) -> String {
 }
 
 /// A reference as Istio's bootstrap and istiod write it.
-fn from_agent(name: &str) -> String {
+pub(crate) fn from_agent(name: &str) -> String {
     format!(
         "{{ name: {name}, sds_config: {{ initial_fetch_timeout: 0s, resource_api_version: V3, api_config_source: {{ \
          api_type: GRPC, set_node_on_first_message_only: true, transport_api_version: V3, grpc_services: \
@@ -501,29 +501,41 @@ fn the_admin_interface_tells_of_secrets_what_envoys_tells() {
         &path("default.yaml"),
         &response("one", &certificate_secret("default", &leaf)),
     );
-    put(
-        &path("ROOTCA.yaml"),
-        &response("one", &roots_secret("ROOTCA", &root.pem())),
+    let roots = format!(
+        "name: ROOTCA, validation_context: {{ trusted_ca: {{ filename: {:?} }} }}",
+        path("root.pem")
+    );
+    put(&path("ROOTCA.yaml"), &response("one", &roots));
+    let pair = format!(
+        "certificate_chain: {{ filename: {:?} }}, private_key: {{ filename: {:?} }}",
+        path("file.pem"),
+        path("file.key")
+    );
+    let secret = format!("name: pair, tls_certificate: {{ {pair} }}");
+    put(&path("pair.yaml"), &response("one", &secret));
+    let from_pair = format!(
+        "tls_certificate_sds_secret_configs: [{{ name: pair, sds_config: {{ path_config_source: {{ path: {:?} }} }} }}]",
+        path("pair.yaml")
     );
     let nobody = cluster("sds-grpc", "127.0.0.1:1".parse().unwrap());
     let missing = "tls_certificate_sds_secret_configs: [{ name: missing, sds_config: { initial_fetch_timeout: 0.2s, \
                    resource_api_version: V3, api_config_source: { api_type: GRPC, transport_api_version: V3, \
                    grpc_services: [{ envoy_grpc: { cluster_name: sds-grpc } }] } } }]";
     let files = format!(
-        "tls_certificates: [{{ certificate_chain: {{ filename: {:?} }}, private_key: {{ filename: {:?} }} }}], \
-         validation_context: {{ trusted_ca: {{ filename: {:?} }} }}",
-        path("file.pem"),
-        path("file.key"),
+        "tls_certificates: [{{ {pair} }}], validation_context: {{ trusted_ca: {{ filename: {:?} }} }}",
         path("root.pem")
     );
     let secure = |name: &str, common: &str| {
         let fields = format!("{}, filters: {}", downstream(common, ""), http_with(""));
         let address = socket("127.0.0.1:0".parse().unwrap());
-        format!("{{ name: {name}, address: {address}, filter_chains: [{{ {fields} }}] }}")
+        format!(
+            "{{ name: {name}, stat_prefix: {name}, address: {address}, filter_chains: [{{ {fields} }}] }}"
+        )
     };
     let listeners = [
         secure("sds", &from_files(directory.path(), true, true)),
         secure("files", &files),
+        secure("pair", &from_pair),
         secure("missing", missing),
     ];
     let app = cluster("app", reflecting_upstream());
@@ -542,7 +554,8 @@ fn the_admin_interface_tells_of_secrets_what_envoys_tells() {
             "sds.default.version",
             "sds.default.update_attempt",
             "sds.missing.init_fetch_timeout",
-            "listener.127.0.0.1_0.server_ssl_socket_factory.ssl_context_update_by_sds",
+            "listener.sds.server_ssl_socket_factory.ssl_context_update_by_sds",
+            "listener.pair.server_ssl_socket_factory.ssl_context_update_by_sds",
             "server.days_until_first_cert_expiring",
         ];
         (pages, stats.map(|stat| (stat, proxy.stat(stat))))
@@ -551,8 +564,8 @@ fn the_admin_interface_tells_of_secrets_what_envoys_tells() {
     let ((certs, active, warming), stats) = match &told[0] {
         ([certs, active, warming], stats) => ((certs, active, warming), stats),
     };
-    assert_eq!(certs["certificates"].as_array().unwrap().len(), 2);
-    assert_eq!(active["configs"].as_array().unwrap().len(), 2);
+    assert_eq!(certs["certificates"].as_array().unwrap().len(), 3);
+    assert_eq!(active["configs"].as_array().unwrap().len(), 3);
     assert_eq!(warming["configs"].as_array().unwrap().len(), 1);
     assert!(stats.iter().all(|(_, value)| *value > 0), "{stats:?}");
     for other in &told[1..] {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_envoy::envoy::config::cluster::v3::Cluster;
+use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use api_envoy::{any, type_url};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ClusterSlot, ConfigError, ConfigResult};
@@ -139,7 +140,7 @@ impl<H> ConfigState<H> {
     pub(super) fn compile_endpoints(
         &self,
         cluster: &str,
-        proto: &api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment,
+        proto: &ClusterLoadAssignment,
     ) -> ConfigResult<Arc<Assignment>> {
         let Some(entry) = self.clusters.get(cluster) else {
             return Ok(Arc::default());
@@ -178,6 +179,32 @@ impl<H> ConfigState<H> {
             self.push(Action::ApplyEndpoints { slot, endpoints });
         }
         self.advance();
+    }
+
+    /// Where a newer version of a cluster still waits for secrets, the version in force gets the endpoints too.
+    pub(super) fn update_active_endpoints(&mut self, name: &str, proto: &ClusterLoadAssignment) {
+        let Some(entry) = self
+            .clusters
+            .get_mut(name)
+            .filter(|entry| entry.warming.is_some())
+        else {
+            return;
+        };
+        let slot = entry.slot;
+        let active = entry.active.as_mut();
+        let Some(active) = active.filter(|v| v.service_name() == Some(&*proto.cluster_name)) else {
+            return;
+        };
+        let previous = active.endpoints.as_deref();
+        match Assignment::compile(proto, &active.config.transport, previous).map(Arc::new) {
+            Ok(endpoints) => {
+                active.endpoints = Some(Arc::clone(&endpoints));
+                self.push(Action::ApplyEndpoints { slot, endpoints });
+            }
+            Err(error) => {
+                tracing::warn!(cluster = %name, %error, "endpoints do not fit the cluster in force")
+            }
+        }
     }
 
     /// Puts clusters in force that waited for nothing but secrets.

@@ -87,12 +87,14 @@ impl<H> ConfigState<H> {
         let names = self.clusters_of(&proto.cluster_name).to_vec();
         let compiled = names.iter().map(|name| self.compile_endpoints(name, &proto));
         let compiled: Vec<_> = compiled.collect::<ConfigResult<_>>()?;
+        let proto = Arc::new(proto);
         if let Some(entry) = self.endpoints.get_mut(proto.cluster_name.as_str()) {
             entry.source = Some(source);
-            entry.proto = Some(Arc::new(proto));
+            entry.proto = Some(Arc::clone(&proto));
         }
         for (name, endpoints) in names.iter().zip(compiled) {
             self.activate(name, endpoints);
+            self.update_active_endpoints(name, &proto);
         }
         Ok(())
     }

@@ -277,6 +277,41 @@ fn files_of_a_secret_are_read_again_and_refused_when_they_are_bad() {
 }
 
 #[test]
+fn a_cluster_in_force_gets_endpoints_while_its_next_version_waits_for_secrets() {
+    let mut bench = Bench::live();
+    let eds = |more: Value| {
+        let mut cluster =
+            json!({ "name": "a", "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } });
+        cluster
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        source(any(type_url::CLUSTER, cluster))
+    };
+    let endpoints = |hosts: &[&str]| {
+        let host = |ip: &&str| json!({ "endpoint": { "address": { "socket_address": { "address": ip, "port_value": 1 } } } });
+        let hosts: Vec<_> = hosts.iter().map(host).collect();
+        source(any(
+            type_url::ENDPOINT,
+            json!({ "cluster_name": "a", "endpoints": [{ "lb_endpoints": hosts }] }),
+        ))
+    };
+    bench.state.update_cluster(eds(json!({}))).unwrap();
+    bench.state.update_endpoints(endpoints(&["10.0.0.1"])).unwrap();
+    let certificates = json!({ "tls_certificate_sds_secret_configs": [named("default")] });
+    let secured = json!({ "transport_socket": socket("Upstream", certificates) });
+    bench.state.update_cluster(eds(secured)).unwrap();
+    bench.actions();
+    bench
+        .state
+        .update_endpoints(endpoints(&["10.0.0.1", "10.0.0.2"]))
+        .unwrap();
+    assert_eq!(bench.actions(), ["endpoints a: 2"]);
+    bench.state.update_ads_secret(&certificate(&authority())).unwrap();
+    assert_eq!(bench.actions(), ["cluster a with 2"]);
+}
+
+#[test]
 fn a_time_of_zero_is_no_time_limit() {
     let mut bench = Bench::live();
     let secret = json!({ "name": "default", "sds_config": { "ads": {}, "initial_fetch_timeout": "0s" } });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::Secret;
-use api_envoy::{any, type_url};
+use api_envoy::{Any, any, type_url};
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_upstream::secrets::{Request, SecretFiles, SecretKey, SecretSource, SecretValue, Sources};
 use proxy_upstream::tls_context;
@@ -47,6 +47,7 @@ impl<H> ConfigState<H> {
         self.store.add_static(&proto.name, value)?;
         let entry = SecretEntry {
             source: Some(source),
+            files: tls_context::secret_files(&proto),
             ..SecretEntry::default()
         };
         self.secrets.insert(key, entry);
@@ -109,11 +110,30 @@ impl<H> ConfigState<H> {
     /// # Errors
     /// What the files hold is refused; what they held before stays in use.
     pub fn reread_secret(&mut self, key: &SecretKey) -> ConfigResult<bool> {
-        let Some(source) = self.secrets.get(key).and_then(|entry| entry.source.clone()) else {
+        // The bootstrap is read once.
+        let entry = self
+            .secrets
+            .get(key)
+            .filter(|_| key.source != SecretSource::Static);
+        let Some(source) = entry.and_then(|entry| entry.source.clone()) else {
             return Ok(false);
         };
         let value: SecretValue = tls_context::secret(&unpack(&source)?, SystemTime::now())?;
         self.store.update(key, value, SystemTime::now())
+    }
+
+    /// A secret as Envoy shows it, where that differs from how it came: with the content of the files that it names.
+    #[must_use]
+    pub fn shown_secret(&self, key: &SecretKey) -> Option<Any> {
+        let entry = self
+            .secrets
+            .get(key)
+            .filter(|entry| !entry.files.files.is_empty())?;
+        let proto = unpack(entry.source.as_ref()?).ok()?;
+        Some(any::pack(&tls_context::shown_secret(
+            &proto,
+            self.store.value(key)?,
+        )))
     }
 
     /// Lets go of the secrets that no context uses any more. Says whether there are any.

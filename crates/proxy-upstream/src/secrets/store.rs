@@ -155,11 +155,7 @@ impl SecretStore {
     /// Gives a new user what has come already, and notes that it wants the rest.
     fn serve(&mut self, user: Rc<dyn User>, secrets: &SecretRefs, now: SystemTime) -> ConfigResult<()> {
         for (key, reference) in secrets.keys() {
-            let known = match key.source {
-                SecretSource::Static => self.fixed.get(&(key.kind, Arc::clone(&key.name))),
-                _ => self.entries.get(&key).and_then(|entry| entry.value.as_ref()),
-            };
-            if let Some(value) = known {
+            if let Some(value) = self.value(&key) {
                 let commit = Rc::clone(&user).attempt(&key, value, now);
                 let refused =
                     |error: ContextError| ConfigError::new(format!("secret {}: {error}", reference.name));
@@ -233,6 +229,15 @@ impl SecretStore {
     #[must_use]
     pub fn has(&self, key: &SecretKey) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.value.is_some())
+    }
+
+    /// The version of a secret that is in use.
+    #[must_use]
+    pub fn value(&self, key: &SecretKey) -> Option<&SecretValue> {
+        match key.source {
+            SecretSource::Static => self.fixed.get(&(key.kind, Arc::clone(&key.name))),
+            _ => self.entries.get(key)?.value.as_ref(),
+        }
     }
 
     /// A secret did not come in time; those who wait for it go on without. Says whether somebody waited.

@@ -21,7 +21,7 @@ use tls::settings::{
     UpstreamTlsContext,
 };
 
-pub use secret::{secret, secret_files};
+pub use secret::{secret, secret_files, shown_secret};
 
 use crate::secrets::{Origins, SecretRef, SecretRefs};
 

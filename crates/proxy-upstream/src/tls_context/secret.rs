@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api_envoy::envoy::config::core::v3::{
-    ApiConfigSource, ApiVersion, ConfigSource, PathConfigSource, api_config_source::ApiType,
-    config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier,
+    ApiConfigSource, ApiVersion, ConfigSource, DataSource, PathConfigSource, api_config_source::ApiType,
+    config_source::ConfigSourceSpecifier, data_source::Specifier, grpc_service::TargetSpecifier,
 };
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as pb;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::secret::Type;
@@ -150,4 +150,33 @@ pub fn secret_files(proto: &pb::Secret) -> SecretFiles {
             .collect(),
         directory: watched.map(|watched| PathBuf::from(&watched.path)),
     }
+}
+
+/// A secret as Envoy shows it: with what was in the files that it names, and without its key.
+#[must_use]
+pub fn shown_secret(proto: &pb::Secret, in_use: &SecretValue) -> pb::Secret {
+    let inline = |bytes: &[u8]| DataSource {
+        specifier: Some(Specifier::InlineBytes(bytes.to_vec().into())),
+        ..DataSource::default()
+    };
+    let read = |field: &mut Option<DataSource>, bytes: Option<&[u8]>| {
+        if source::file(field.as_ref()).is_some()
+            && let Some(bytes) = bytes
+        {
+            *field = Some(inline(bytes));
+        }
+    };
+    let mut shown = proto.clone();
+    match (&mut shown.r#type, in_use) {
+        (Some(Type::TlsCertificate(shown)), SecretValue::Certificate { source, .. }) => {
+            read(&mut shown.certificate_chain, Some(&source.certificate_chain));
+            read(&mut shown.private_key, Some(b"[redacted]"));
+        }
+        (Some(Type::ValidationContext(shown)), SecretValue::Validation(context)) => {
+            read(&mut shown.trusted_ca, context.trusted_ca.as_deref());
+            read(&mut shown.crl, context.crl.as_deref());
+        }
+        _ => {}
+    }
+    shown
 }
