@@ -561,9 +561,7 @@ fn the_admin_interface_tells_of_secrets_what_envoys_tells() {
         (pages, stats.map(|stat| (stat, proxy.stat(stat))))
     });
     let told: Vec<_> = told.collect();
-    let ((certs, active, warming), stats) = match &told[0] {
-        ([certs, active, warming], stats) => ((certs, active, warming), stats),
-    };
+    let ([certs, active, warming], stats) = &told[0];
     assert_eq!(certs["certificates"].as_array().unwrap().len(), 3);
     assert_eq!(active["configs"].as_array().unwrap().len(), 3);
     assert_eq!(warming["configs"].as_array().unwrap().len(), 1);
