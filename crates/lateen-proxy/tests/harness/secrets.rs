@@ -88,9 +88,24 @@ impl SecretDiscoveryService for Service {
 
     async fn delta_secrets(
         &self,
-        _: Request<Streaming<ads::DeltaDiscoveryRequest>>,
+        request: Request<Streaming<ads::DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        Err(Status::unimplemented("Istio's agents do not speak it either"))
+        let (sender, receiver) = mpsc::channel(4);
+        let read =
+            |request: ads::DeltaDiscoveryRequest| (request.resource_names_subscribe, request.error_detail);
+        let written = |version: u32, name: &str, secret| ads::DeltaDiscoveryResponse {
+            type_url: type_url::SECRET.to_owned(),
+            nonce: version.to_string(),
+            resources: vec![ads::Resource {
+                name: name.to_owned(),
+                version: version.to_string(),
+                resource: Some(secret),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        tokio::spawn(self.clone().serve(request.into_inner(), sender, read, written));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn stream_secrets(
@@ -98,7 +113,15 @@ impl SecretDiscoveryService for Service {
         request: Request<Streaming<ads::DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
         let (sender, receiver) = mpsc::channel(4);
-        tokio::spawn(self.clone().serve(request.into_inner(), sender));
+        let read = |request: ads::DiscoveryRequest| (request.resource_names, request.error_detail);
+        let written = |version: u32, _: &str, secret| ads::DiscoveryResponse {
+            type_url: type_url::SECRET.to_owned(),
+            version_info: version.to_string(),
+            nonce: version.to_string(),
+            resources: vec![secret],
+            ..Default::default()
+        };
+        tokio::spawn(self.clone().serve(request.into_inner(), sender, read, written));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -111,41 +134,40 @@ impl SecretDiscoveryService for Service {
 }
 
 impl Service {
-    /// Sends the secret that a stream asks for when there is one, and whenever it changes.
-    async fn serve(
+    /// Sends the secret that a stream asks for when there is one, and whenever it changes. `read` tells what a request
+    /// names and refuses; `written` makes a response.
+    async fn serve<Q, R>(
         self,
-        mut requests: Streaming<ads::DiscoveryRequest>,
-        responses: mpsc::Sender<Result<ads::DiscoveryResponse, Status>>,
+        mut requests: Streaming<Q>,
+        responses: mpsc::Sender<Result<R, Status>>,
+        read: impl Fn(Q) -> (Vec<String>, Option<api_envoy::google::rpc::Status>),
+        written: impl Fn(u32, &str, api_envoy::Any) -> R,
     ) {
         let mut secrets = self.secrets.subscribe();
-        let (mut wanted, mut sent, mut nonce) = (Vec::new(), None, 0);
+        let (mut wanted, mut sent, mut version) = (String::new(), None, 0);
         loop {
             tokio::select! {
                 request = requests.message() => match request {
                     Ok(Some(request)) => {
-                        self.nacks.lock().extend(request.error_detail.map(|error| error.message));
-                        wanted = request.resource_names;
+                        let (names, refused) = read(request);
+                        self.nacks.lock().extend(refused.map(|error| error.message));
+                        wanted = names.into_iter().next().unwrap_or(wanted);
                     }
                     _ => return,
                 },
                 changed = secrets.changed() => if changed.is_err() { return },
             }
-            let now = wanted
-                .first()
-                .and_then(|name| secrets.borrow_and_update().get(name).cloned());
-            if now.is_none() || sent == now {
+            let now = secrets.borrow_and_update().get(&wanted).cloned();
+            let Some(secret) = now.filter(|now| sent.as_ref() != Some(now)) else {
                 continue;
-            }
-            sent.clone_from(&now);
-            nonce += 1;
-            let response = ads::DiscoveryResponse {
-                type_url: type_url::SECRET.to_owned(),
-                version_info: nonce.to_string(),
-                nonce: nonce.to_string(),
-                resources: now.into_iter().collect(),
-                ..Default::default()
             };
-            if responses.send(Ok(response)).await.is_err() {
+            sent = Some(secret.clone());
+            version += 1;
+            if responses
+                .send(Ok(written(version, &wanted, secret)))
+                .await
+                .is_err()
+            {
                 return;
             }
         }

@@ -204,8 +204,8 @@ fn no_request_fails_while_identities_and_roots_rotate() {
     put_roots(authority.pem());
     let common = format!(
         "tls_certificate_sds_secret_configs: [{}], validation_context_sds_secret_config: {}",
-        from_agent("default"),
-        from_agent("ROOTCA")
+        from_agent("default", "GRPC"),
+        from_agent("ROOTCA", "GRPC")
     );
     let chain = format!(
         "{}, filters: {}",

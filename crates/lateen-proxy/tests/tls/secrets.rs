@@ -259,10 +259,10 @@ pub(crate) fn agent(socket: &Path) -> String {
 }
 
 /// A reference as Istio's bootstrap and istiod write it.
-pub(crate) fn from_agent(name: &str) -> String {
+pub(crate) fn from_agent(name: &str, api_type: &str) -> String {
     format!(
         "{{ name: {name}, sds_config: {{ initial_fetch_timeout: 0s, resource_api_version: V3, api_config_source: {{ \
-         api_type: GRPC, set_node_on_first_message_only: true, transport_api_version: V3, grpc_services: \
+         api_type: {api_type}, set_node_on_first_message_only: true, transport_api_version: V3, grpc_services: \
          [{{ envoy_grpc: {{ cluster_name: sds-grpc }} }}] }} }} }}"
     )
 }
@@ -270,12 +270,14 @@ pub(crate) fn from_agent(name: &str) -> String {
 #[test]
 fn an_agent_gives_out_secrets_on_its_socket_and_renews_them() {
     for program in programs("an_agent_gives_out_secrets_on_its_socket_and_renews_them") {
-        check_agent(&program);
+        for api_type in ["GRPC", "DELTA_GRPC"] {
+            check_agent(&program, api_type);
+        }
     }
 }
 
 /// Both proxies have one agent, so that both sides of a hop change their identity.
-fn check_agent(program: &Program) {
+fn check_agent(program: &Program, api_type: &str) {
     let (root, directory) = (Authority::new(), tempfile::tempdir().unwrap());
     let socket = directory.path().join("sds");
     let secrets = Secrets::start(&socket);
@@ -289,8 +291,8 @@ fn check_agent(program: &Program) {
         "tls_certificate_sds_secret_configs: [{}], combined_validation_context: {{ default_validation_context: {{ \
          match_typed_subject_alt_names: [{{ san_type: URI, matcher: {{ exact: \"spiffe://td/workload\" }} }}] }}, \
          validation_context_sds_secret_config: {} }}",
-        from_agent("default"),
-        from_agent("ROOTCA")
+        from_agent("default", api_type),
+        from_agent("ROOTCA", api_type)
     );
     let log = access_log("log", "%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_LOCAL_SUBJECT%");
     let chain = format!(
