@@ -43,8 +43,13 @@ fn permissive_server(root: &Authority) -> Proxy {
     let chains = [
         chain(
             "mesh",
-            "transport_protocol: tls, application_protocols: [istio-http/1.0, istio-http/1.1, istio-h2]",
+            "transport_protocol: tls, application_protocols: [istio-http/1.0, istio-http/1.1]",
             &format!("{},", tls("h2, http/1.1, istio-http/1.1")),
+        ),
+        chain(
+            "mesh-h2",
+            "transport_protocol: tls, application_protocols: [istio-h2]",
+            &format!("{},", tls("h2, http/1.1")),
         ),
         chain(
             "other",
@@ -86,6 +91,12 @@ fn automatic(root: &Authority, address: SocketAddr, tls_mode: &str, more: &str) 
     )
 }
 
+/// A cluster whose hosts are spoken to in HTTP/2.
+const HTTP_2: &str = ", typed_extension_protocol_options: { \
+                      envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { \"@type\": \
+                      type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+                      explicit_http_config: { http2_protocol_options: {} } } }";
+
 #[test]
 fn an_endpoint_of_the_mesh_gets_mutual_tls_and_istios_protocols_and_another_one_plaintext() {
     let root = Authority::new();
@@ -99,6 +110,7 @@ fn an_endpoint_of_the_mesh_gets_mutual_tls_and_istios_protocols_and_another_one_
             "other spiffe://td/client",
             "TLSv1.3",
         ),
+        ("tlsMode: istio", HTTP_2, "mesh-h2 spiffe://td/client", "TLSv1.3"),
         ("", "", "plain -", "-"),
     ] {
         let before = std::fs::read_to_string(server.path("log"))
