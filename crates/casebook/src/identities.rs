@@ -21,8 +21,8 @@ const TRUST_DOMAIN: &str = "cluster.local";
 /// What a sidecar of the mesh offers to speak when it carries requests.
 const HTTP_ALPN: [&str; 3] = ["istio-http/1.1", "istio", "http/1.1"];
 
-/// What it offers when it carries bytes.
-const TCP_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
+/// What it offers when it carries bytes. It exchanges no metadata with its peer, so it does not offer to.
+const TCP_ALPN: [&str; 1] = ["istio"];
 
 /// A chain and its key, both in PEM.
 struct KeyPair {
@@ -99,10 +99,7 @@ impl Issuer {
     pub(crate) fn server(&self, namespace: &str, account: &str) -> Result<ServerContext> {
         let pair = self.certificate(namespace, account)?;
         let settings = DownstreamTlsContext {
-            common: pair.context(
-                &self.authority.roots_pem(),
-                &["istio-peer-exchange", "h2", "http/1.1"],
-            ),
+            common: pair.context(&self.authority.roots_pem(), &["h2", "http/1.1", "istio"]),
             require_client_certificate: true,
             ..DownstreamTlsContext::default()
         };
