@@ -80,7 +80,6 @@ fn identity_settings() -> identities::Settings {
         root_namespace: ROOT_NAMESPACE.to_owned(),
         names: vec![SubjectName::Dns(relay::CONTROL_PLANE.to_owned())],
         trusted_node_accounts: BTreeSet::new(),
-        issuer: None,
         host_users: BTreeSet::new(),
         roots_file: None,
         issuer: None,
