@@ -32,8 +32,8 @@ fn a_line_of_version_1_tells_both_addresses() {
     let read = header(line);
     assert_eq!(read.endpoints, Some(endpoints("1.2.3.4:80", "5.6.7.8:443")));
     assert_eq!((read.version, &line[read.length..]), (Version::V1, &b"GET"[..]));
-    let read = header(b"PROXY TCP6 1:2:3::4 ffff::1 65535 1\r\n");
-    assert_eq!(read.endpoints, Some(endpoints("[1:2:3::4]:65535", "[ffff::1]:1")));
+    let read = header(b"PROXY TCP6 1:2:3::4 fd00::1 65535 1\r\n");
+    assert_eq!(read.endpoints, Some(endpoints("[1:2:3::4]:65535", "[fd00::1]:1")));
 }
 
 #[test]
