@@ -12,6 +12,7 @@
 mod bench;
 mod codegen;
 mod find;
+mod fuzz;
 mod limits;
 mod process;
 mod suite;
@@ -49,6 +50,11 @@ const COMMANDS: &[(&str, &str, Action)] = &[
         "pages",
         "run feature pages: pages [--data-plane lateen|envoy] [SLUG...]",
         suite::pages,
+    ),
+    (
+        "fuzz",
+        "run the fuzz targets, half an hour each: fuzz [--minutes N] [TARGET...]",
+        fuzz::run,
     ),
     ("where", "where something lives: where WORD", find::run),
     (
