@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api_envoy::any;
@@ -17,7 +18,7 @@ use proxy_config::listener::Transport;
 use proxy_config::state::{ConfigState, Refused, SecretEntry, Source, StartPhase};
 use proxy_upstream::secrets::{self, Origins, SecretKey, SecretSource};
 use proxy_upstream::snapshot::ClusterSnapshot;
-use telemetry::stats::Registry;
+use telemetry::stats::{Registry, Scope};
 use tokio::sync::oneshot;
 
 use crate::admin::certs::days_until_first_expires;
@@ -26,6 +27,7 @@ use crate::admin::source::{
     DumpEntry, Phase, Refusal, ServerState, ShownCertificate,
 };
 use crate::args::IpVersion;
+use crate::certificate_stats::{UNNAMED_AUTHORITY, UNNAMED_CERTIFICATE};
 use crate::command::Command;
 use crate::local::Local;
 use crate::server::Server;
@@ -47,10 +49,16 @@ impl AdminSource for View {
             .stats
             .files
             .follow(&server.shard, server.log_files.counts());
-        let days = days_until_first_expires(&self.certificates(), SystemTime::now());
+        let certificates = certificates(&server.state.borrow());
+        let days =
+            days_until_first_expires(certificates.iter().map(|(_, context)| context), SystemTime::now());
         server
             .shard
             .set_gauge(server.stats.days_until_first_cert_expiring, days);
+        server
+            .certificate_stats
+            .borrow_mut()
+            .follow(&server.shard, &certificates);
         server.registry.clone()
     }
 
@@ -138,7 +146,8 @@ impl AdminSource for View {
     }
 
     fn certificates(&self) -> Vec<ContextCertificates> {
-        certificates(&self.0.state.borrow())
+        let contexts = certificates(&self.0.state.borrow());
+        contexts.into_iter().map(|(_, context)| context).collect()
     }
 
     fn listeners(&self) -> Vec<BoundListener> {
@@ -230,8 +239,9 @@ fn secrets<H>(state: &ConfigState<H>) -> Vec<DumpEntry> {
     state.secrets().iter().map(entry).collect()
 }
 
-/// What the TLS contexts hold that are in force, or waiting to be.
-fn certificates<H>(state: &ConfigState<H>) -> Vec<ContextCertificates> {
+/// What the TLS contexts hold that are in force, or waiting to be, with the statistics of the listener or cluster that
+/// each is for.
+fn certificates<H>(state: &ConfigState<H>) -> Vec<(Scope, ContextCertificates)> {
     let mut contexts = Vec::new();
     for entry in state.clusters().values() {
         for version in entry.active.iter().chain(&entry.warming) {
@@ -240,7 +250,8 @@ fn certificates<H>(state: &ConfigState<H>) -> Vec<ContextCertificates> {
                     && let Some(context) = tls.context()
                 {
                     let chain = context.certificate().into_iter().collect();
-                    contexts.push(shown(tls.origins(), context.authority(), chain));
+                    let shown = shown(tls.origins(), context.authority(), chain);
+                    contexts.push((tls.stats().scope().clone(), shown));
                 }
             }
         }
@@ -251,16 +262,14 @@ fn certificates<H>(state: &ConfigState<H>) -> Vec<ContextCertificates> {
                 if let Transport::Tls(tls) = &chain.transport
                     && let Some(context) = tls.current.get()
                 {
-                    contexts.push(shown(
-                        &tls.origins,
-                        context.authority(),
-                        context.certificates().collect(),
-                    ));
+                    let chain = context.certificates().collect();
+                    let shown = shown(&tls.origins, context.authority(), chain);
+                    contexts.push((tls.stats.scope().clone(), shown));
                 }
             }
         }
     }
-    contexts.retain(|context| context.authority.is_some() || !context.chain.is_empty());
+    contexts.retain(|(_, context)| context.authority.is_some() || !context.chain.is_empty());
     contexts
 }
 
@@ -276,14 +285,17 @@ fn shown(
         "" => inline(),
         path => path.to_owned(),
     };
+    let name = |secret: Option<&Arc<str>>, unnamed: &str| secret.cloned().unwrap_or_else(|| unnamed.into());
     ContextCertificates {
         authority: authority.map(|certificate| ShownCertificate {
             path: trusted_ca,
+            name: name(origins.validation_secret.as_ref(), UNNAMED_AUTHORITY),
             certificate: certificate.clone(),
         }),
         chain: (chain.into_iter().enumerate())
             .map(|(index, certificate)| ShownCertificate {
                 path: origin(index),
+                name: name(origins.certificate_secrets.get(index), UNNAMED_CERTIFICATE),
                 certificate: certificate.clone(),
             })
             .collect(),

@@ -15,6 +15,7 @@ mod admin_source;
 mod ads_stats;
 pub mod args;
 mod balancer;
+mod certificate_stats;
 pub mod command;
 mod connection;
 mod copy;

@@ -27,6 +27,7 @@ use xds::grpc::client::Security;
 
 use crate::ads_stats::AdsStats;
 use crate::args::{Args, DrainStrategy};
+use crate::certificate_stats::CertificateStats;
 use crate::command::{Command, DrainPlan, Listener, PutListener};
 use crate::http::HttpConfig;
 use crate::limits;
@@ -49,6 +50,8 @@ pub struct Server {
     pub(crate) log_files: Arc<LogFiles>,
     /// Counts for secrets.
     pub(crate) secret_stats: AllSecretStats,
+    /// When certificates expire; as it was when the statistics were last read.
+    pub(crate) certificate_stats: RefCell<CertificateStats>,
     /// Secrets that are to be fetched, and that no longer are; `secrets` sees to them when it is told.
     pub(crate) secret_requests: RefCell<Vec<SecretRequest>>,
     pub(crate) secrets_requested: Notify,
@@ -116,6 +119,7 @@ impl Server {
         state.set_secret_sources(parts.bootstrap.secret_sources());
         Rc::new(Self {
             secret_stats: AllSecretStats::new(&parts.registry),
+            certificate_stats: RefCell::default(),
             secret_requests: RefCell::default(),
             secrets_requested: Notify::new(),
             args: parts.args,

@@ -51,6 +51,12 @@ impl SslStats {
         }
     }
 
+    /// The listener's or cluster's own statistics, below which these are.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     /// Counts a handshake that succeeded.
     pub fn count_success(&self, shard: &Shard, info: &ConnectionInfo) {
         shard.inc(self.handshake);

@@ -399,6 +399,28 @@ impl Scope {
         Histogram(self.registry.register(&self.inner, leaf, Kind::Histogram))
     }
 
+    /// The scope of `path`, which ends in a dot, within this one, for one `value` of tag `name`: `ssl.certificate.` and
+    /// `default` give `listener.0.0.0.0_15006.ssl.certificate.default.`.
+    #[must_use]
+    pub fn tagged(&self, path: &str, name: &'static str, value: &str) -> Self {
+        // As Envoy makes a name fit for a place between dots.
+        let value = value.replace("://", "_").replace(":/", "_").replace(':', "_");
+        let ScopeInner {
+            prefix,
+            tag_free,
+            tags,
+            ..
+        } = &*self.inner;
+        let prefix = format!("{prefix}{path}{value}.");
+        let tag = Tag {
+            name,
+            value: value.into(),
+        };
+        let tags = std::iter::once(tag).chain(tags.iter().cloned()).collect();
+        self.registry
+            .tagged_scope(&prefix, &format!("{tag_free}{path}"), tags)
+    }
+
     /// The prefix of the names in this scope, with its final dot.
     #[must_use]
     pub fn prefix(&self) -> &str {

@@ -81,8 +81,9 @@ static GROUPS: &[(&str, &dyn SupportedKxGroup)] = &[
 /// Groups that BoringSSL knows and our cryptography does not offer to rustls.
 const GROUPS_NOT_OFFERED: &[&str] = &["P-521"];
 
-/// What is offered when nothing is configured: what Envoy offers after X25519MLKEM768, with which Envoy 1.40 begins.
-static DEFAULT_GROUPS: [&dyn SupportedKxGroup; 2] = [group::X25519, group::SECP256R1];
+/// What is offered when nothing is configured, as Envoy 1.40 does: first the hybrid that a quantum computer does not
+/// break (draft-ietf-tls-ecdhe-mlkem).
+static DEFAULT_GROUPS: [&dyn SupportedKxGroup; 3] = [group::X25519MLKEM768, group::X25519, group::SECP256R1];
 
 const SIGNATURE_SCHEMES: &[(&str, SignatureScheme)] = &[
     ("ecdsa_secp256r1_sha256", SignatureScheme::ECDSA_NISTP256_SHA256),

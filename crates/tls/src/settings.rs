@@ -52,7 +52,7 @@ pub struct TlsParameters {
     /// Suites that BoringSSL knows and rustls does not offer (RSA key exchange, CBC) are left out as long as one is
     /// left; the context tells which. An unknown name is an error.
     pub cipher_suites: Vec<String>,
-    /// `ecdh_curves`: key exchange groups in BoringSSL's names, best first; empty for X25519 and P-256. `P-521` is left
+    /// `ecdh_curves`: key exchange groups in BoringSSL's names, best first; empty for X25519MLKEM768, X25519 and P-256. `P-521` is left
     /// out as long as another group is left.
     pub ecdh_curves: Vec<String>,
     /// `signature_algorithms`: TLS's names (`ecdsa_secp256r1_sha256`), best first, for signing and verifying; empty for

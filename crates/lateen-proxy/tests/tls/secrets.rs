@@ -559,6 +559,11 @@ fn the_admin_interface_tells_of_secrets_what_envoys_tells() {
             "listener.sds.server_ssl_socket_factory.ssl_context_update_by_sds",
             "listener.pair.server_ssl_socket_factory.ssl_context_update_by_sds",
             "server.days_until_first_cert_expiring",
+            "listener.sds.ssl.certificate.default.expiration_unix_time_seconds",
+            "listener.sds.ssl.certificate.ROOTCA.expiration_unix_time_seconds",
+            "listener.pair.ssl.certificate.pair.expiration_unix_time_seconds",
+            "listener.files.ssl.certificate.unnamed_cert_e3b0c442.expiration_unix_time_seconds",
+            "listener.files.ssl.certificate.unnamed_ca_cert_e3b0c442.expiration_unix_time_seconds",
         ];
         (pages, stats.map(|stat| (stat, proxy.stat(stat))))
     });

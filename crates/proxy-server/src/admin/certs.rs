@@ -24,10 +24,11 @@ pub fn certs(source: &dyn AdminSource) -> Reply {
 /// `server.days_until_first_cert_expiring`: what Envoy says where there is no certificate is the largest number of
 /// its type.
 #[must_use]
-pub fn days_until_first_expires(contexts: &[ContextCertificates], now: SystemTime) -> u64 {
-    let all = contexts
-        .iter()
-        .flat_map(|context| context.authority.iter().chain(&context.chain));
+pub fn days_until_first_expires<'c>(
+    contexts: impl Iterator<Item = &'c ContextCertificates>,
+    now: SystemTime,
+) -> u64 {
+    let all = contexts.flat_map(|context| context.authority.iter().chain(&context.chain));
     let days = all.map(|shown| days_left(&shown.certificate, now));
     days.min().unwrap_or(u64::from(u32::MAX))
 }
@@ -89,6 +90,7 @@ mod tests {
         let days = days_left(&certificate, now);
         let shown = ShownCertificate {
             path: "<inline>".to_owned(),
+            name: "default".into(),
             certificate,
         };
         let printed = details(&shown, now);
@@ -100,7 +102,7 @@ mod tests {
             authority: None,
             chain: vec![shown],
         };
-        assert_eq!(days_until_first_expires(&[context], now), days);
-        assert_eq!(days_until_first_expires(&[], now), 4_294_967_295);
+        assert_eq!(days_until_first_expires([context].iter(), now), days);
+        assert_eq!(days_until_first_expires([].iter(), now), 4_294_967_295);
     }
 }

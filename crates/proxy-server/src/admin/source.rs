@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api_envoy::Any;
@@ -111,6 +112,8 @@ pub struct ContextCertificates {
 pub struct ShownCertificate {
     /// A file, or `<inline>`.
     pub path: String,
+    /// The name of the secret that it came as, or Envoy's name for those without one.
+    pub name: Arc<str>,
     /// The certificate.
     pub certificate: tls::Certificate,
 }

@@ -159,13 +159,18 @@ impl SecretValue {
     }
 }
 
-/// Where the certificates of a context came from, as Envoy's `/certs` shows it: a path, or [`INLINE`].
+/// Where the certificates of a context came from, as Envoy's `/certs` and statistics name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
-    /// One for each of `tls_certificates`.
+    /// One for each of `tls_certificates`: a path, or [`INLINE`].
     pub certificates: Vec<String>,
-    /// That of `trusted_ca`; empty without one.
+    /// That of `trusted_ca`, a path or [`INLINE`]; empty without one.
     pub trusted_ca: String,
+    /// The names of the secrets that the certificates came as, in the context's order; empty where they are in its
+    /// settings.
+    pub certificate_secrets: Vec<Arc<str>>,
+    /// The name of the secret that the authorities came as.
+    pub validation_secret: Option<Arc<str>>,
 }
 
 /// The files that a secret names.

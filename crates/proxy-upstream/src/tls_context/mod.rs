@@ -8,6 +8,8 @@ mod secret;
 mod source;
 mod validation;
 
+use std::sync::Arc;
+
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as pb;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::downstream_tls_context::{
@@ -157,6 +159,9 @@ fn common(proto: Option<&pb::CommonTlsContext>) -> ConfigResult<Translated<Commo
         secrets.validation = validation.secret;
         origins.trusted_ca = validation.origin;
     }
+    let name = |reference: &SecretRef| Arc::clone(&reference.name);
+    origins.certificate_secrets = secrets.certificates.iter().map(name).collect();
+    origins.validation_secret = secrets.validation.as_ref().map(name);
     Ok(Translated {
         settings,
         secrets,
