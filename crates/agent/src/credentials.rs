@@ -10,7 +10,9 @@ use identity::ServiceAccount;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::certificates::{self, Clock, Keeper, Settings, State, roots::Roots};
+use crate::certificates::revocations::{self, Revocations};
+use crate::certificates::roots::{self, Roots};
+use crate::certificates::{self, Clock, Keeper, Settings, State};
 use crate::metrics::Metrics;
 use crate::secrets::{self, Secrets};
 use crate::spec::{MeshIdentity, Spec};
@@ -38,11 +40,19 @@ impl Credentials {
         let metrics = Arc::<Metrics>::default();
         let roots = match mesh.roots.clone() {
             Some(path) => {
-                let (roots, following) = Roots::of_file(path);
+                let (roots, following) = roots::of_file(path);
                 tasks.spawn(following);
                 roots
             }
             None => Roots::none(),
+        };
+        let revocations = match mesh.revocations.clone() {
+            Some(path) => {
+                let (revocations, following) = revocations::of_file(path);
+                tasks.spawn(following);
+                revocations
+            }
+            None => Revocations::none(),
         };
         let clock: Clock = Arc::new(SystemTime::now);
         let settings = Settings {
@@ -69,7 +79,12 @@ impl Credentials {
         };
         tasks.spawn(status::serve(address, pages));
         tasks.spawn(keeper.run());
-        tasks.spawn(certificates::serve(state.clone(), roots, secrets.clone()));
+        tasks.spawn(certificates::serve(
+            state.clone(),
+            roots,
+            revocations,
+            secrets.clone(),
+        ));
         let name = spec.name.clone();
         tasks.spawn(async move {
             if let Err(error) = secrets::serve(listener, secrets).await {

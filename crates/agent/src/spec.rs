@@ -58,6 +58,8 @@ pub struct MeshIdentity {
     pub authority: CertificateAuthority,
     /// A file with the mesh's roots, trusted beside those that come with a certificate.
     pub roots: Option<PathBuf>,
+    /// A file with the revocation lists of the mesh's authorities, in PEM; there need not be one.
+    pub revocations: Option<PathBuf>,
     /// The kind of the workloads' keys.
     pub key: KeyKind,
     /// How long certificates are asked to be valid.

@@ -82,6 +82,7 @@ fn identity_settings() -> identities::Settings {
         trusted_node_accounts: BTreeSet::new(),
         host_users: BTreeSet::new(),
         roots_file: None,
+        revocations_file: None,
         issuer: None,
         rotation: RootRotation::default(),
         jitter: 0.0,

@@ -19,7 +19,7 @@ pub(crate) fn serve(world: &World, issuer: &Issuer, scratch: &Path) -> Result<()
     let pod = world.proxy_pod();
     let secrets = Secrets::new(Arc::new(Metrics::default()));
     secrets.set_certificate(&issuer.svid(&pod.namespace, &pod.account)?)?;
-    secrets.set_roots(issuer.roots());
+    secrets.set_roots(issuer.roots(), "");
     let socket = scratch.join(SECRETS_SOCKET);
     let listener = secrets::bind(&socket).with_context(|| socket.display().to_string())?;
     tokio::spawn(secrets::serve(listener, secrets));

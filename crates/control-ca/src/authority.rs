@@ -261,6 +261,11 @@ impl Authority {
         &self.revocations
     }
 
+    /// The same in PEM: the content of `ca-crl.pem` in ConfigMaps; empty where nothing was revoked.
+    pub fn revocations_pem(&self) -> String {
+        self.revocations.iter().map(RevocationList::pem).collect()
+    }
+
     /// Where it came from.
     pub fn origin(&self) -> Origin {
         self.origin

@@ -5,17 +5,17 @@
 //! - [`write`](mod@write) creates, patches and deletes objects.
 //! - [`pod_view`] and [`findings`] show workloads and mistakes to people, as Pods and Events.
 //! - [`registration`] turns proxies that announce a WorkloadGroup into WorkloadEntries, and tracks their health.
-//! - [`secrets`], [`reviews`] and [`root_certificates`] are what the mesh's authority needs of it.
+//! - [`secrets`], [`reviews`] and [`authority_config_maps`] are what the mesh's authority needs of it.
 //!
 //! No other crate of the control plane knows the `kube` crate.
 
+pub mod authority_config_maps;
 pub mod client;
 pub mod findings;
 pub mod limits;
 pub mod pod_view;
 pub mod registration;
 pub mod reviews;
-pub mod root_certificates;
 pub mod secrets;
 pub mod watch;
 pub mod write;

@@ -52,12 +52,19 @@ impl RevocationList {
             .collect()
     }
 
+    /// `text` without what stands between the lists, each of which is whole; who signed them is not looked at.
+    ///
+    /// # Errors
+    /// When the text is empty or damaged.
+    pub fn normalize_pem(text: &[u8]) -> Result<String, RevocationError> {
+        let blocks = pem::only(text, pem::REVOCATION_LIST, MAX_PEM_BYTES, MAX_ROOTS)?;
+        let print =
+            |block: &pem::Block| parse(&block.der).map(|_| pem::encode(pem::REVOCATION_LIST, &block.der));
+        blocks.iter().map(print).collect()
+    }
+
     fn from_der(der: &[u8], authorities: &[Certificate]) -> Result<Self, RevocationError> {
-        let (rest, parsed) =
-            CertificateRevocationList::from_der(der).map_err(|e| RevocationError::Damaged(e.to_string()))?;
-        if !rest.is_empty() {
-            return Err(RevocationError::Damaged("bytes follow it".to_owned()));
-        }
+        let parsed = parse(der)?;
         let signed_by = |authority: &Certificate| {
             parsed.issuer().as_raw() == authority.subject_der()
                 && SubjectPublicKeyInfo::from_der(authority.public_key().der())
@@ -102,6 +109,16 @@ impl RevocationList {
     /// The list in PEM.
     pub fn pem(&self) -> String {
         pem::encode(pem::REVOCATION_LIST, &self.der)
+    }
+}
+
+/// One list, and nothing after it.
+fn parse(der: &[u8]) -> Result<CertificateRevocationList<'_>, RevocationError> {
+    let (rest, parsed) =
+        CertificateRevocationList::from_der(der).map_err(|e| RevocationError::Damaged(e.to_string()))?;
+    match rest.is_empty() {
+        true => Ok(parsed),
+        false => Err(RevocationError::Damaged("bytes follow it".to_owned())),
     }
 }
 

@@ -25,7 +25,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::state::{AGENT_SOCKET, Home, ROOTS_FILE};
+use crate::state::{AGENT_SOCKET, Home};
 
 /// Threads of the control plane's runtime: one to translate, one to answer meanwhile.
 const WORKER_THREADS: usize = 2;
@@ -225,13 +225,14 @@ fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
         grace: Duration::from_secs(args.registration_grace),
         ..registration::Settings::default()
     };
-    let roots = match args.kubeconfig {
-        None => Some(args.state_folder()?.join(ROOTS_FILE)),
+    // In a cluster, workloads find both in ConfigMaps.
+    let files = match args.kubeconfig {
+        None => Some(args.state_folder()?),
         Some(_) => None,
     };
     let accounts = &args.trusted_node_accounts;
     let issuer = args.issuer();
-    let identities = identities::settings(&args.root_namespace, args.bind, accounts, roots, issuer)?;
+    let identities = identities::settings(&args.root_namespace, args.bind, accounts, files, issuer)?;
     let identities = Identities::new(client.clone(), Arc::clone(&world), identities);
     let (registrar, _) = Registrar::start(client.clone(), registration);
     let discovery = Discovery::new(world, &identifier(), Some(registrar));

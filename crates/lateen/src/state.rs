@@ -27,6 +27,8 @@ pub(crate) const AGENT_SOCKET: &str = "agents.sock";
 
 /// The file with the mesh's roots, beside it.
 pub(crate) const ROOTS_FILE: &str = "root-cert.pem";
+/// The file with the revocation lists of the mesh's authority, beside it.
+pub(crate) const REVOCATIONS_FILE: &str = "ca-crl.pem";
 
 /// The folder of this user's mesh.
 #[derive(Debug, Clone)]
@@ -87,6 +89,11 @@ impl Home {
     /// The file with the mesh's roots.
     pub(crate) fn roots(&self) -> PathBuf {
         self.control_plane().join(ROOTS_FILE)
+    }
+
+    /// The file with the revocation lists of the mesh's authority.
+    pub(crate) fn revocations(&self) -> PathBuf {
+        self.control_plane().join(REVOCATIONS_FILE)
     }
 
     pub(crate) fn run(&self) -> PathBuf {

@@ -51,6 +51,7 @@ pub(crate) fn joined(home: &Home, record: &MeshRecord) -> anyhow::Result<Mesh> {
         identity: Some(MeshIdentity {
             authority: CertificateAuthority::Unix(home.agent_socket()),
             roots: Some(home.roots()),
+            revocations: Some(home.revocations()),
             key: KeyKind::default(),
             lifetime: agent::limits::CERTIFICATE_LIFETIME,
         }),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::authority::{Authority, AuthorityError, SigningRequest};
 use super::check::{self, AnswerError};
+use super::revocations::Revocations;
 use super::roots::Roots;
 use super::{Clock, Held, Random, Settings, State, renewal};
 use crate::error::chain;
@@ -201,19 +202,26 @@ async fn wait_until(clock: &Clock, due: SystemTime) {
     }
 }
 
-/// Serves what a keeper holds as secrets, for ever: its certificate, and its roots together with those of a file.
-pub async fn serve(mut state: watch::Receiver<State>, mut roots: Roots, secrets: Secrets) {
+/// Serves what a keeper holds as secrets, for ever: its certificate, and its roots together with those of a file and
+/// with what is revoked.
+pub async fn serve(
+    mut state: watch::Receiver<State>,
+    mut roots: Roots,
+    mut revocations: Revocations,
+    secrets: Secrets,
+) {
     loop {
         let held = state.borrow_and_update().held.clone();
-        put(&secrets, held.as_deref(), &roots.see());
+        put(&secrets, held.as_deref(), &roots.see(), &revocations.see());
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = roots.changed() => {}
+            () = revocations.changed() => {}
         }
     }
 }
 
-fn put(secrets: &Secrets, held: Option<&Held>, beside: &[Certificate]) {
+fn put(secrets: &Secrets, held: Option<&Held>, beside: &[Certificate], revocations: &str) {
     let mut roots = held.map(|held| held.roots.clone()).unwrap_or_default();
     for root in beside {
         if !roots.contains(root) {
@@ -222,7 +230,7 @@ fn put(secrets: &Secrets, held: Option<&Held>, beside: &[Certificate]) {
     }
     // First the roots: who sees a new certificate of a new authority then trusts it already.
     if !roots.is_empty() {
-        secrets.set_roots(&roots);
+        secrets.set_roots(&roots, revocations);
     }
     if let Some(held) = held
         && let Err(error) = secrets.set_certificate(&held.svid)

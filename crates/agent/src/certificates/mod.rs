@@ -7,12 +7,15 @@
 //!
 //! - [`authority`]: Istio's certificate service, over TLS or over a Unix socket.
 //! - [`roots`]: roots from a file, such as a mounted ConfigMap `istio-ca-root-cert`.
+//! - [`revocations`]: what was revoked, from a file such as a mounted ConfigMap `istio-ca-crl`.
 //! - [`renewal`]: when to ask again; pure.
 
 pub mod authority;
 mod check;
+mod followed;
 mod keeper;
 pub mod renewal;
+pub mod revocations;
 pub mod roots;
 
 use std::sync::Arc;

@@ -6,11 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use identity::Certificate;
-use tokio::sync::watch;
-
-use crate::limits::{MAX_SECRET_FILE_BYTES, ROOTS_POLL_INTERVAL};
+use super::followed::Followed;
+use crate::limits::MAX_SECRET_FILE_BYTES;
 use crate::small_file;
+use identity::Certificate;
 
 /// Why there are no roots.
 #[derive(Debug, thiserror::Error)]
@@ -34,62 +33,9 @@ pub fn read(path: &Path) -> Result<Vec<Certificate>, RootsError> {
 }
 
 /// The roots of a file as they change; there may be none, and there may be no file.
-#[derive(Clone, Debug)]
-pub struct Roots(Option<watch::Receiver<Vec<Certificate>>>);
+pub type Roots = Followed<Vec<Certificate>>;
 
-impl Roots {
-    /// No file.
-    #[must_use]
-    pub fn none() -> Self {
-        Self(None)
-    }
-
-    /// The roots of a file, and the future that follows it for ever.
-    pub fn of_file(path: PathBuf) -> (Self, impl Future<Output = ()> + Send) {
-        let (sender, receiver) = watch::channel(Vec::new());
-        (Self(Some(receiver)), follow(path, sender))
-    }
-
-    /// The present ones, seen by this value from now on.
-    pub(super) fn see(&mut self) -> Vec<Certificate> {
-        let roots = self.0.as_mut();
-        roots
-            .map(|roots| roots.borrow_and_update().clone())
-            .unwrap_or_default()
-    }
-
-    /// Waits until there are others than were seen last.
-    pub(super) async fn changed(&mut self) {
-        if let Some(roots) = &mut self.0
-            && roots.changed().await.is_ok()
-        {
-            return;
-        }
-        std::future::pending().await
-    }
-}
-
-/// What cannot be read leaves those that were there.
-async fn follow(path: PathBuf, roots: watch::Sender<Vec<Certificate>>) {
-    let mut told = String::new();
-    loop {
-        match read(&path) {
-            Ok(read) => {
-                told.clear();
-                roots.send_if_modified(|known| {
-                    let changed = *known != read;
-                    *known = read;
-                    changed
-                });
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if told != error {
-                    tracing::warn!(%error, "the file of the mesh's roots is not taken");
-                    told = error;
-                }
-            }
-        }
-        tokio::time::sleep(ROOTS_POLL_INTERVAL).await;
-    }
+/// The roots of a file, and the future that follows it for ever.
+pub fn of_file(path: PathBuf) -> (Roots, impl Future<Output = ()> + Send) {
+    Followed::of_file(path, "the file of the mesh's roots", read)
 }

@@ -59,7 +59,7 @@ impl FileSecret {
             Self::Roots(path) => {
                 let text = read(path)?;
                 Certificate::bundle_from_pem(&text)?;
-                Ok(authorities(&text))
+                Ok(authorities(&text, &[]))
             }
             Self::Certificate { chain, key } => {
                 let (chain, key) = (read(chain)?, read(key)?);

@@ -89,10 +89,10 @@ impl Secrets {
         Ok(())
     }
 
-    /// Serves `roots` as [`ROOTS`] from now on.
-    pub fn set_roots(&self, roots: &[Certificate]) {
+    /// Serves `roots` as [`ROOTS`] from now on, with the revocation lists of their authorities in PEM; empty for none.
+    pub fn set_roots(&self, roots: &[Certificate], revocations: &str) {
         let pem: String = roots.iter().map(Certificate::pem).collect();
-        self.set(ROOTS, authorities(pem.as_bytes()));
+        self.set(ROOTS, authorities(pem.as_bytes(), revocations.as_bytes()));
     }
 
     /// Puts a secret in the place of what has its name, and tells whoever serves it, unless it is the same.
@@ -154,9 +154,10 @@ fn certificate(chain: &[u8], key: &[u8]) -> tls::secret::Type {
     })
 }
 
-fn authorities(roots: &[u8]) -> tls::secret::Type {
+fn authorities(roots: &[u8], revocations: &[u8]) -> tls::secret::Type {
     tls::secret::Type::ValidationContext(tls::CertificateValidationContext {
         trusted_ca: inline(roots),
+        crl: (!revocations.is_empty()).then(|| inline(revocations)).flatten(),
         ..tls::CertificateValidationContext::default()
     })
 }

@@ -237,7 +237,7 @@ async fn check_rotation(program: &Path, api_type: &str) {
     );
     let old = signer(SystemTime::now());
     let (client, first, second) = (svid(&old, RATINGS), svid(&old, REVIEWS), svid(&old, REVIEWS));
-    secrets.set_roots(old.roots());
+    secrets.set_roots(old.roots(), "");
     secrets.set_certificate(&first).expect("a key");
     let address = eventually(&envoy, "the listener", || envoy.listener()).await;
     let mut open = shows(&envoy, &address, &first, &client, &old).await;
@@ -254,7 +254,7 @@ async fn check_rotation(program: &Path, api_type: &str) {
     // Another authority: its clients are served from now on, and those of the old one no longer.
     let new = signer(SystemTime::now());
     let (third, newcomer) = (svid(&new, REVIEWS), svid(&new, RATINGS));
-    secrets.set_roots(new.roots());
+    secrets.set_roots(new.roots(), "");
     secrets.set_certificate(&third).expect("a key");
     let mut open = shows(&envoy, &address, &third, &newcomer, &new).await;
     assert!(

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use agent::certificates::{Settings, roots::Roots};
+use agent::certificates::Settings;
+use agent::certificates::roots::{self, Roots};
 use agent::limits::{CSR_RETRY_MAX, ROOTS_POLL_INTERVAL};
 use identity::{KeyKind, PrivateKey, SubjectName};
 use tokio::time::Instant;
@@ -198,7 +199,7 @@ async fn new_roots_in_the_file_bring_a_new_certificate_at_once() {
     let ca = Ca::new(signer(SystemTime::now()));
     let old = ca.signer.lock().roots_pem();
     std::fs::write(&path, &old).expect("written");
-    let (roots, following) = Roots::of_file(path.clone());
+    let (roots, following) = roots::of_file(path.clone());
     let following = tokio::spawn(following);
     let mut kept = Kept::start(&ca, settings(), roots);
     let first = kept.until(|state| state.held.is_some()).await.held.expect("one");

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use agent::certificates::{self, State, revocations, roots};
+use agent::limits::ROOTS_POLL_INTERVAL;
 use agent::metrics::Metrics;
 use agent::secrets::{self, CERTIFICATE, ROOTS, Secrets};
 use api_envoy::any::unpack;
@@ -18,7 +20,8 @@ use control_ca::Authority;
 use hyper_util::rt::TokioIo;
 use identity::{CertificateRequest, KeyKind, PrivateKey, SubjectName, Svid, request_certificate};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -207,7 +210,7 @@ async fn secrets_are_sent_when_they_are_there_and_when_they_change() {
     assert_eq!(sent.len(), 1);
     let key = first.key().to_pem().expect("PEM");
     assert_eq!(pair(&sent[0]), (first.chain_pem(), key.to_string()));
-    server.secrets.set_roots(signer.roots());
+    server.secrets.set_roots(signer.roots(), "");
     assert!(stream.is_silent().await, "nobody has asked for the roots");
     stream.ask(&[ROOTS]).await;
     let sent = secrets_of(&stream.next().await);
@@ -225,7 +228,7 @@ async fn secrets_are_sent_when_they_are_there_and_when_they_change() {
 async fn state_of_the_world_is_spoken_as_well() {
     let server = Server::start();
     let signer = signer(SystemTime::now());
-    server.secrets.set_roots(signer.roots());
+    server.secrets.set_roots(signer.roots(), "");
     let (requests, queue) = mpsc::channel(8);
     let mut client = SecretDiscoveryServiceClient::new(server.channel().await);
     let request = |nonce: &str, version: &str| ads::DiscoveryRequest {
@@ -247,7 +250,7 @@ async fn state_of_the_world_is_spoken_as_well() {
     let accepted = request(&first.nonce, &first.version_info);
     requests.send(accepted).await.expect("sent");
     let other = crate::support::signer(SystemTime::now());
-    server.secrets.set_roots(other.roots());
+    server.secrets.set_roots(other.roots(), "");
     let second = within(answers.message())
         .await
         .expect("a stream")
@@ -283,7 +286,7 @@ async fn what_a_proxy_has_refused_is_not_sent_again_and_the_next_is() {
     let signer = signer(SystemTime::now());
     let mut stream = server.delta().await;
     stream.ask(&[ROOTS]).await;
-    server.secrets.set_roots(signer.roots());
+    server.secrets.set_roots(signer.roots(), "");
     let response = within(stream.answers.message())
         .await
         .expect("a stream")
@@ -291,7 +294,7 @@ async fn what_a_proxy_has_refused_is_not_sent_again_and_the_next_is() {
     stream.answer(&response.nonce, Some("I do not like it")).await;
     assert!(stream.is_silent().await);
     let other = crate::support::signer(SystemTime::now());
-    server.secrets.set_roots(other.roots());
+    server.secrets.set_roots(other.roots(), "");
     assert_eq!(roots(&secrets_of(&stream.next().await)[0]), other.roots_pem());
 }
 
@@ -324,4 +327,51 @@ async fn certificates_and_roots_from_files_are_watched_and_what_is_broken_is_not
     let (new_chain, new_key) = write_pair(server.path(), "client", &signer, REVIEWS);
     let sent = secrets_of(&stream.next().await);
     assert_eq!(pair(&sent[0]), (read(&new_chain), read(&new_key)));
+}
+
+/// By openssl, of the authority that the tests plug in.
+const REVOCATIONS: &str = include_str!("../data/corp-crl.pem");
+
+#[tokio::test]
+async fn what_is_revoked_comes_from_a_file_with_the_roots_and_what_is_cut_is_not_taken() {
+    let server = Server::start();
+    let signer = signer(SystemTime::now());
+    let (roots_file, lists_file) = (
+        server.path().join("root-cert.pem"),
+        server.path().join("ca-crl.pem"),
+    );
+    std::fs::write(&roots_file, signer.roots_pem()).expect("written");
+    let (trusted, following_roots) = roots::of_file(roots_file);
+    let (revoked, following_lists) = revocations::of_file(lists_file.clone());
+    let (_keeper, state) = watch::channel(State::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(following_roots);
+    tasks.spawn(following_lists);
+    tasks.spawn(certificates::serve(
+        state,
+        trusted,
+        revoked,
+        server.secrets.clone(),
+    ));
+    let mut stream = server.delta().await;
+    stream.ask(&[ROOTS]).await;
+    let sent = stream.next().await;
+    assert_eq!(lists(&secrets_of(&sent)[0]), None, "there is no file");
+    std::fs::write(&lists_file, REVOCATIONS).expect("written");
+    let sent = stream.next().await;
+    assert_eq!(lists(&secrets_of(&sent)[0]).as_deref(), Some(REVOCATIONS));
+    std::fs::write(&lists_file, &REVOCATIONS[..REVOCATIONS.len() / 2]).expect("written");
+    tokio::time::sleep(ROOTS_POLL_INTERVAL * 2).await;
+    assert!(stream.is_silent().await, "half a list is not taken");
+    std::fs::write(&lists_file, "").expect("written");
+    let sent = stream.next().await;
+    assert_eq!(lists(&secrets_of(&sent)[0]), None, "nothing is revoked any more");
+}
+
+/// The revocation lists of a secret.
+fn lists(secret: &Secret) -> Option<String> {
+    let Some(Type::ValidationContext(context)) = &secret.r#type else {
+        panic!("{} is no validation context", secret.name)
+    };
+    context.crl.as_ref().map(|lists| text(Some(lists)))
 }

@@ -27,7 +27,7 @@ use control_ca::{
 };
 use control_snapshot::{Mesh, Objects, Proxy, ProxyKind};
 use control_sources::reviews::{Access, ReviewError};
-use control_sources::{Client, reviews, root_certificates};
+use control_sources::{Client, authority_config_maps, reviews};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use identity::{ServiceAccount, SpiffeId, SubjectName, TrustDomain, TrustDomainError, TrustDomains};
 use tls::ServerContext;
@@ -64,6 +64,8 @@ pub struct Settings {
     pub host_users: BTreeSet<u32>,
     /// Where the roots are also written, for processes of this host; a file that everybody may read.
     pub roots_file: Option<PathBuf>,
+    /// Where the authority's revocation lists are also written; empty when there are none.
+    pub revocations_file: Option<PathBuf>,
     /// When a self-signed root is renewed.
     pub rotation: RootRotation,
     /// Which part (0 to 1) of the interval passes before the root's age is looked at first, at random, so that replicas
@@ -184,15 +186,12 @@ impl Identities {
     ) -> Result<(), tonic::transport::Error> {
         let mut tasks = JoinSet::new();
         let (certificate, mut certificates) = watch::channel(None);
-        let (roots, written_roots) = watch::channel(String::new());
         tasks.spawn(self.clone().keep());
         if let Some(issuer) = &self.0.settings.issuer {
             let keys = Arc::clone(&self.0.issuer_keys);
             tasks.spawn(issuer::follow(issuer.keys.clone(), keys));
         }
-        tasks.spawn(root_certificates::keep(self.0.client.clone(), written_roots));
-        let file = self.0.settings.roots_file.clone();
-        tasks.spawn(publish_roots(self.0.renewed.subscribe(), roots, file));
+        self.publish_for_workloads(&mut tasks);
         tasks.spawn(serving::keep(
             self.0.renewed.subscribe(),
             self.0.settings.names.clone(),
@@ -235,6 +234,33 @@ impl Identities {
         };
         let (secure, host, ()) = tokio::join!(secure, host, ended);
         secure.and(host)
+    }
+
+    /// Writes what workloads verify each other by to where they read it.
+    fn publish_for_workloads(&self, tasks: &mut JoinSet<()>) {
+        let Settings {
+            roots_file,
+            revocations_file,
+            ..
+        } = &self.0.settings;
+        let published: [(_, fn(&Authority) -> String, _); 2] = [
+            (
+                authority_config_maps::REVOCATIONS,
+                Authority::revocations_pem,
+                revocations_file,
+            ),
+            (
+                authority_config_maps::ROOT_CERTIFICATES,
+                Authority::roots_pem,
+                roots_file,
+            ),
+        ];
+        for (config_map, print, file) in published {
+            let (text, written) = watch::channel(None);
+            let client = self.0.client.clone();
+            tasks.spawn(authority_config_maps::keep(client, config_map, written));
+            tasks.spawn(publish(self.0.renewed.subscribe(), print, text, file.clone()));
+        }
     }
 
     /// Follows the world and the Secrets, for ever.
@@ -393,23 +419,24 @@ fn trust_domains(mesh: &Mesh) -> Result<TrustDomains, DomainError> {
     Ok(TrustDomains::new(own, aliases.collect::<Result<Vec<_>, _>>()?))
 }
 
-/// The roots of each new authority, in PEM, and into a file where there is to be one.
-async fn publish_roots(
+/// What `print` makes of each new authority, and into a file where there is to be one.
+async fn publish(
     mut authorities: watch::Receiver<Option<Arc<Authority>>>,
-    roots: watch::Sender<String>,
+    print: fn(&Authority) -> String,
+    text: watch::Sender<Option<String>>,
     file: Option<PathBuf>,
 ) {
     while authorities.changed().await.is_ok() {
         let current = authorities.borrow_and_update().clone();
-        let Some(pem) = current.map(|authority| authority.roots_pem()) else {
+        let Some(pem) = current.map(|authority| print(&authority)) else {
             continue;
         };
         if let Some(path) = &file
             && let Err(error) = write_whole(path, &pem)
         {
-            tracing::error!(%error, path = %path.display(), "the mesh's roots cannot be written");
+            tracing::error!(%error, path = %path.display(), "what the mesh is verified by cannot be written");
         }
-        roots.send_replace(pem);
+        text.send_replace(Some(pem));
     }
 }
 

@@ -10,7 +10,10 @@ use control_snapshot::Kind;
 use control_sources::write::{self, ObjectRef};
 use control_sources::{apply, client};
 use identity::Certificate;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use serde_json::json;
 
 use crate::mesh::{Mesh, STABLE, api_server, eventually, secret};
@@ -20,7 +23,9 @@ const ROOT: &str = "istio-system";
 /// An authority by another hand: its root, and what it plugs in.
 struct Corporate {
     root: String,
-    entries: [(&'static str, String); 4],
+    entries: Vec<(&'static str, String)>,
+    /// What signs for the mesh.
+    issuer: Issuer<'static, KeyPair>,
 }
 
 fn params(name: &str) -> CertificateParams {
@@ -40,19 +45,40 @@ impl Corporate {
         let root_pem = root.self_signed(&root_key).expect("a root").pem();
         let key = KeyPair::generate().expect("a key");
         let issuer = Issuer::from_params(&root, &root_key);
-        let signing = params("mesh")
-            .signed_by(&key, &issuer)
-            .expect("a certificate")
-            .pem();
+        let mesh = params("mesh");
+        let signing = mesh.signed_by(&key, &issuer).expect("a certificate").pem();
         Self {
-            entries: [
+            entries: vec![
                 ("ca-cert.pem", signing.clone()),
                 ("ca-key.pem", key.serialize_pem()),
                 ("cert-chain.pem", signing),
                 ("root-cert.pem", format!("{root_pem}{beside}")),
             ],
             root: root_pem,
+            issuer: Issuer::new(mesh, key),
         }
+    }
+
+    /// Takes back the certificate with this serial number, which it has signed for the mesh.
+    fn revoke(&mut self, serial: u64) -> String {
+        let now = SystemTime::now();
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(24 * 3600)).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("a list").pem().expect("PEM");
+        self.entries.push(("ca-crl.pem", list.clone()));
+        list
     }
 
     fn secret(&self) -> serde_json::Value {
@@ -234,5 +260,42 @@ async fn a_broken_authority_at_the_start_is_waited_for_and_no_other_is_made() {
         .await
         .expect("stored");
     assert_eq!(mesh.authority().await.origin(), Origin::PluggedIn);
+    mesh.stop().0.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_plugged_in_authority_has_revoked_is_in_every_namespace() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    let lists = || async {
+        let map = mesh.get(Kind::ConfigMap, "shop", "istio-ca-crl").await?;
+        Some(map["data"]["ca-crl.pem"].as_str()?.to_owned())
+    };
+    let file = || std::fs::read_to_string(mesh.folder.path().join("ca-crl.pem")).unwrap_or_default();
+    assert_eq!(eventually("nothing is revoked", lists).await, "");
+    let own = mesh.authority().await.roots_pem();
+    let mut corporate = Corporate::new(&own);
+    let list = corporate.revoke(42);
+    apply(&mesh.client, &[corporate.secret()]).await.expect("stored");
+    let is = |wanted: String| {
+        let lists = &lists;
+        move || {
+            let wanted = wanted.clone();
+            async move { lists().await.filter(|found| *found == wanted) }
+        }
+    };
+    eventually("the list in every namespace", is(list.clone())).await;
+    assert_eq!(file(), list, "and in the file for this host");
+    corporate.entries.pop();
+    let without = json!({"data": {"ca-crl.pem": null}});
+    write::patch(
+        &mesh.client,
+        &ObjectRef::new(Kind::Secret, ROOT, "cacerts"),
+        &without,
+    )
+    .await
+    .expect("changed");
+    eventually("no list any more", is(String::new())).await;
+    assert_eq!(file(), "");
     mesh.stop().0.shutdown().await;
 }

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use agent::bootstrap::{ADMIN_PORT, Identity, bootstrap};
 use agent::certificates::authority::CertificateAuthority;
-use agent::certificates::roots::Roots;
 use agent::certificates::{self, Keeper, Settings};
+use agent::certificates::{revocations::Revocations, roots};
 use agent::secrets::{self, Secrets};
 use agent::{Spec, Xds};
 use identity::ServiceAccount;
@@ -88,7 +88,7 @@ impl Envoy {
 /// The agent's part for one workload: its certificate from the host's socket, and its secrets.
 fn agent(mesh: &Mesh, account: &str, socket: &Path) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let (roots, following) = Roots::of_file(mesh.folder.path().join("root-cert.pem"));
+    let (roots, following) = roots::of_file(mesh.folder.path().join("root-cert.pem"));
     tasks.spawn(following);
     let settings = Settings::new(ServiceAccount {
         namespace: "shop".to_owned(),
@@ -107,7 +107,12 @@ fn agent(mesh: &Mesh, account: &str, socket: &Path) -> JoinSet<()> {
     let secrets = Secrets::new(Arc::default());
     let listener = secrets::bind(socket).expect("a socket");
     tasks.spawn(keeper.run());
-    tasks.spawn(certificates::serve(state, roots, secrets.clone()));
+    tasks.spawn(certificates::serve(
+        state,
+        roots,
+        Revocations::none(),
+        secrets.clone(),
+    ));
     tasks.spawn(async move { secrets::serve(listener, secrets).await.expect("a server") });
     tasks
 }

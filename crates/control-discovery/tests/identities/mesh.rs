@@ -160,6 +160,7 @@ impl Mesh {
             issuer,
             host_users: [owner(folder.path())].into(),
             roots_file: Some(folder.path().join("root-cert.pem")),
+            revocations_file: Some(folder.path().join("ca-crl.pem")),
             rotation,
             jitter: 0.0,
             lifetimes: Lifetimes::default(),

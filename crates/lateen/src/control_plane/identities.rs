@@ -11,12 +11,15 @@ use control_ca::{Lifetimes, RootRotation, parse_node_accounts};
 use control_discovery::identities::{Issuer, Settings};
 use identity::SubjectName;
 
-/// The settings, from what the command line says.
+use crate::state::{REVOCATIONS_FILE, ROOTS_FILE};
+
+/// The settings, from what the command line says. What workloads of this host verify each other by is written to
+/// `files`, a folder.
 pub(super) fn settings(
     root_namespace: &str,
     bind: IpAddr,
     trusted_node_accounts: &str,
-    roots_file: Option<PathBuf>,
+    files: Option<PathBuf>,
     issuer: Option<Issuer>,
 ) -> anyhow::Result<Settings> {
     Ok(Settings {
@@ -26,7 +29,8 @@ pub(super) fn settings(
             .context("--trusted-node-accounts")?,
         issuer,
         host_users: [0, rustix::process::geteuid().as_raw()].into(),
-        roots_file,
+        roots_file: files.as_ref().map(|folder| folder.join(ROOTS_FILE)),
+        revocations_file: files.map(|folder| folder.join(REVOCATIONS_FILE)),
         rotation: RootRotation::default(),
         jitter: random_part(),
         lifetimes: Lifetimes::default(),
