@@ -1,6 +1,9 @@
-//! Which service accounts the mesh's objects name for workloads that are no pods.
+//! What the mesh's objects say of workloads: their namespaces and labels, and the service accounts of those that are no
+//! pods.
 
-use crate::kubernetes::selects;
+use std::borrow::Cow;
+
+use crate::kubernetes::{Labels, selects};
 use crate::objects::Objects;
 
 impl Objects {
@@ -17,6 +20,25 @@ impl Objects {
             (entry.meta.namespace.as_str(), account)
         });
         groups.chain(entries).filter(|(_, account)| !account.is_empty())
+    }
+
+    /// Namespace and labels of every Pod, WorkloadEntry and WorkloadGroup: what selectors may mean.
+    pub(crate) fn labelled(&self) -> impl Iterator<Item = (&str, Cow<'_, Labels>)> {
+        let pods = self.pods.values();
+        let pods = pods.map(|pod| {
+            let labels = Cow::Borrowed(&pod.metadata.labels);
+            (pod.metadata.namespace.as_str(), labels)
+        });
+        let entries = self.workload_entries.values().map(|entry| {
+            let mut labels = entry.spec.labels.clone();
+            labels.extend(entry.meta.labels.clone());
+            (entry.meta.namespace.as_str(), Cow::Owned(labels))
+        });
+        let groups = self.workload_groups.values().filter_map(|group| {
+            let template = group.spec.metadata.as_ref()?;
+            Some((group.meta.namespace.as_str(), Cow::Borrowed(&template.labels)))
+        });
+        pods.chain(entries).chain(groups)
     }
 
     /// Whether workloads of this account are gateways: a Gateway selects the labels of a WorkloadGroup or of a Pod that

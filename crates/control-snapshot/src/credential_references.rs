@@ -94,17 +94,9 @@ fn said(gateway: &Config<Gateway>, index: usize, finding: Finding) -> Diagnostic
 /// Where the workloads are that a Gateway selects: Secrets are looked up beside them.
 fn namespaces_of_workloads<'o>(objects: &'o Objects, gateway: &Config<Gateway>) -> BTreeSet<&'o str> {
     let selector = &gateway.spec.selector;
-    let pods = objects
-        .pods
-        .values()
-        .map(|pod| (&pod.metadata.namespace, &pod.metadata.labels));
-    let entries = objects
-        .workload_entries
-        .values()
-        .map(|e| (&e.meta.namespace, &e.spec.labels));
-    let all = pods.chain(entries);
+    let all = objects.labelled();
     let selected = all.filter(|(_, labels)| !selector.is_empty() && selects(selector, labels));
-    selected.map(|(namespace, _)| namespace.as_str()).collect()
+    selected.map(|(namespace, _)| namespace).collect()
 }
 
 /// What a name stands for: a Secret of that name, or for authorities one of the whole name first.

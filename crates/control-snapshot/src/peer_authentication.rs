@@ -133,6 +133,7 @@ pub(crate) fn check(objects: &Objects, diagnostics: &mut Vec<Diagnostic>) {
                         diagnostics.push(ineffective(message).at("spec.selector").hint(OLDER));
                     }
                     seen.push(rule);
+                    diagnostics.extend(nobody(objects, rule, selector));
                 }
                 (None, Some(older)) => {
                     let scope = if root { "the mesh" } else { "the namespace" };
@@ -156,6 +157,32 @@ pub(crate) fn check(objects: &Objects, diagnostics: &mut Vec<Diagnostic>) {
             }
         }
     }
+}
+
+/// A diagnostic where no workload of the rule's namespace has the labels, which may be misspelt.
+fn nobody(objects: &Objects, rule: &Config<PeerAuthentication>, labels: &Labels) -> Option<Diagnostic> {
+    let mut beside = objects
+        .labelled()
+        .filter(|(namespace, _)| *namespace == rule.meta.namespace);
+    if beside.any(|(_, found)| selects(labels, &found)) {
+        return None;
+    }
+    let printed: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let message = format!(
+        "No matching workloads for this resource with the following labels: {}",
+        printed.join(",")
+    );
+    let namespace = &rule.meta.namespace;
+    Some(
+        Diagnostic::new(Code::NoMatchingWorkloadsFound, rule.resource(), message)
+            .at("spec.selector.matchLabels")
+            .hint(format!(
+                "the rule has no effect until namespace {namespace} has a workload with all of them"
+            )),
+    )
 }
 
 /// How a conflict between rules of one scope ends.
@@ -261,6 +288,28 @@ mod tests {
             second[0].message,
             "PeerAuthentication z-first is for the namespace too"
         );
+    }
+
+    #[test]
+    fn a_rule_for_workloads_that_nobody_has_seen_is_reported_until_there_is_one() {
+        let selecting = json!({"selector": {"matchLabels": {"app": "reviews"}}, "mtls": {"mode": "STRICT"}});
+        let mut objects = objects(&[("shop", "reviews", selecting)]);
+        let reported = |objects: &Objects| {
+            let mut found = Vec::new();
+            check(objects, &mut found);
+            let mut found = found.iter().filter(|d| d.code == Code::NoMatchingWorkloadsFound);
+            found.next().map(|d| d.message.clone())
+        };
+        let message = reported(&objects).expect("nobody is called reviews");
+        assert!(message.ends_with("labels: app=reviews"), "{message}");
+        let pod = |namespace: &str| {
+            let metadata = json!({"name": "a", "namespace": namespace, "labels": {"app": "reviews"}});
+            json!({"metadata": metadata, "spec": {}, "status": {}})
+        };
+        assert_eq!(objects.apply(Kind::Pod, pod("elsewhere")), None);
+        assert!(reported(&objects).is_some());
+        assert_eq!(objects.apply(Kind::Pod, pod("shop")), None);
+        assert_eq!(reported(&objects), None);
     }
 
     #[test]
