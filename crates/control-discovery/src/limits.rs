@@ -29,7 +29,11 @@ pub const SERVING_RETRY: Duration = Duration::from_secs(5);
 /// Wait before an authority that could not be read, made or renewed is tried again, and the shortest between two looks
 /// at the age of its root.
 pub const AUTHORITY_RETRY: Duration = Duration::from_secs(1);
-/// Largest file with the keys of an issuer of JWTs, in bytes.
-pub const MAX_KEYS_FILE_BYTES: usize = 1 << 20;
-/// How often that file is looked at.
+/// Largest document with the keys of an issuer of JWTs, or with where they are, in bytes.
+pub const MAX_KEYS_BYTES: usize = 1 << 20;
+/// How often a file with such keys is looked at, and a web server that did not give them is asked again.
 pub const KEYS_POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a web server that has given them is asked again.
+pub const KEYS_FETCH_INTERVAL: Duration = Duration::from_secs(300);
+/// How long a web server may take for one document.
+pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
 use control_ca::OidcRules;
 use control_discovery::debug::{Pages, router};
-use control_discovery::identities::{Issuer, SecureListeners};
+use control_discovery::identities::{Issuer, KeysSource, SecureListeners};
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::Settings;
 use control_sources::Client;
@@ -62,11 +62,20 @@ pub(crate) struct Args {
     agent_socket: Option<PathBuf>,
     /// The issuer of JWTs that are worth the identity of the service account in their subject, beside the tokens of the
     /// API server (TOKEN_ISSUER).
-    #[arg(long, value_name = "URL", requires = "token_keys")]
+    #[arg(long, value_name = "URL")]
     token_issuer: Option<String>,
-    /// The file with that issuer's public keys, a JSON Web Key Set; changes are taken.
-    #[arg(long, value_name = "FILE", requires = "token_issuer")]
-    token_keys: Option<PathBuf>,
+    /// Where that issuer's public keys are, a JSON Web Key Set in a file or at an https URL; changes are taken. Otherwise
+    /// the issuer is asked (ISSUER/.well-known/openid-configuration).
+    #[arg(long, value_name = "FILE|URL", requires = "token_issuer")]
+    token_keys: Option<String>,
+    /// The authorities that the issuer's web server is verified by, in PEM.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "SSL_CERT_FILE",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    token_ca: PathBuf,
     /// For whom those JWTs must be; repeat it for several (AUDIENCE).
     #[arg(
         long,
@@ -113,11 +122,18 @@ impl Args {
 
     /// Whose JWTs count, beside the API server's.
     fn issuer(&self) -> Option<Issuer> {
-        let (issuer, keys) = (self.token_issuer.clone()?, self.token_keys.clone()?);
-        let audiences = self.token_audience.clone();
+        let keys = match &self.token_keys {
+            None => KeysSource::Discovery,
+            Some(url) if url.contains("://") => KeysSource::Url(url.clone()),
+            Some(path) => KeysSource::File(path.into()),
+        };
         Some(Issuer {
-            rules: OidcRules { issuer, audiences },
+            rules: OidcRules {
+                issuer: self.token_issuer.clone()?,
+                audiences: self.token_audience.clone(),
+            },
             keys,
+            authorities: self.token_ca.clone(),
         })
     }
 

@@ -13,6 +13,7 @@ mod issuer;
 mod keeper;
 mod proof;
 mod serving;
+mod web;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,9 @@ use control_ca::{
     Metrics, OidcTokens, PeerCertificates, RootRotation, Rules, UnixPeer,
 };
 use control_snapshot::{Mesh, Objects, Proxy, ProxyKind};
+use control_sources::authority_config_maps::{self, Published, REVOCATIONS, ROOT_CERTIFICATES};
 use control_sources::reviews::{Access, ReviewError};
-use control_sources::{Client, authority_config_maps, reviews};
+use control_sources::{Client, reviews};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use identity::{ServiceAccount, SpiffeId, SubjectName, TrustDomain, TrustDomainError, TrustDomains};
 use tls::ServerContext;
@@ -43,7 +45,7 @@ use crate::secrets::SecretAccess;
 use crate::world::World;
 
 pub use connections::SecurePeer;
-pub use issuer::Issuer;
+pub use issuer::{Issuer, KeysSource};
 
 /// Now.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -189,7 +191,7 @@ impl Identities {
         tasks.spawn(self.clone().keep());
         if let Some(issuer) = &self.0.settings.issuer {
             let keys = Arc::clone(&self.0.issuer_keys);
-            tasks.spawn(issuer::follow(issuer.keys.clone(), keys));
+            tasks.spawn(issuer::follow(issuer.clone(), keys));
         }
         self.publish_for_workloads(&mut tasks);
         tasks.spawn(serving::keep(
@@ -243,24 +245,21 @@ impl Identities {
             revocations_file,
             ..
         } = &self.0.settings;
-        let published: [(_, fn(&Authority) -> String, _); 2] = [
-            (
-                authority_config_maps::REVOCATIONS,
-                Authority::revocations_pem,
-                revocations_file,
-            ),
-            (
-                authority_config_maps::ROOT_CERTIFICATES,
-                Authority::roots_pem,
-                roots_file,
-            ),
-        ];
-        for (config_map, print, file) in published {
-            let (text, written) = watch::channel(None);
-            let client = self.0.client.clone();
-            tasks.spawn(authority_config_maps::keep(client, config_map, written));
-            tasks.spawn(publish(self.0.renewed.subscribe(), print, text, file.clone()));
-        }
+        self.publish_one(tasks, REVOCATIONS, Authority::revocations_pem, revocations_file);
+        self.publish_one(tasks, ROOT_CERTIFICATES, Authority::roots_pem, roots_file);
+    }
+
+    fn publish_one(
+        &self,
+        tasks: &mut JoinSet<()>,
+        config_map: Published,
+        print: fn(&Authority) -> String,
+        file: &Option<PathBuf>,
+    ) {
+        let (text, written) = watch::channel(None);
+        let client = self.0.client.clone();
+        tasks.spawn(authority_config_maps::keep(client, config_map, written));
+        tasks.spawn(publish(self.0.renewed.subscribe(), print, text, file.clone()));
     }
 
     /// Follows the world and the Secrets, for ever.

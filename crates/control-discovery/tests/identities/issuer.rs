@@ -1,10 +1,11 @@
 //! Workloads outside of Kubernetes, whose platform says who they are (OpenID Connect).
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use api_envoy::type_url;
 use control_ca::OidcRules;
-use control_discovery::identities::Issuer;
+use control_discovery::identities::{Issuer, KeysSource};
 use identity::{Certificate, KeyKind, PrivateKey};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -40,7 +41,8 @@ async fn a_jwt_of_the_issuer_is_worth_its_service_account() {
             issuer: ISSUER.to_owned(),
             audiences: vec!["istio-ca".to_owned()],
         },
-        keys,
+        keys: KeysSource::File(keys),
+        authorities: PathBuf::new(),
     };
     let mesh = Mesh::start_with(api, client, STABLE, Some(issuer)).await;
     mesh.authority().await;
