@@ -69,7 +69,7 @@ const COMMANDS: &[(&str, &str, Action)] = &[
     ),
     (
         "codegen",
-        "generate crates/api-envoy/src/gen and the CRDs again",
+        "generate the types of crates/api-envoy and crates/api-spiffe, and the CRDs again",
         codegen::run,
     ),
 ];
