@@ -33,3 +33,5 @@ pub const AUTHORITY_RETRY: Duration = Duration::from_secs(1);
 pub const MAX_KEYS_FILE_BYTES: usize = 1 << 20;
 /// How often that file is looked at.
 pub const KEYS_POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the keys for JWT-SVIDs are looked at, though nothing tells of a change.
+pub const JWT_KEYS_CHECK_INTERVAL: Duration = Duration::from_secs(60);
