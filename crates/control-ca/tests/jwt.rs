@@ -194,7 +194,7 @@ fn a_damaged_secret_is_refused_whole() {
         refused(&of(&text.replace("PRIVATE", "PUBLIC"))),
         JwtKeysError::Key(_)
     ));
-    let many = format!("[{}]", vec!["{}"; 9].join(","));
+    let many = format!("[{}]", ["{}"; 9].join(","));
     assert_eq!(refused(&of(&many)), JwtKeysError::TooMany(9));
 }
 

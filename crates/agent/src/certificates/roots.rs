@@ -44,6 +44,12 @@ impl Roots {
         Self(None)
     }
 
+    /// Those that somebody tells.
+    #[must_use]
+    pub fn of(told: watch::Receiver<Vec<Certificate>>) -> Self {
+        Self(Some(told))
+    }
+
     /// The roots of a file, and the future that follows it for ever.
     pub fn of_file(path: PathBuf) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = watch::channel(Vec::new());
