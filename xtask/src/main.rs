@@ -59,7 +59,7 @@ const COMMANDS: &[(&str, &str, Action)] = &[
     ("where", "where something lives: where WORD", find::run),
     (
         "tools",
-        "install Envoy and kubectl under target/ and print their paths",
+        "install Envoy, kubectl and SPIFFE's client under target/ and print their paths",
         tools::run,
     ),
     (
