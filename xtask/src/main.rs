@@ -59,7 +59,7 @@ const COMMANDS: &[(&str, &str, Action)] = &[
     ("where", "where something lives: where WORD", find::run),
     (
         "tools",
-        "install Envoy and kubectl under target/ and print their paths",
+        "install Envoy, kubectl and SPIFFE's client under target/ and print their paths",
         tools::run,
     ),
     (
@@ -69,7 +69,7 @@ const COMMANDS: &[(&str, &str, Action)] = &[
     ),
     (
         "codegen",
-        "generate crates/api-envoy/src/gen and the CRDs again",
+        "generate the types of crates/api-envoy and crates/api-spiffe, and the CRDs again",
         codegen::run,
     ),
 ];

@@ -48,6 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let wanted = |stage: &str| only.is_none_or(|o| stage.contains(o.as_str()));
     let envoy = tools::envoy();
     let kubectl = tools::kubectl();
+    let spiffe = tools::spiffe();
     if let Err(error) = tools::debian(PEERS) {
         // The tests that want them fail, or say that they were not run.
         println!("{error:#}");
@@ -91,6 +92,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         ),
         Err(error) => Ok(not_run(format!("{error:#}"))),
     });
+    stage(
+        "identities for programs of the host",
+        &mut || match (&kubectl, &spiffe) {
+            (Ok(kubectl), Ok(spiffe)) => counted(
+                cargo(["test", "--quiet", "--package", "lateen", "--no-fail-fast"])
+                    .args(["--test", "node_agent"])
+                    .env("LATEEN_KUBECTL", kubectl)
+                    .env("LATEEN_SPIFFE", spiffe),
+            ),
+            (Err(error), _) | (_, Err(error)) => Ok(not_run(format!("{error:#}"))),
+        },
+    );
     for (set, _) in ORACLES {
         let name = format!("oracle {set}");
         stage(&name, &mut || {

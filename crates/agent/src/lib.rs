@@ -11,6 +11,8 @@
 //! 5. a stream of the agent's own receives the names of all services and reports the workload's health ([`discovery`]);
 //! 6. when the sidecar is ready the application starts; when the application ends, the mesh is told at once.
 //!
+//! A host's programs get the same identities for themselves from the node agent ([`workload_api`]).
+//!
 //! The agent knows the control plane by its addresses only.
 
 pub mod address;
@@ -35,6 +37,7 @@ mod spec;
 pub mod status;
 mod surroundings;
 mod workload;
+pub mod workload_api;
 
 pub use error::AgentError;
 pub use restarts::Restarts;

@@ -113,3 +113,60 @@ pub const FILE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the file of the mesh's roots is looked at.
 pub const ROOTS_POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The most connections to the Workload API of one host.
+pub const MAX_WORKLOAD_CONNECTIONS: usize = 1024;
+
+/// The most of them by processes of one user.
+pub const MAX_WORKLOAD_CONNECTIONS_OF_USER: usize = 256;
+
+/// The most calls at once on one connection to the Workload API.
+pub const MAX_CONNECTION_STREAMS: u32 = 16;
+
+/// The largest message that a caller of the Workload API may send, in bytes: a token and a little more.
+pub const MAX_WORKLOAD_CALL_BYTES: usize = 64 << 10;
+
+/// Wait after a connection that could not be accepted, as when there are no more descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a process that has just been started may take to be known as a workload.
+pub const ATTESTATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether it is.
+pub const ATTESTATION_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a caller of the Workload API waits for its first certificate.
+pub const FIRST_IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The most service accounts that a node agent keeps certificates of.
+pub const MAX_NODE_IDENTITIES: usize = 256;
+
+/// How long a certificate is kept and renewed that no caller uses.
+pub const UNUSED_IDENTITY_LIFETIME: Duration = Duration::from_secs(10 * 60);
+
+/// How often unused certificates are looked for.
+pub const IDENTITY_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The most audiences of one token.
+pub const MAX_AUDIENCES: usize = 16;
+
+/// The longest audience, in bytes.
+pub const MAX_AUDIENCE_BYTES: usize = 512;
+
+/// The longest token that is verified, in bytes.
+pub const MAX_JWT_BYTES: usize = 16 << 10;
+
+/// How much later than now a token may begin, since clocks differ.
+pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
+
+/// The most tokens that are kept to be handed out again.
+pub const MAX_KEPT_TOKENS: usize = 1024;
+
+/// How often the control plane is asked for the roots and keys of the trust domain.
+pub const BUNDLE_POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The most roots of a trust domain.
+pub const MAX_BUNDLE_ROOTS: usize = 64;
+
+/// The most keys that verify a trust domain's tokens.
+pub const MAX_BUNDLE_KEYS: usize = 64;

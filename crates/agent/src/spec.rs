@@ -20,6 +20,8 @@ pub struct Mesh {
     pub control: Target,
     /// How workloads get their certificates; without it they have none.
     pub identity: Option<MeshIdentity>,
+    /// Where the node agent serves SPIFFE's Workload API, which applications are told of; without it they are not.
+    pub workload_api: Option<PathBuf>,
     /// The folder for sockets and bootstrap files; each workload makes its own inside.
     pub folder: PathBuf,
     /// The folder for logs: `NAME.NAMESPACE.log` of the application and `NAME.NAMESPACE.sidecar.log`.

@@ -15,6 +15,7 @@ use crate::explicit_ports::{self, AppPort};
 use crate::hosts::HostsFile;
 use crate::policy::{self, WorkloadPolicy};
 use crate::spec::{CaptureMode, Mesh, Role, Spec};
+use crate::workload_api;
 
 /// Where the host says how names are resolved.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -159,6 +160,10 @@ pub(crate) fn settings(
         ("INSTANCE_IP".to_owned(), claim.address().to_string()),
         ("SERVICE_ACCOUNT".to_owned(), spec.service_account.clone()),
     ]);
+    if let Some(socket) = &mesh.workload_api {
+        let address = workload_api::socket_address(socket);
+        environment.push((workload_api::SOCKET_VARIABLE.to_owned(), address));
+    }
     environment.extend(spec.environment.iter().cloned());
     Ok(capture::Settings {
         program: mesh.programs.inside.clone(),

@@ -6,6 +6,8 @@
 //! - [`RootRotation`] decides when a self-signed root is renewed: pure as well.
 //! - [`CertificateService`] answers `istio.v1.auth.IstioCertificateService/CreateCertificate`. How callers prove who
 //!   they are comes from outside, as a list of [`Authenticator`]s.
+//! - [`JwtKeys`] signs JWT-SVIDs, with keys of its own; [`SpireServices`] gives them to the same callers, and tells
+//!   what to verify them with.
 //!
 //! Nothing here opens a file, a socket or a clock.
 //!
@@ -18,6 +20,8 @@
 mod authenticate;
 mod authorise;
 mod authority;
+mod jwt_keys;
+mod jwt_svid;
 pub mod limits;
 mod metrics;
 mod oidc;
@@ -25,6 +29,7 @@ mod rotation;
 mod secret;
 mod service;
 mod sign;
+mod spire;
 mod x509;
 
 pub use authenticate::{
@@ -36,9 +41,12 @@ pub use authorise::{
     identities, parse_node_accounts,
 };
 pub use authority::{Authority, AuthorityError, Origin, SelfSigned};
+pub use jwt_keys::{JWT_KEYS_SECRET, JWT_KEYS_SECRET_TYPE, JwtKey, JwtKeys, JwtKeysError};
+pub use jwt_svid::{JwtSvid, JwtSvidError};
 pub use metrics::Metrics;
 pub use oidc::{IssuerKeys, OidcError, OidcTokens};
 pub use rotation::{Decision, RootRotation, Why};
 pub use secret::{PLUGGED_IN_SECRET, SELF_SIGNED_SECRET, SELF_SIGNED_SECRET_TYPE, SecretData};
 pub use service::{CertificateService, Settings};
 pub use sign::{Issued, Lifetimes, SignError};
+pub use spire::{SpireServices, SpireSettings};

@@ -28,3 +28,21 @@ pub const MAX_ISSUER_KEYS: usize = 64;
 pub const MAX_JWT_BYTES: usize = 16 << 10;
 /// How much later than now a JWT may begin, since clocks differ (as istiod's library has it).
 pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5 * 60);
+/// How long a JWT-SVID is valid unless it asks for something else (SPIRE's `default_jwt_svid_ttl`).
+pub const DEFAULT_JWT_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// The longest that a JWT-SVID may be valid: it cannot be taken back.
+pub const MAX_JWT_LIFETIME: Duration = Duration::from_secs(3600);
+/// How long a key that signs JWT-SVIDs is to be believed.
+pub const JWT_KEY_LIFETIME: Duration = Duration::from_secs(48 * 3600);
+/// How long after a key that signs JWT-SVIDs was made the next one is.
+pub const JWT_KEY_RENEWAL: Duration = Duration::from_secs(24 * 3600);
+/// How long a new key is published before it signs JWT-SVIDs, where there is another that does.
+pub const JWT_KEY_PREPARATION: Duration = Duration::from_secs(3600);
+/// Most keys for JWT-SVIDs at once.
+pub const MAX_JWT_KEYS: usize = 8;
+/// Most audiences of a JWT-SVID.
+pub const MAX_AUDIENCES: usize = 16;
+/// Longest audience of a JWT-SVID, in bytes.
+pub const MAX_AUDIENCE_BYTES: usize = 512;
+/// How often agents are told to look whether roots and keys have changed.
+pub const BUNDLE_REFRESH_HINT: Duration = Duration::from_secs(5);

@@ -37,3 +37,5 @@ pub const KEYS_POLL_INTERVAL: Duration = Duration::from_secs(10);
 pub const KEYS_FETCH_INTERVAL: Duration = Duration::from_secs(300);
 /// How long a web server may take for one document.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the keys for JWT-SVIDs are looked at, though nothing tells of a change.
+pub const JWT_KEYS_CHECK_INTERVAL: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use x509_parser::oid_registry as oid;
+use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use yasna::models::ObjectIdentifier;
 
@@ -78,6 +79,25 @@ impl PublicKey {
     /// gets into a certificate.
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// Reads a SubjectPublicKeyInfo in DER; nothing when it is none, or more than one.
+    pub fn from_der(der: &[u8]) -> Option<Self> {
+        let (rest, info) = SubjectPublicKeyInfo::from_der(der).ok()?;
+        rest.is_empty().then(|| Self::read(&info))
+    }
+
+    /// The two coordinates of an elliptic key's point, each as long as the curve's field: `x` and `y` of a JSON Web Key
+    /// (RFC 7518, section 6.2.1). Nothing of keys of other kinds.
+    pub fn coordinates(&self) -> Option<(&[u8], &[u8])> {
+        let field_bytes = match self.kind {
+            KeyType::EcdsaP256 => 32,
+            KeyType::EcdsaP384 => 48,
+            KeyType::Rsa { .. } | KeyType::Other(_) => return None,
+        };
+        // The point is the last that is written of such a key.
+        let both = self.der.get(self.der.len().checked_sub(2 * field_bytes)?..)?;
+        Some(both.split_at(field_bytes))
     }
 
     pub(crate) fn read(info: &SubjectPublicKeyInfo<'_>) -> Self {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::control_plane;
 use crate::limits::MAX_LOAD_RPS;
+use crate::node_agent::Registration;
 
 /// A service mesh that speaks Istio's API, Envoy's xDS and the Kubernetes API, in one binary.
 #[derive(Debug, Parser)]
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Join a process to the running mesh
     Run(RunArgs),
+    /// Give the programs of this host their identities: SPIFFE's Workload API on a Unix socket
+    NodeAgent(NodeAgentArgs),
     /// Stop the running mesh and everything that joined it
     Down(DownArgs),
     /// List the workloads of the running mesh
@@ -160,6 +163,26 @@ pub(crate) struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A running mesh has a node agent already, which gives each workload of `lateen run` its own identity; \
+its socket is in $SPIFFE_ENDPOINT_SOCKET there. This one is for programs that were started otherwise, by other users, \
+too: whoever can reach the socket may ask, and gets what its process is. A WorkloadGroup or WorkloadEntry must name the \
+service account."
+)]
+pub(crate) struct NodeAgentArgs {
+    /// The socket to serve on; programs find it in $SPIFFE_ENDPOINT_SOCKET=unix://PATH
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: std::path::PathBuf,
+    /// Which processes have the identity of a service account, besides those that `lateen run` has started:
+    /// unix:uid:N, unix:gid:N, or both; repeat it for several
+    #[arg(long, value_name = "NAMESPACE/ACCOUNT=SELECTOR,...")]
+    pub(crate) workload: Vec<Registration>,
+    /// The control plane's socket for agents of this host, instead of the running mesh's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) agent_socket: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]

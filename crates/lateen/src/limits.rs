@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The most processes between one and its ancestor when a workload is looked for.
+pub(crate) const MAX_PROCESS_DEPTH: usize = 64;
+
 /// How long the control plane may take to answer its API after it was started.
 pub(crate) const CONTROL_PLANE_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -8,6 +8,7 @@ mod http;
 mod limits;
 mod load;
 mod memory;
+mod node_agent;
 mod objects;
 mod output;
 mod ports;
@@ -48,6 +49,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => commands::demo::run(arguments),
         Command::Up(arguments) => commands::up::run(arguments),
         Command::Run(arguments) => commands::run::run(arguments),
+        Command::NodeAgent(arguments) => commands::node_agent::run(arguments),
         Command::Down(arguments) => commands::down::run(&arguments),
         Command::Ps(arguments) => commands::ps::run(&arguments),
         Command::ProxyStatus(arguments) => commands::proxy_status::run(&arguments),

@@ -5,6 +5,7 @@
 //! | `mesh.json` | the running mesh: its processes, ports and kubeconfig ([`MeshRecord`]) |
 //! | `control-plane/` | the control plane's store and kubeconfig; survives restarts |
 //! | `run/NAME.NAMESPACE/` | a workload's bootstrap, sockets and `workload.json` ([`WorkloadRecord`]) |
+//! | `workload-api.sock` | where workloads get their identities for themselves (SPIFFE's Workload API) |
 //! | `logs/` | what the control plane, the supervisor, applications and sidecars had to say |
 //!
 //! A process is named by its number and start time, so that a number used again is never taken for the same process.
@@ -96,6 +97,11 @@ impl Home {
         self.control_plane().join(REVOCATIONS_FILE)
     }
 
+    /// Where the node agent of the running mesh serves.
+    pub(crate) fn workload_api(&self) -> PathBuf {
+        self.folder.join("workload-api.sock")
+    }
+
     pub(crate) fn run(&self) -> PathBuf {
         self.folder.join("run")
     }
@@ -166,6 +172,19 @@ impl Home {
 
 const WORKLOAD_FILE: &str = "workload.json";
 
+/// What `/proc/PID/stat` says from the third field on.
+fn stat(pid: u32) -> Option<String> {
+    let mut stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field, the program's name, may hold spaces and parentheses; the third follows the last one.
+    Some(stat.split_off(stat.rfind(')')? + 1))
+}
+
+/// The number of a process's parent; `None` for the first of all, and for one that is not there.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    let parent: u32 = stat(pid)?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    (parent != 0).then_some(parent)
+}
+
 /// A process, by number and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
@@ -177,9 +196,8 @@ pub(crate) struct Process {
 impl Process {
     /// A running process; `None` when there is none of this number.
     pub(crate) fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field, the program's name, may hold spaces and parentheses; the third follows the last one.
-        let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().collect();
+        let stat = stat(pid)?;
+        let fields: Vec<&str> = stat.split_ascii_whitespace().collect();
         if matches!(*fields.first()?, "Z" | "X") {
             return None;
         }
@@ -245,6 +263,9 @@ pub(crate) struct WorkloadRecord {
     pub(crate) namespace: String,
     pub(crate) service: String,
     pub(crate) version: String,
+    /// The service account that it runs as.
+    #[serde(default)]
+    pub(crate) service_account: String,
     pub(crate) address: Ipv4Addr,
     pub(crate) admin: SocketAddr,
     /// The process that supervises it.
@@ -274,6 +295,7 @@ impl WorkloadRecord {
             namespace: spec.namespace.clone(),
             service: label("app"),
             version: label("version"),
+            service_account: spec.service_account.clone(),
             address: workload.address(),
             admin: workload.admin(),
             owner: Process::current(),

@@ -55,6 +55,7 @@ pub(crate) fn joined(home: &Home, record: &MeshRecord) -> anyhow::Result<Mesh> {
             key: KeyKind::default(),
             lifetime: agent::limits::CERTIFICATE_LIFETIME,
         }),
+        workload_api: Some(home.workload_api()),
         folder: home.run(),
         logs: home.logs(),
         programs: programs()?,

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
+pub mod peer;
 pub mod process;
 pub mod socket;
 pub mod splice;

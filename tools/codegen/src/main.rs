@@ -1,8 +1,8 @@
-//! Generates `crates/api-envoy/src/gen` and `crates/api-envoy/descriptors.bin.gz`.
+//! Generates `crates/api-envoy/src/gen` and `crates/api-envoy/descriptors.bin.gz`, and `crates/api-spiffe/src/gen`.
 //!
 //! Envoy's message definitions come from the descriptor set that the `envoy-types` package ships (Envoy's API,
-//! Apache-2.0); Istio's few own wire messages from `proto/` beside this file. Only the import closure of [`ROOTS`]
-//! is kept. Maps become `BTreeMap` and bytes `Bytes`, so that the same message always encodes to the same bytes.
+//! Apache-2.0); Istio's few own wire messages from `proto/` and SPIFFE's from `spiffe/`, beside this file. Of Envoy's,
+//! only the import closure of [`ROOTS`] is kept. Maps become `BTreeMap` and bytes `Bytes`, so that the same message always encodes to the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -26,7 +26,21 @@ fn main() -> Result<()> {
     all.extend(istio);
     eprintln!("{} files kept", all.len());
     generate(&all, &out.join("src/gen"))?;
-    write_descriptors(all, &out.join("descriptors.bin.gz"))
+    write_descriptors(all, &out.join("descriptors.bin.gz"))?;
+    generate(&spiffe_descriptors(&here)?, &here.join("../../crates/api-spiffe/src/gen"))
+}
+
+/// SPIFFE's Workload API and what is spoken here of SPIRE's.
+fn spiffe_descriptors(here: &Path) -> Result<Vec<FileDescriptorProto>> {
+    let files = [
+        "workload.proto",
+        "spire/api/types/types.proto",
+        "spire/api/server/svid.proto",
+        "spire/api/server/bundle.proto",
+    ];
+    let set = protox::compile(files, [here.join("spiffe")])?;
+    let files = set.file.into_iter();
+    files.map(|file| Ok(FileDescriptorProto::decode(file.encode_to_vec().as_slice())?)).collect()
 }
 
 fn envoy_descriptors(here: &Path) -> Result<FileDescriptorSet> {

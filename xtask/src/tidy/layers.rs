@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "telemetry",
     "api-envoy",
     "api-istio",
+    "api-spiffe",
     "identity",
     "tls",
     "xds",

@@ -125,19 +125,14 @@ impl Authority for CertificateAuthority {
             validity_duration: i64::try_from(request.lifetime.as_secs()).unwrap_or(i64::MAX),
             ..IstioCertificateRequest::default()
         };
-        let (channel, token) = match self {
-            Self::Unix(path) => {
-                let account = request.account.to_string();
-                message.metadata = Some(wkt::structure(&json!({ IMPERSONATED_IDENTITY: account })));
-                (connect_unix(path).await?, None)
-            }
-            Self::Tls(authority) => authority.connect(request.held, request.now).await?,
-        };
+        if let Self::Unix(_) = self {
+            let account = request.account.to_string();
+            message.metadata = Some(wkt::structure(&json!({ IMPERSONATED_IDENTITY: account })));
+        }
+        let (channel, proof) = self.connect(request.held, request.now).await?;
         let mut call = tonic::Request::new(message);
         call.set_timeout(CA_CALL_TIMEOUT);
-        if let Some(token) = token {
-            call.metadata_mut().insert("authorization", token);
-        }
+        proof.show(&mut call);
         let mut service =
             IstioCertificateServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         let answer = service.create_certificate(call).await;
@@ -148,6 +143,31 @@ impl Authority for CertificateAuthority {
 }
 
 type Token = tonic::metadata::AsciiMetadataValue;
+
+/// What a caller shows with each call, where the connection is not proof enough.
+pub(crate) struct Shown(Option<Token>);
+
+impl Shown {
+    pub(crate) fn show<T>(self, call: &mut tonic::Request<T>) {
+        if let Some(token) = self.0 {
+            call.metadata_mut().insert("authorization", token);
+        }
+    }
+}
+
+impl CertificateAuthority {
+    /// A new connection, for calls of any service that it has. `held` is what the workload holds already.
+    pub(crate) async fn connect(
+        &self,
+        held: Option<&Svid>,
+        now: SystemTime,
+    ) -> Result<(Channel, Shown), AuthorityError> {
+        match self {
+            Self::Unix(path) => Ok((connect_unix(path).await?, Shown(None))),
+            Self::Tls(authority) => authority.connect(held, now).await,
+        }
+    }
+}
 
 async fn connect_unix(path: &Path) -> Result<Channel, AuthorityError> {
     let socket = path.to_owned();
@@ -167,7 +187,7 @@ impl TlsAuthority {
         &self,
         held: Option<&Svid>,
         now: SystemTime,
-    ) -> Result<(Channel, Option<Token>), AuthorityError> {
+    ) -> Result<(Channel, Shown), AuthorityError> {
         let (certificate, token) = self.proof(held, now)?;
         let context = Arc::new(self.context(certificate, now)?);
         let address = self.address.clone();
@@ -185,7 +205,7 @@ impl TlsAuthority {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
         let endpoint = endpoint.map_err(|error| unreachable(error.to_string()))?;
         let channel = endpoint.connect_with_connector(connector).await;
-        Ok((channel.map_err(|error| unreachable(chain(&error)))?, token))
+        Ok((channel.map_err(|error| unreachable(chain(&error)))?, Shown(token)))
     }
 
     /// What this request is proven with. A certificate that still holds proves its own renewal, where there is no token.

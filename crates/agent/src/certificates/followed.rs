@@ -17,6 +17,12 @@ impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
         Self(None)
     }
 
+    /// What somebody tells.
+    #[must_use]
+    pub fn of(told: watch::Receiver<T>) -> Self {
+        Self(Some(told))
+    }
+
     /// What `read` makes of a file, and the future that follows it for ever. What is refused leaves what was there, and
     /// is told once, as `what`.
     pub(super) fn of_file<E: std::error::Error + Send>(

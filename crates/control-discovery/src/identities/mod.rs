@@ -2,6 +2,7 @@
 //! certificates and configuration, and who may have what there.
 //!
 //! - [`keeper`]: reads, makes, reloads and renews the authority.
+//! - [`jwt_keys`]: the same for the keys that sign JWT-SVIDs.
 //! - [`serving`]: the control plane's own certificate.
 //! - [`connections`]: TLS connections, and what they prove.
 //! - [`proof`]: the proofs that need more than the connection, and whose configuration somebody may have.
@@ -10,6 +11,7 @@
 
 mod connections;
 mod issuer;
+mod jwt_keys;
 mod keeper;
 mod proof;
 mod serving;
@@ -23,8 +25,9 @@ use std::time::SystemTime;
 use api_envoy::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use arc_swap::ArcSwap;
 use control_ca::{
-    Authenticator, Authority, Caller, CertificateService, Credentials, Inventory, IssuerKeys, Lifetimes,
-    Metrics, OidcTokens, PeerCertificates, RootRotation, Rules, UnixPeer,
+    Authenticator, Authority, Caller, CertificateService, Credentials, Inventory, IssuerKeys, JwtKeys,
+    Lifetimes, Metrics, OidcTokens, PeerCertificates, RootRotation, Rules, SpireServices, SpireSettings,
+    UnixPeer,
 };
 use control_snapshot::{Mesh, Objects, Proxy, ProxyKind};
 use control_sources::authority_config_maps::{self, Published, REVOCATIONS, ROOT_CERTIFICATES};
@@ -98,6 +101,8 @@ struct Inner {
     rules: OnceLock<Arc<ArcSwap<Rules>>>,
     authenticators: Vec<Arc<dyn Authenticator>>,
     issuer_keys: Arc<ArcSwap<Option<IssuerKeys>>>,
+    /// What signs JWT-SVIDs; nothing before there are keys.
+    jwt_keys: Arc<ArcSwap<Option<JwtKeys>>>,
     inventory: Arc<dyn Inventory>,
     metrics: Arc<Metrics>,
 }
@@ -149,6 +154,7 @@ impl Identities {
         Self(Arc::new(Inner {
             authenticators: authenticators.collect(),
             issuer_keys,
+            jwt_keys: Arc::new(ArcSwap::from_pointee(None)),
             inventory: Arc::new(proof::Pods(Arc::clone(&world))),
             client,
             world,
@@ -205,10 +211,15 @@ impl Identities {
             () = &mut shutdown => return Ok(()),
             ready = ready(&mut certificates) => if !ready { return Ok(()) },
         }
-        let Some(service) = self.certificate_service() else {
+        let (Some(service), Some(spire)) = (self.certificate_service(), self.spire_settings()) else {
             return Ok(());
         };
-        let routes = xds::grpc::server::routes(streams).add_service(service);
+        tasks.spawn(jwt_keys::keep(self.clone()));
+        let (svids, bundles) = SpireServices::servers(spire);
+        let routes = xds::grpc::server::routes(streams)
+            .add_service(service)
+            .add_service(svids)
+            .add_service(bundles);
         let server = || {
             xds::grpc::server::builder()
                 .layer(tonic::service::InterceptorLayer::new(connections::tell_of_peer))
@@ -333,6 +344,18 @@ impl Identities {
             metrics: Arc::clone(&self.0.metrics),
             clock: Arc::clone(&self.0.settings.clock),
         }))
+    }
+
+    /// Nothing before there is an authority.
+    fn spire_settings(&self) -> Option<SpireSettings> {
+        Some(SpireSettings {
+            authority: Arc::clone(self.0.authority.get()?),
+            keys: Arc::clone(&self.0.jwt_keys),
+            rules: Arc::clone(self.0.rules.get()?),
+            inventory: Arc::clone(&self.0.inventory),
+            authenticators: self.0.authenticators.clone(),
+            clock: Arc::clone(&self.0.settings.clock),
+        })
     }
 
     /// Who has opened a stream of the secure port.

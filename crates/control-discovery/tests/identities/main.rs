@@ -8,3 +8,4 @@ mod issuer;
 mod mesh;
 mod port;
 mod secrets;
+mod workload_api;

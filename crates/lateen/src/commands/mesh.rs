@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use agent::Spec;
+use agent::certificates::authority::CertificateAuthority;
+use agent::workload_api::{self, Reach};
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::limits::{FIRST_RESPONSE_POLL, FIRST_RESPONSE_TIMEOUT};
+use crate::node_agent::{HostWorkloads, settings};
 use crate::objects;
 use crate::output::Steps;
 use crate::ports::{Moved, Ports, loopback};
@@ -72,6 +76,8 @@ impl RunningMesh {
         let mut workloads = Workloads::new(mesh);
         let keep = control_plane.keep(Rc::clone(&record), workloads.stopped());
         workloads.add_task(tokio::task::spawn_local(keep));
+        let node_agent = serve_identities(&home, workloads.stopped())?;
+        workloads.add_task(tokio::task::spawn_local(node_agent));
         steps.done(
             "control plane",
             &format!(
@@ -157,6 +163,29 @@ impl RunningMesh {
         workloads.stop().await;
         let _ = std::fs::remove_file(home.mesh_file());
     }
+}
+
+/// Listens for workloads that ask for their identities themselves, and serves them until `stop`.
+fn serve_identities(
+    home: &Home,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let path = home.workload_api();
+    let listener =
+        workload_api::bind(&path, Reach::User).with_context(|| format!("listen on {}", path.display()))?;
+    let authority = CertificateAuthority::Unix(home.agent_socket());
+    let workloads = HostWorkloads {
+        home: home.clone(),
+        registered: Vec::new(),
+    };
+    let serving = workload_api::serve(listener, settings(authority), workloads);
+    Ok(async move {
+        tokio::select! {
+            served = serving => tracing::error!(?served, "identities are no longer served to workloads"),
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        let _ = std::fs::remove_file(path);
+    })
 }
 
 /// Waits until the gateway listens.

@@ -7,6 +7,7 @@ pub(crate) mod down;
 pub(crate) mod kubeconfig;
 pub(crate) mod logs;
 mod mesh;
+pub(crate) mod node_agent;
 pub(crate) mod proxy_config;
 pub(crate) mod proxy_status;
 pub(crate) mod ps;

@@ -120,6 +120,16 @@ impl Mesh {
         Background::start(&mut command)
     }
 
+    /// Starts a lateen command that goes on until it is told to end.
+    pub(crate) fn background(&self, arguments: &[&str]) -> Result<Background> {
+        Background::start(self.command().args(arguments))
+    }
+
+    /// The folder of the mesh.
+    pub(crate) fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
     /// Runs kubectl.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_env(arguments, &[])
@@ -339,6 +349,20 @@ impl Background {
             }
         });
         Ok(Self { child, lines })
+    }
+
+    /// The next line that it prints.
+    pub(crate) fn line(&self, limit: Duration) -> Result<String> {
+        let line = self.lines.recv_timeout(limit);
+        line.with_context(|| format!("nothing was printed within {limit:?}"))
+    }
+
+    /// Waits for its end, which is to be a good one.
+    pub(crate) fn ended(&mut self, limit: Duration) -> Result<()> {
+        within(limit, || match self.child.try_wait()? {
+            Some(status) if !status.success() => bail!("it ended with {status}"),
+            ended => Ok(ended.is_some()),
+        })
     }
 
     /// Waits for a line that contains a text.
