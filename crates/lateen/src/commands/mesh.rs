@@ -59,7 +59,6 @@ impl RunningMesh {
             supervisor: Process::current(),
             control_plane: control_plane.process(),
             control_plane_restarts: 0,
-            xds: loopback(ports.xds),
             secure: loopback(ports.secure),
             debug: loopback(ports.debug),
             kubeconfig: home.kubeconfig(),
@@ -76,7 +75,7 @@ impl RunningMesh {
             "control plane",
             &format!(
                 "127.0.0.1: Kubernetes API {} · xDS {} · debug {}",
-                ports.api, ports.xds, ports.debug
+                ports.api, ports.secure, ports.debug
             ),
         );
         Ok(Self {
