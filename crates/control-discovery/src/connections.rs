@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 use xds::Variant;
 
+use crate::identities::SecretReview;
 use crate::session::Session;
 
 /// One open stream.
@@ -26,6 +27,8 @@ pub struct Connection {
     pub connected_at: OffsetDateTime,
     /// Which variant of ADS it speaks.
     pub variant: Variant,
+    /// The last answer of the API server to whether the account may have Secrets.
+    pub(crate) secret_review: Mutex<Option<SecretReview>>,
     /// Its state. Locked only for as long as a request or a push is worked out, never while anything is sent.
     pub session: Mutex<Session>,
 }

@@ -12,6 +12,11 @@ pub const CONCURRENT_PUSHES: usize = 100;
 pub const PUBLICATION_HISTORY: usize = 64;
 /// Tokens that the API server is asked about at the same time.
 pub const CONCURRENT_TOKEN_REVIEWS: usize = 32;
+/// How long an answer to whether an account may have Secrets holds on a stream before it is asked again (istiod's
+/// `cacheTTL`). An answer that never came is asked for again at once.
+pub const SECRET_REVIEW_LIFETIME: Duration = Duration::from_secs(60);
+/// How long a stream may stay open without a first request, which says whose configuration is wanted.
+pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest bearer token, in bytes; Kubernetes' have about one thousand.
 pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// TLS handshakes of the secure port at the same time; more wait in the system's queue.

@@ -1,6 +1,7 @@
 //! Sessions over gRPC.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -195,7 +196,11 @@ impl Discovery {
             Ok(proven) => proven,
             Err(status) => return wire.refuse(status).await,
         };
-        let Some(first) = wire.receive().await else { return };
+        let first = match tokio::time::timeout(limits::FIRST_REQUEST_TIMEOUT, wire.receive()).await {
+            Ok(Some(first)) => first,
+            Ok(None) => return,
+            Err(_) => return wire.refuse(late(wire.peer)).await,
+        };
         let node = P::node(&first).cloned().unwrap_or_default();
         let (proxy, account) = match self.admit(&node, proven.as_deref()) {
             Ok(admitted) => admitted,
@@ -221,6 +226,7 @@ impl Discovery {
             account,
             connected_at: OffsetDateTime::now_utc(),
             variant: P::VARIANT,
+            secret_review: Mutex::new(None),
             session: Mutex::new(session),
         });
         self.0.connections.add(Arc::clone(&connection));
@@ -281,7 +287,10 @@ impl Discovery {
             && let (Some(account), Some(identities)) = (&connection.account, self.0.identities.get())
         {
             let proxy = connection.session.lock().proxy().clone();
-            let access = identities.secret_access(account, &proxy).await;
+            let earlier = connection.secret_review.lock().clone();
+            let review = identities.review_secrets(account, earlier).await;
+            connection.secret_review.lock().clone_from(&review);
+            let access = identities.secret_access(account, &proxy, review.as_ref());
             connection.session.lock().set_secret_access(access);
         }
         let reply = connection.session.lock().receive::<P>(request, &self.0.cache);
@@ -337,6 +346,17 @@ impl Discovery {
         }
         true
     }
+}
+
+/// What a client is told that has opened a stream and says nothing.
+fn late(peer: Option<SocketAddr>) -> Status {
+    let limit = limits::FIRST_REQUEST_TIMEOUT;
+    tracing::warn!(
+        peer = peer.map(tracing::field::display),
+        ?limit,
+        "an ADS stream without a request is closed"
+    );
+    Status::deadline_exceeded(format!("no request has come within {limit:?}"))
 }
 
 /// Resolves when the server stops. The guard of the watched value must not live across an await.

@@ -5,7 +5,7 @@ mod findings;
 mod identities;
 mod workloads;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,14 +43,12 @@ pub(crate) struct Args {
     /// The address all servers listen on.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     bind: IpAddr,
-    /// ADS for proxies, plaintext; 0 takes any free port.
+    /// ADS for proxies in plaintext, on loopback whatever --bind says, since nobody is asked there who they are; 0 takes
+    /// any free port.
     #[arg(long, value_name = "PORT", default_value_t = 15010)]
     xds_port: u16,
-    /// The address that plaintext ADS listens on, whatever --bind says: nobody is asked there who they are.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    plaintext_bind: IpAddr,
     /// Do not serve ADS in plaintext (istiod's --grpcAddr "").
-    #[arg(long, conflicts_with_all = ["xds_port", "plaintext_bind"])]
+    #[arg(long, conflicts_with = "xds_port")]
     no_plaintext_xds: bool,
     /// Certificates for workloads, and ADS for those that have proven who they are, over TLS; 0 takes any free port.
     #[arg(long, value_name = "PORT", default_value_t = 15012)]
@@ -185,7 +183,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// The bound ports. Bound first: a taken one must be reported before anything is written.
 struct Listeners {
-    /// Plaintext ADS, unless it is switched off.
+    /// ADS in plaintext on loopback, unless it is switched off.
     xds: Option<TcpListener>,
     secure: SecureListeners,
     http: TcpListener,
@@ -195,7 +193,7 @@ impl Listeners {
     async fn bind(args: &Args) -> anyhow::Result<Self> {
         let xds = match args.no_plaintext_xds {
             true => None,
-            false => Some(listen(args, args.plaintext_bind, args.xds_port, "ADS").await?),
+            false => Some(listen(args, Ipv4Addr::LOCALHOST.into(), args.xds_port, "ADS").await?),
         };
         Ok(Self {
             xds,

@@ -9,9 +9,7 @@ use crate::limits::MAX_PORT_TRIES;
 /// The ports of the control plane, on loopback.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
-    /// ADS, plaintext; 15010 in Istio.
-    pub(crate) xds: u16,
-    /// Certificates and ADS over TLS; 15012 in Istio.
+    /// ADS and certificates over TLS; 15012 in Istio.
     pub(crate) secure: u16,
     /// Debug and metrics; 15014 in Istio.
     pub(crate) debug: u16,
@@ -38,7 +36,6 @@ impl Ports {
             anyhow::Ok(used)
         };
         let ports = Self {
-            xds: pick(15010)?,
             secure: pick(15012)?,
             debug: pick(15014)?,
             api: pick(16443)?,

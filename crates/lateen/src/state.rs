@@ -239,8 +239,7 @@ pub(crate) struct MeshRecord {
     pub(crate) supervisor: Process,
     pub(crate) control_plane: Option<Process>,
     pub(crate) control_plane_restarts: u32,
-    pub(crate) xds: SocketAddr,
-    /// Certificates and ADS over TLS.
+    /// ADS and certificates over TLS.
     pub(crate) secure: SocketAddr,
     pub(crate) debug: SocketAddr,
     pub(crate) kubeconfig: PathBuf,
@@ -339,7 +338,6 @@ mod tests {
             supervisor,
             control_plane: None,
             control_plane_restarts: 0,
-            xds: "127.0.0.1:15010".parse().unwrap(),
             secure: "127.0.0.1:15012".parse().unwrap(),
             debug: "127.0.0.1:15014".parse().unwrap(),
             kubeconfig: PathBuf::from("/k"),

@@ -33,20 +33,13 @@ pub(crate) fn programs() -> anyhow::Result<Programs> {
     })
 }
 
-/// Whether sidecars take their configuration over mutual TLS, instead of in plaintext on loopback.
-const SECURE_XDS: bool = true;
-
 /// The running mesh, for workloads that join it: agents are known by their user, on the control plane's socket.
 pub(crate) fn joined(home: &Home, record: &MeshRecord) -> anyhow::Result<Mesh> {
-    let xds = match SECURE_XDS {
-        true => Xds::Secure {
+    Ok(Mesh {
+        xds: Xds::Secure {
             address: record.secure,
             server_name: CONTROL_PLANE_NAME.to_owned(),
         },
-        false => Xds::Plaintext(record.xds),
-    };
-    Ok(Mesh {
-        xds,
         control: Target::Unix(home.agent_socket()),
         identity: Some(MeshIdentity {
             authority: CertificateAuthority::Unix(home.agent_socket()),
@@ -94,8 +87,9 @@ impl ControlPlane {
             .arg("control-plane")
             .arg("--state-dir")
             .arg(home.control_plane());
+        // Every sidecar and agent of this mesh proves who it is.
+        command.arg("--no-plaintext-xds");
         for (flag, port) in [
-            ("--xds-port", ports.xds),
             ("--secure-port", ports.secure),
             ("--http-port", ports.debug),
             ("--api-port", ports.api),
@@ -115,7 +109,7 @@ impl ControlPlane {
         self.child.id().and_then(Process::of)
     }
 
-    /// Waits until its API and its ADS port answer; returns a client of the API.
+    /// Waits until its API and its secure port answer; returns a client of the API.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<control_sources::Client> {
         let log = self.home.log("control-plane");
         let (home, ports) = (self.home.clone(), self.ports);
@@ -165,7 +159,7 @@ async fn answer(home: &Home, ports: Ports) -> control_sources::Client {
 }
 
 async fn try_answer(home: &Home, ports: Ports) -> anyhow::Result<control_sources::Client> {
-    tokio::net::TcpStream::connect(loopback(ports.xds)).await?;
+    tokio::net::TcpStream::connect(loopback(ports.secure)).await?;
     tokio::net::TcpStream::connect(loopback(ports.api)).await?;
     Ok(control_sources::client::from_kubeconfig(&home.kubeconfig()).await?)
 }

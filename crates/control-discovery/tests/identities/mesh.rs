@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "the other files of this test use it")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -141,6 +142,12 @@ impl Mesh {
         Self::start_with(api, client, rotation, None).await
     }
 
+    /// One whose host's workloads are started by these users.
+    #[allow(dead_code, reason = "not every program of tests that has this file uses it")]
+    pub async fn start_for_users(api: Handle, client: Client, users: BTreeSet<u32>) -> Self {
+        Self::start_changed(api, client, |settings| settings.host_users = users).await
+    }
+
     /// One that takes the JWTs of an issuer as well.
     pub async fn start_with(
         api: Handle,
@@ -148,24 +155,33 @@ impl Mesh {
         rotation: RootRotation,
         issuer: Option<Issuer>,
     ) -> Self {
+        let change = |settings: &mut Settings| {
+            settings.rotation = rotation;
+            settings.issuer = issuer;
+        };
+        Self::start_changed(api, client, change).await
+    }
+
+    async fn start_changed(api: Handle, client: Client, change: impl FnOnce(&mut Settings)) -> Self {
         let world = World::new(WorldSettings::default(), "test");
         let folder = tempfile::tempdir().expect("a folder");
-        let settings = Settings {
+        let mut settings = Settings {
             root_namespace: ROOT.to_owned(),
             names: vec![
                 SubjectName::Dns("istiod.istio-system.svc".to_owned()),
                 SubjectName::Ip([127, 0, 0, 1].into()),
             ],
             trusted_node_accounts: Default::default(),
-            issuer,
+            issuer: None,
             host_users: [owner(folder.path())].into(),
             roots_file: Some(folder.path().join("root-cert.pem")),
             revocations_file: Some(folder.path().join("ca-crl.pem")),
-            rotation,
+            rotation: STABLE,
             jitter: 0.0,
             lifetimes: Lifetimes::default(),
             clock: Arc::new(SystemTime::now),
         };
+        change(&mut settings);
         let identities = Identities::new(client.clone(), Arc::clone(&world), settings);
         let discovery = Discovery::new(Arc::clone(&world), "test", None);
         discovery.set_identities(identities.clone());
@@ -290,6 +306,7 @@ impl Mesh {
         Ok(Shown {
             chain: answer.into_inner().cert_chain.concat(),
             key: key.to_pem().expect("PEM").to_string(),
+            ..Shown::default()
         })
     }
 
@@ -318,7 +335,8 @@ impl Mesh {
             auto_sni_san_validation: true,
             ..UpstreamTlsContext::default()
         };
-        let context = Arc::new(ClientContext::new(&settings, SystemTime::now()).map_err(|e| e.to_string())?);
+        let context = ClientContext::new(&settings, shown.map_or_else(SystemTime::now, |shown| shown.clock));
+        let context = Arc::new(context.map_err(|e| e.to_string())?);
         let address = self.secure;
         let connector = tower::service_fn(move |_| {
             let context = Arc::clone(&context);
@@ -337,17 +355,38 @@ impl Mesh {
 
     /// Asks for a certificate; the chain in PEM, and its key.
     pub async fn certificate(&self, shown: Option<&Shown>, token: Option<&str>) -> Result<Shown, Status> {
-        let channel = self.connect(shown).await.map_err(Status::unavailable)?;
+        let certificate = shown;
+        self.certificate_for("", &Proofs { certificate, token }).await
+    }
+
+    /// Asks on behalf of somebody else, unless the identity is empty.
+    pub async fn certificate_for(&self, identity: &str, proofs: &Proofs<'_>) -> Result<Shown, Status> {
         let key = PrivateKey::generate(KeyKind::EcdsaP256).expect("a key");
-        let mut call = tonic::Request::new(IstioCertificateRequest {
+        let named = wkt::structure(&json!({"ImpersonatedIdentity": identity}));
+        let request = IstioCertificateRequest {
             csr: request_certificate(&key, &[]).expect("a request"),
+            metadata: (!identity.is_empty()).then_some(named),
             ..IstioCertificateRequest::default()
-        });
-        authorise(&mut call, token);
+        };
+        self.ask_for_certificate(request, &key, proofs).await
+    }
+
+    /// Sends a request for a certificate of this key.
+    pub async fn ask_for_certificate(
+        &self,
+        request: IstioCertificateRequest,
+        key: &PrivateKey,
+        proofs: &Proofs<'_>,
+    ) -> Result<Shown, Status> {
+        let channel = self.connect(proofs.certificate).await;
+        let channel = channel.map_err(Status::unavailable)?;
+        let mut call = tonic::Request::new(request);
+        authorise(&mut call, proofs.token);
         let answer = within(IstioCertificateServiceClient::new(channel).create_certificate(call)).await?;
         Ok(Shown {
             chain: answer.into_inner().cert_chain.concat(),
             key: key.to_pem().expect("PEM").to_string(),
+            ..Shown::default()
         })
     }
 
@@ -370,10 +409,29 @@ fn authorise<T>(call: &mut tonic::Request<T>, token: Option<&str>) {
     }
 }
 
+/// What a caller proves itself with.
+#[derive(Clone, Copy, Default)]
+pub struct Proofs<'p> {
+    pub certificate: Option<&'p Shown>,
+    pub token: Option<&'p str>,
+}
+
 /// A certificate with its key, to be shown.
 pub struct Shown {
     pub chain: String,
     pub key: String,
+    /// The time that its owner's clock shows, who would not offer what it takes for expired.
+    pub clock: SystemTime,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            chain: String::new(),
+            key: String::new(),
+            clock: SystemTime::now(),
+        }
+    }
 }
 
 impl Shown {
@@ -387,6 +445,7 @@ impl Shown {
         Self {
             chain: issued.leaf().expect("a leaf").pem(),
             key: key.to_pem().expect("PEM").to_string(),
+            clock: from,
         }
     }
 
@@ -458,6 +517,16 @@ impl AdsStream {
             ..DeltaDiscoveryRequest::default()
         };
         // A stream that was refused says why in its answer.
+        let _ = self.requests.send(request).await.is_ok();
+    }
+
+    /// Says that an answer is taken.
+    pub async fn acknowledge(&self, answer: &DeltaDiscoveryResponse) {
+        let request = DeltaDiscoveryRequest {
+            type_url: answer.type_url.clone(),
+            response_nonce: answer.nonce.clone(),
+            ..DeltaDiscoveryRequest::default()
+        };
         let _ = self.requests.send(request).await.is_ok();
     }
 

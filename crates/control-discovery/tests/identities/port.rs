@@ -26,6 +26,7 @@ async fn a_token_is_worth_a_certificate_and_that_its_renewal() {
     let shown = Shown {
         chain: leaf(&first).pem(),
         key: first.key,
+        ..Shown::default()
     };
     let renewed = mesh.certificate(Some(&shown), None).await.expect("a renewal");
     let svid = Svid::from_pem(leaf(&renewed).pem().as_bytes(), renewed.key.as_bytes()).expect("an SVID");
@@ -205,6 +206,7 @@ async fn openssl_verifies_the_control_plane_and_bad_certificates_end_the_handsha
     let of_the_authority = Shown {
         chain: entry("ca-cert.pem"),
         key: entry("ca-key.pem"),
+        ..Shown::default()
     };
     for (alert, shown) in [
         (None, Shown::signed(&authority, &name, now)),

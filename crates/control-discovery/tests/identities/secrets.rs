@@ -1,19 +1,29 @@
 //! Secrets for gateways.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
 use api_envoy::any::unpack;
 use api_envoy::envoy::config::core::v3::data_source::Specifier;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as tls;
 use api_envoy::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use api_envoy::type_url;
+use axum::body::Body;
+use axum::http::{Request, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use control_apiserver::{ApiService, Body as ApiBody};
 use control_snapshot::Kind;
-use control_sources::apply;
 use control_sources::write::{self, ObjectRef};
+use control_sources::{apply, client};
 use identity::SubjectName;
-use std::time::SystemTime;
+use serde_json::json;
 
-use crate::mesh::{AdsStream, Mesh, Shown, eventually, foreign_authority, node, secret};
+use crate::mesh::{AdsStream, Mesh, STABLE, Shown, api_server, eventually, foreign_authority, node, secret};
 
 /// A certificate for a host of the outside world.
 fn host() -> Shown {
@@ -145,6 +155,81 @@ async fn a_gateway_follows_its_secrets_and_no_page_shows_them() {
     .expect("deleted");
     let answer = stream.next().await.expect("a removal");
     assert_eq!(answer.removed_resources, ["kubernetes://late"]);
+    mesh.stop().0.shutdown().await;
+}
+
+/// An API server whose rules let everybody list Secrets, and that counts how often it is asked.
+#[derive(Clone)]
+struct WithRules {
+    server: ApiService,
+    asked: Arc<AtomicU32>,
+}
+
+impl<B> tower::Service<Request<B>> for WithRules
+where
+    ApiService: tower::Service<Request<B>, Response = Response<ApiBody>, Error = Infallible>,
+    <ApiService as tower::Service<Request<B>>>::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !request.uri().path().ends_with("/subjectaccessreviews") {
+            let answer = self.server.call(request);
+            return Box::pin(async move { Ok(answer.await?.map(Body::new)) });
+        }
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let answer = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {},
+            "spec": {}, "status": {"allowed": true},
+        });
+        let answer = Response::builder()
+            .header("content-type", "application/json")
+            .body(Body::from(answer.to_string()));
+        Box::pin(std::future::ready(Ok(answer.expect("an answer"))))
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_is_asked_once_whether_a_proxy_may_have_secrets() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (api, _) = api_server(directory.path()).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let client = client::in_process(WithRules {
+        server: api.service(),
+        asked: Arc::clone(&asked),
+    });
+    let mesh = Mesh::start(api, client, STABLE).await;
+    let host = host();
+    let entries = [("cert", host.chain.as_str()), ("key", host.key.as_str())];
+    for name in ["one", "two"] {
+        store(&mesh, name, &entries).await;
+        known(&mesh, "istio-system", name).await;
+    }
+    let mut stream = gateway(&mesh).await;
+    for name in ["kubernetes://one", "kubernetes://two", "kubernetes://none"] {
+        let me = node("router", "istio-system", "gateway");
+        stream.ask(me, type_url::SECRET, &[name]).await;
+        let answer = stream.next().await.expect("an answer");
+        assert_eq!(
+            answer.resources.len() + answer.removed_resources.len(),
+            1,
+            "{name}"
+        );
+        stream.acknowledge(&answer).await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    // The answer is for one stream: the next one is asked for again.
+    let mut stream = gateway(&mesh).await;
+    let me = node("router", "istio-system", "gateway");
+    stream.ask(me, type_url::SECRET, &["kubernetes://one"]).await;
+    assert_eq!(key_of(&stream.next().await.expect("the key")), host.key);
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
     mesh.stop().0.shutdown().await;
 }
 

@@ -164,7 +164,7 @@ fn summary(mesh: &RunningMesh, shop: SocketAddr, total: Duration, load: u32) -> 
         "shop": format!("http://{shop}/productpage"),
         "pid": std::process::id(),
         "kubeconfig": record.kubeconfig,
-        "xds": record.xds.to_string(),
+        "xds": record.secure.to_string(),
         "debug": format!("http://{}", record.debug),
         "memory_bytes": memory::proportional_set_size(pids.iter().copied()),
         "processes": pids.len(),

@@ -63,7 +63,6 @@ impl RunningMesh {
             supervisor: Process::current(),
             control_plane: control_plane.process(),
             control_plane_restarts: 0,
-            xds: loopback(ports.xds),
             secure: loopback(ports.secure),
             debug: loopback(ports.debug),
             kubeconfig: home.kubeconfig(),
@@ -82,7 +81,7 @@ impl RunningMesh {
             "control plane",
             &format!(
                 "127.0.0.1: Kubernetes API {} · xDS {} · debug {}",
-                ports.api, ports.xds, ports.debug
+                ports.api, ports.secure, ports.debug
             ),
         );
         Ok(Self {

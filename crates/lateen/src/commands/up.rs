@@ -59,7 +59,7 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &UpArgs) -> 
         json!({
             "pid": std::process::id(),
             "kubeconfig": record.kubeconfig,
-            "xds": record.xds.to_string(),
+            "xds": record.secure.to_string(),
             "debug": format!("http://{}", record.debug),
             "memory_bytes": memory::proportional_set_size(pids.iter().copied()),
             "processes": pids.len(),
