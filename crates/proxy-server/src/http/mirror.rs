@@ -31,7 +31,7 @@ impl<D: Downlink> ActiveStream<D> {
     /// gives up on them too.
     pub(crate) fn start_mirrors(&self, heads: &Heads, exchange: &Exchange<'_>, routed: &Routed<'_>) {
         let mirrors = routed.matched.mirrors();
-        if mirrors.is_empty() || !exchange.upload.is_complete() || exchange.is_upgrade {
+        if mirrors.is_empty() || !exchange.upload.is_complete() || exchange.tunnel.is_some() {
             return;
         }
         let Some(body) = exchange.upload.recorded() else {
