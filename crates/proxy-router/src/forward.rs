@@ -1,12 +1,14 @@
 //! Forwarding to a cluster (`envoy.config.route.v3.RouteAction`).
 
-use api_envoy::envoy::config::core::v3::RoutingPriority;
+use api_envoy::envoy::config::core::v3::{RoutingPriority, proxy_protocol_config};
 use api_envoy::envoy::config::route::v3 as pb;
+use api_envoy::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
 use api_envoy::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, InternalRedirectAction,
 };
 use api_envoy::wkt;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
+use proxy_core::proxy_protocol::Version;
 use proxy_core::{ConfigError, ConfigResult};
 use proxy_http::HeaderName;
 
@@ -50,6 +52,35 @@ pub struct UpgradeRule {
     pub upgrade: Box<str>,
     /// Whether it is allowed.
     pub enabled: bool,
+    /// The tunnel that CONNECT asks for ends here; else the request is passed on.
+    pub terminate: Option<Terminate>,
+}
+
+/// `RouteAction.UpgradeConfig.ConnectConfig`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminate {
+    /// Whether and how the host is told of the client (PROXY protocol) before anything else.
+    pub announces: Option<Version>,
+}
+
+impl Terminate {
+    fn compile(proto: &ConnectConfig) -> ConfigResult<Self> {
+        refuse_unsupported(&[("allow_post", proto.allow_post)])?;
+        let announces = proto.proxy_protocol_config.as_ref().map(|config| {
+            refuse_unsupported(&[
+                ("pass_through_tlvs", config.pass_through_tlvs.is_some()),
+                ("added_tlvs", !config.added_tlvs.is_empty()),
+            ])?;
+            match proxy_protocol_config::Version::try_from(config.version) {
+                Ok(proxy_protocol_config::Version::V1) => Ok(Version::V1),
+                Ok(proxy_protocol_config::Version::V2) => Ok(Version::V2),
+                Err(_) => Err(ConfigError::at("version", "unknown value")),
+            }
+        });
+        Ok(Self {
+            announces: announces.transpose().within("proxy_protocol_config")?,
+        })
+    }
 }
 
 /// Where requests go.
@@ -60,6 +91,14 @@ pub(crate) enum Target {
 }
 
 impl Forward {
+    /// What the route says of an upgrade.
+    #[must_use]
+    pub fn upgrade_rule(&self, upgrade: &[u8]) -> Option<&UpgradeRule> {
+        self.upgrades
+            .iter()
+            .find(|rule| rule.upgrade.as_bytes().eq_ignore_ascii_case(upgrade))
+    }
+
     pub(crate) fn compile(proto: &pb::RouteAction, context: &mut dyn RouteContext) -> ConfigResult<Self> {
         refuse_what_is_not_enforced(proto)?;
         Ok(Self {
@@ -171,18 +210,34 @@ fn timeouts(proto: &pb::RouteAction) -> RouteTimeouts {
 fn upgrades(protos: &[pb::route_action::UpgradeConfig]) -> ConfigResult<Vec<UpgradeRule>> {
     let mut rules: Vec<UpgradeRule> = Vec::with_capacity(protos.len());
     for (index, proto) in protos.iter().enumerate() {
-        refuse_unsupported(&[("connect_config", proto.connect_config.is_some())])
-            .within_index("upgrade_configs", index)?;
-        let upgrade: Box<str> = proto.upgrade_type.to_ascii_lowercase().into();
-        if rules.iter().any(|rule| rule.upgrade == upgrade) {
-            return Err(ConfigError::at("upgrade_type", "comes twice")
-                .index(index)
-                .within("upgrade_configs"));
-        }
-        rules.push(UpgradeRule {
-            upgrade,
-            enabled: proto.enabled.unwrap_or(true),
-        });
+        let rule = upgrade_rule(proto, &rules);
+        rules.push(rule.within_index("upgrade_configs", index)?);
     }
     Ok(rules)
+}
+
+fn upgrade_rule(
+    proto: &pb::route_action::UpgradeConfig,
+    before: &[UpgradeRule],
+) -> ConfigResult<UpgradeRule> {
+    let upgrade: Box<str> = proto.upgrade_type.to_ascii_lowercase().into();
+    if before.iter().any(|rule| rule.upgrade == upgrade) {
+        return Err(ConfigError::at("upgrade_type", "comes twice"));
+    }
+    if &*upgrade == "connect-udp" {
+        return Err(ConfigError::at(
+            "upgrade_type",
+            "CONNECT-UDP is not supported by this proxy",
+        ));
+    }
+    let terminate = proto.connect_config.as_ref().map(Terminate::compile);
+    let terminate = terminate.transpose().within("connect_config")?;
+    if terminate.is_some() && &*upgrade != "connect" {
+        return Err(ConfigError::at("connect_config", "belongs to CONNECT alone"));
+    }
+    Ok(UpgradeRule {
+        upgrade,
+        enabled: proto.enabled.unwrap_or(true),
+        terminate,
+    })
 }

@@ -35,7 +35,7 @@ mod weighted_cluster;
 pub use cluster_ref::{ClusterRef, NamedCluster};
 pub use direct_response::DirectResponse;
 pub use filter_config::{FilterConfig, RouteContext};
-pub use forward::Forward;
+pub use forward::{Forward, Terminate, UpgradeRule};
 pub use hash_policy::RequestHash;
 pub use mirror::MirrorPolicy;
 pub use redirect::Redirect;

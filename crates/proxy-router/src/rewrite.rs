@@ -57,6 +57,10 @@ impl PathRewrite {
         suppress_envoy_headers: bool,
     ) {
         let (path, whole) = (request.path_without_query(), request.path());
+        if whole.is_empty() {
+            // CONNECT has none.
+            return;
+        }
         let tail = &whole[path.len()..];
         let rewritten = match self {
             Self::None => return,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use super::active_stream::ActiveStream;
 use super::downlink::Downlink;
 use super::exchange::Exchange;
-use super::failures::{connect_failure, expired, no_host, overflow, reset_reply, upgrade_unsupported};
+use super::failures::{connect_failure, expired, no_host, overflow, reset_reply};
 use super::forward::{ClientFault, Expiry, Forward, PhaseEnd, Reception, Reset};
 use super::local::Heads;
 use super::local_reply::LocalReply;
@@ -85,6 +86,11 @@ impl<D: Downlink> ActiveStream<D> {
             host.with_spec(|spec| Some(&*spec.hostname).filter(|n| !n.is_empty()).map(Rc::from));
         upstream.transport_failure_reason = Cow::Borrowed("");
         routed.host = Some(Rc::clone(&host));
+        if let Some(terminate) = routed.terminate {
+            return self
+                .connect_tunnel(heads, exchange, routed, &host, terminate)
+                .await;
+        }
         let (connection, now) = match self.connection_to(exchange, routed, &host, now).await {
             Ok(connection) => connection,
             Err(end) => return end,
@@ -115,7 +121,7 @@ impl<D: Downlink> ActiveStream<D> {
             .pick(&context, now.into_std(), &mut || self.worker.random())
     }
 
-    /// Gets a connection, and watches the client and the clock meanwhile.
+    /// Gets a connection that speaks HTTP.
     async fn connection_to(
         &mut self,
         exchange: &mut Exchange<'_>,
@@ -133,13 +139,27 @@ impl<D: Downlink> ActiveStream<D> {
         if let Some(connection) = take_ready(&routed.cluster, host, wanted, now, pool) {
             return Ok((connection, now));
         }
-        exchange.has_waited = true;
         if exchange.upload.is_complete() {
             routed.request_is_complete(now);
         }
         // Boxed: connecting is rare, and its future would make every request's future larger.
-        let worker = (&self.worker, &self.manager.local);
-        let mut connecting = Box::pin(checkout(worker, &routed.cluster, host, wanted));
+        let (worker, cluster) = (self.worker.clone(), Rc::clone(&routed.cluster));
+        let local = Rc::clone(&self.manager.local);
+        let connecting = Box::pin(checkout((&worker, &local), &cluster, host, wanted));
+        let connection = self.wait_to_connect(exchange, routed, host, connecting).await?;
+        Ok((connection, Instant::now()))
+    }
+
+    /// Waits for a connection, and watches the client and the clock meanwhile.
+    pub(crate) async fn wait_to_connect<T>(
+        &mut self,
+        exchange: &mut Exchange<'_>,
+        routed: &mut Routed<'_>,
+        host: &Rc<Host>,
+        mut connecting: Pin<Box<impl Future<Output = Result<T, CheckoutError>>>>,
+    ) -> Result<T, TryEnd> {
+        exchange.has_waited = true;
+        let pool = &self.manager.local.buffers;
         let result = poll_fn(|context| {
             if let Poll::Ready(result) = connecting.as_mut().poll(context) {
                 return Poll::Ready(Ok(result));
@@ -155,7 +175,7 @@ impl<D: Downlink> ActiveStream<D> {
         .await;
         drop(connecting);
         match result {
-            Ok(Ok(connection)) => Ok((connection, Instant::now())),
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(CheckoutError::Overflow)) => Err(overflow(exchange)),
             Ok(Err(CheckoutError::Connect(error))) => {
                 host.record_failure();
@@ -192,12 +212,10 @@ impl<D: Downlink> ActiveStream<D> {
         upstream.protocol = Some(connection.version());
         upstream.tls.clone_from(known.tls);
         let pool = &self.manager.local.buffers;
-        if exchange.is_upgrade && connection.version() == Version::Http2 {
-            return upgrade_unsupported();
-        }
         let chunked = frame_request(heads, exchange, connection.version());
         let is_empty = exchange.upload.is_empty();
-        match connection.write_request(&heads.request, is_empty, chunked, pool) {
+        let ends = is_empty && exchange.tunnel.is_none();
+        match connection.write_request(&heads.request, ends, chunked, pool) {
             Ok(bytes) => exchange.info.bytes.upstream_header_sent += bytes as u64,
             Err(reset) => return self.reset(routed, &request, &connection, reset),
         }
@@ -215,7 +233,7 @@ impl<D: Downlink> ActiveStream<D> {
         let mut reception = Reception {
             head: &mut heads.response,
             to_head: exchange.to_head,
-            is_upgrade: exchange.is_upgrade,
+            tunnel: exchange.tunnel,
             forward_interim: self.manager.config.proxy_100_continue,
             interim_seen: 0,
             framing: BodyFraming::None,
@@ -280,7 +298,7 @@ impl<D: Downlink> ActiveStream<D> {
         }
     }
 
-    fn note_response_head(
+    pub(crate) fn note_response_head(
         &self,
         heads: &mut Heads,
         exchange: &mut Exchange<'_>,
@@ -293,7 +311,8 @@ impl<D: Downlink> ActiveStream<D> {
         let status = heads.response.status();
         self.note(routed, host, HostOutcome::Status(status));
         // Envoy counts from the end of the request, and is silent about an answer that came before it.
-        let asked = exchange.upload.received_at.filter(|_| !routed.suppress);
+        let is_timed = !routed.suppress && exchange.tunnel.is_none();
+        let asked = exchange.upload.received_at.filter(|_| is_timed);
         if let Some(asked) = asked {
             let mut digits = itoa::Buffer::new();
             let elapsed = exchange.responded.saturating_duration_since(asked);
@@ -424,7 +443,7 @@ fn frame_request(heads: &mut Heads, exchange: &Exchange<'_>, version: Version) -
         }
         return true;
     }
-    if !has_length && !exchange.is_upgrade {
+    if !has_length && exchange.tunnel.is_none() {
         // Methods that anticipate content say so when there is none (RFC 9110 section 8.6).
         if !matches!(
             heads.request.method(),

@@ -273,7 +273,7 @@ fn upgrades(proto: &Proto) -> ConfigResult<Vec<(Box<[u8]>, bool)>> {
     for (index, config) in proto.upgrade_configs.iter().enumerate() {
         let name = config.upgrade_type.to_ascii_lowercase();
         let refused = match name.as_str() {
-            "connect" | "connect-udp" => Some(("upgrade_type", "CONNECT is not supported by this proxy")),
+            "connect-udp" => Some(("upgrade_type", "CONNECT-UDP is not supported by this proxy")),
             _ if !config.filters.is_empty() => Some(("filters", "not supported by this proxy")),
             _ => None,
         };

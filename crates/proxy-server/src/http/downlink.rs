@@ -11,6 +11,7 @@ use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
 use super::forward::ClientFault;
 use super::limits;
 use super::transport::Transport;
+use super::tunnel_end::{ConnectionEnd, TunnelEnd};
 use super::uplink::Uplink;
 use super::upload::Upload;
 
@@ -33,8 +34,8 @@ pub(crate) trait Downlink: BodySink {
     /// Other requests share the connection: it does not end with this one, whatever becomes of it.
     const MULTIPLEXED: bool;
 
-    /// The whole connection, where the request has it for itself.
-    fn connection(&mut self) -> Option<&mut Http1Downlink<Self::Stream>>;
+    /// What carries the request, as the end of a tunnel.
+    fn tunnel_end(&mut self) -> TunnelEnd<'_, Self::Stream>;
 
     /// Appends `100 Continue`.
     fn write_continue(&mut self, pool: &BufferPool);
@@ -131,8 +132,16 @@ impl<S: Transport> Downlink for Http1Downlink<S> {
 
     const MULTIPLEXED: bool = false;
 
-    fn connection(&mut self) -> Option<&mut Http1Downlink<S>> {
-        Some(self)
+    fn tunnel_end(&mut self) -> TunnelEnd<'_, S> {
+        TunnelEnd::Connection(ConnectionEnd {
+            stream: &mut self.stream,
+            read: &mut self.read,
+            write: &mut self.write,
+            received: &mut self.received,
+            sent: &mut self.sent,
+            ends: false,
+            is_shut: false,
+        })
     }
 
     fn write_continue(&mut self, pool: &BufferPool) {

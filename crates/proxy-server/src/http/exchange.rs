@@ -14,6 +14,7 @@ use super::downlink::Downlink;
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::request_headers::Surroundings;
+use super::tunnel::Tunnel;
 use super::upload::Upload;
 use crate::local::LocalRoutes;
 
@@ -53,8 +54,10 @@ pub(crate) struct Exchange<'t> {
     pub(crate) client_closes: bool,
     /// We do.
     pub(crate) we_close: bool,
-    /// The request asks for another protocol.
-    pub(crate) is_upgrade: bool,
+    /// What the request asks its connection to become.
+    pub(crate) tunnel: Option<Tunnel>,
+    /// It may: the gauge of upgraded connections counts it.
+    counts_as_upgrade: bool,
     pub(crate) to_head: bool,
     /// The operation that the caller is told.
     pub(crate) operation: Option<&'t [u8]>,
@@ -78,7 +81,8 @@ impl Exchange<'_> {
             ended: None,
             client_closes: false,
             we_close: false,
-            is_upgrade: false,
+            tunnel: None,
+            counts_as_upgrade: false,
             to_head: false,
             operation: None,
             named_by_caller: false,
@@ -207,7 +211,16 @@ impl<D: Downlink> ActiveStream<D> {
         exchange.info.downstream_remote_address = prepared.client.address;
         exchange.info.is_traced = prepared.is_traced;
         exchange.named_by_caller = prepared.named_by_caller;
-        exchange.is_upgrade = request.is_upgrade();
+        exchange.tunnel = if request.is_connect() {
+            Some(Tunnel::Connect)
+        } else {
+            request.is_upgrade().then_some(Tunnel::Upgrade)
+        };
+        if exchange.tunnel.is_some() && D::MULTIPLEXED {
+            // What the stream carries from here on belongs to the tunnel, if there comes to be one.
+            exchange.upload = Upload::streamed(true);
+            exchange.upload.begin(exchange.began);
+        }
         if !config.proxy_100_continue
             && request
                 .headers
@@ -317,28 +330,26 @@ impl<D: Downlink> ActiveStream<D> {
         }
     }
 
-    /// Refuses upgrades that neither connection manager nor route allows, and CONNECT.
+    /// Refuses upgrades, of which CONNECT is one, that neither connection manager nor route allows.
     fn check_upgrade(
         &self,
         request: &RequestHead,
-        exchange: &Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         forward: &proxy_router::Forward,
     ) -> Option<LocalReply> {
-        if !exchange.is_upgrade && !request.is_connect() {
+        let wanted = match exchange.tunnel? {
+            Tunnel::Connect => b"connect",
+            Tunnel::Upgrade => request.headers.get(&HeaderId::Upgrade).unwrap_or_default(),
+        };
+        let by_route = forward.upgrade_rule(wanted).map(|rule| rule.enabled);
+        let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
+        if self.manager.config.allows_upgrade(wanted, by_route) {
+            exchange.counts_as_upgrade = true;
+            shard.inc(stats.downstream_cx_upgrades_total);
+            shard.move_gauge(stats.downstream_cx_upgrades_active, 1);
             return None;
         }
-        let wanted = request.headers.get(&HeaderId::Upgrade).unwrap_or_default();
-        let by_route = forward
-            .upgrades
-            .iter()
-            .find(|rule| rule.upgrade.as_bytes().eq_ignore_ascii_case(wanted))
-            .map(|rule| rule.enabled);
-        if !request.is_connect() && self.manager.config.allows_upgrade(wanted, by_route) {
-            return None;
-        }
-        self.worker
-            .shard()
-            .inc(self.manager.config.stats.downstream_rq_ws_on_non_ws_route);
+        shard.inc(stats.downstream_rq_ws_on_non_ws_route);
         Some(LocalReply::new(403, "upgrade_failed").close())
     }
 
@@ -351,6 +362,9 @@ impl<D: Downlink> ActiveStream<D> {
         let config = &self.manager.config;
         let (shard, stats) = (self.worker.shard(), &config.stats);
         shard.move_gauge(stats.downstream_rq_active, -1);
+        if exchange.counts_as_upgrade {
+            shard.move_gauge(stats.downstream_cx_upgrades_active, -1);
+        }
         self.life.request_ended();
         let elapsed = now.saturating_duration_since(exchange.began);
         shard.record(

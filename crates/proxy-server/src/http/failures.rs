@@ -58,14 +58,6 @@ pub(crate) fn no_host(error: PickError) -> TryEnd {
     TryEnd::Over(Box::new(reply))
 }
 
-/// What a request to change the protocol leads to where the upstream speaks HTTP/2.
-pub(crate) fn upgrade_unsupported() -> TryEnd {
-    let reply = LocalReply::new(503, "upgrade_over_http2_unsupported")
-        .body("this proxy passes no upgrade on to an HTTP/2 upstream")
-        .flag(ResponseFlag::UpstreamConnectionFailure);
-    TryEnd::Over(Box::new(reply))
-}
-
 /// Says in the body that this was not the first try.
 pub(crate) fn mention_retries(reply: &mut LocalReply) {
     let text = String::from_utf8_lossy(&reply.body);

@@ -14,6 +14,7 @@ use super::downlink::Downlink;
 use super::download::Download;
 use super::limits;
 use super::timer::{DeadlineTimer, earlier};
+use super::tunnel::Tunnel;
 use super::uplink::{NoMoreTaken, Uplink};
 use super::upload::Upload;
 
@@ -142,8 +143,8 @@ pub(crate) struct Reception<'a> {
     pub(crate) head: &'a mut ResponseHead,
     /// The request was HEAD.
     pub(crate) to_head: bool,
-    /// The request asked for another protocol.
-    pub(crate) is_upgrade: bool,
+    /// What the request asked its connection to become.
+    pub(crate) tunnel: Option<Tunnel>,
     /// 1xx responses go on to the client.
     pub(crate) forward_interim: bool,
     pub(crate) interim_seen: usize,
@@ -161,13 +162,19 @@ impl<'a> Reception<'a> {
         Reception {
             head,
             to_head,
-            is_upgrade: false,
+            tunnel: None,
             forward_interim: false,
             interim_seen: 0,
             framing: BodyFraming::None,
             field_bytes: 0,
             is_active: false,
         }
+    }
+
+    /// Whether the head that has come opens a tunnel.
+    pub(crate) fn opens_tunnel(&self) -> bool {
+        self.tunnel
+            .is_some_and(|tunnel| tunnel.is_opened_by(self.head.status()))
     }
 
     /// Looks at a complete head with its framing: true when it is the final one.
@@ -178,16 +185,12 @@ impl<'a> Reception<'a> {
     ) -> Result<bool, Reset> {
         self.framing = framing;
         let status = self.head.status();
-        if status >= 200 {
+        if status >= 200 || self.opens_tunnel() {
             return Ok(true);
         }
         if status == 101 {
             // Nobody may change the protocol unasked.
-            return if self.is_upgrade {
-                Ok(true)
-            } else {
-                Err(Reset::Protocol)
-            };
+            return Err(Reset::Protocol);
         }
         self.interim_seen += 1;
         if self.interim_seen > limits::INTERIM_RESPONSES {

@@ -7,8 +7,8 @@ use std::task::Poll;
 
 use proxy_core::ConnectionInfo;
 use proxy_core::stream_info::StreamBytes;
-use proxy_http::{BodyFraming, HeaderId, Headers, RequestHead, Version};
-use proxy_upstream::{Cluster, PickContext, RequestPriority};
+use proxy_http::{BodyFraming, HeaderId, Headers, RequestHead};
+use proxy_upstream::{Cluster, HttpVersions, PickContext, RequestPriority};
 use tokio::time::{Instant, timeout};
 
 use super::active_stream::ActiveStream;
@@ -31,7 +31,7 @@ impl<D: Downlink> ActiveStream<D> {
     /// gives up on them too.
     pub(crate) fn start_mirrors(&self, heads: &Heads, exchange: &Exchange<'_>, routed: &Routed<'_>) {
         let mirrors = routed.matched.mirrors();
-        if mirrors.is_empty() || !exchange.upload.is_complete() || exchange.is_upgrade {
+        if mirrors.is_empty() || !exchange.upload.is_complete() || exchange.tunnel.is_some() {
             return;
         }
         let Some(body) = exchange.upload.recorded() else {
@@ -55,9 +55,12 @@ impl<D: Downlink> ActiveStream<D> {
             }
             let (worker, local) = (self.worker.clone(), Rc::clone(&self.manager.local));
             let (body, downstream) = (body.to_vec(), Rc::clone(&exchange.info.connection));
-            let head = (head, exchange.info.protocol.unwrap_or_default());
+            let version = exchange.info.protocol.unwrap_or_default();
+            let server_name = ServerName::of_request(&cluster, &head);
+            let asked = server_name.offering(self.manager.alpn.offered(&cluster, version));
             tokio::task::spawn_local(async move {
-                let copy = send_copy((&worker, &local), &cluster, &downstream, (head, body));
+                let request = (head, body, versions(&cluster, version));
+                let copy = send_copy((&worker, &local), &cluster, (&asked, &downstream), request);
                 let _ = timeout(limits::MIRROR_TIMEOUT, copy).await;
             });
         }
@@ -68,17 +71,17 @@ impl<D: Downlink> ActiveStream<D> {
 async fn send_copy(
     (worker, local): (&Local, &Rc<HttpLocal>),
     cluster: &Rc<Cluster>,
-    downstream: &ConnectionInfo,
-    ((head, version), body): ((RequestHead, Version), Vec<u8>),
+    (asked, downstream): (&ServerName, &ConnectionInfo),
+    (head, body, versions): (RequestHead, Vec<u8>, HttpVersions),
 ) -> Option<()> {
     let now = Instant::now();
     let host = cluster
         .pick(&PickContext::default(), now.into_std(), &mut || worker.random())
         .ok()?;
-    let server_name = ServerName::of_request(cluster, &head).for_host(&host, downstream);
+    let server_name = asked.for_host(&host, downstream);
     let wanted = Wanted {
         priority: RequestPriority::Default,
-        versions: versions(cluster, version),
+        versions,
         server_name: &server_name,
     };
     let mut connection = checkout((worker, local), cluster, &host, wanted).await.ok()?;

@@ -37,19 +37,23 @@ impl<D: Downlink> ActiveStream<D> {
                 .append(&HeaderId::SetCookie, cookie.as_bytes());
         }
         // An upgrade that was refused leaves both sides in doubt about what comes next.
-        exchange.we_close |= exchange.is_upgrade && status != 101;
+        let tunnelled = exchange.tunnel.is_some_and(|tunnel| tunnel.is_opened_by(status));
+        exchange.we_close |= exchange.tunnel.is_some() && !tunnelled;
         self.decide_closing(exchange);
         let mut download = self.frame_download(heads, exchange, answer.framing);
         // Counted, as by Envoy, before the client can see it.
         routed.cluster.count_status(status);
-        let end = download.is_done() && status != 101;
-        self.write_head(heads, exchange, false, end);
-        if status == 101 {
-            return self.tunnel(exchange, routed, answer).await;
-        }
-        let end = self.move_body(exchange, routed, &mut answer, &mut download).await;
-        exchange.info.bytes.sent = download.received;
-        exchange.trailers = download.trailers.take();
+        let ends = download.is_done() && !tunnelled;
+        self.write_head(heads, exchange, false, ends);
+        let end = if tunnelled {
+            // Its life is measured by nothing but its traffic.
+            Box::pin(self.tunnel(exchange, routed, &mut answer)).await
+        } else {
+            let end = self.move_body(exchange, routed, &mut answer, &mut download).await;
+            exchange.info.bytes.sent = download.received;
+            exchange.trailers = download.trailers.take();
+            end
+        };
         let now = Instant::now();
         exchange.ended = Some(now);
         self.count_time(exchange, routed, now);
@@ -57,11 +61,25 @@ impl<D: Downlink> ActiveStream<D> {
         let timing = &mut exchange.info.timing;
         let received = download.received_at.unwrap_or(now);
         timing.last_upstream_rx_byte = Some(received.saturating_duration_since(exchange.began));
+        if end == PhaseEnd::Done && tunnelled {
+            return self.tunnel_ended(answer);
+        }
         if end == PhaseEnd::Done {
             self.give_back(exchange, answer, persists, now);
             return Outcome::Complete;
         }
         self.explain_end(heads, exchange, routed, end).await
+    }
+
+    /// A tunnel has come to its end. An HTTP/1 connection that carried one speaks HTTP no more.
+    fn tunnel_ended(&self, mut answer: Answer) -> Outcome {
+        if let Uplink::Http2(stream) = &mut answer.connection {
+            stream.tunnel_is_over();
+        }
+        match D::MULTIPLEXED {
+            true => Outcome::Complete,
+            false => Outcome::Broken,
+        }
     }
 
     async fn move_body(

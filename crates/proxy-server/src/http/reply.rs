@@ -33,7 +33,8 @@ impl<D: Downlink> ActiveStream<D> {
             exchange.info.flag(flag);
         }
         exchange.info.response_code_details = Some(reply.details.clone());
-        exchange.we_close |= reply.close;
+        // What the client sends next belongs to a tunnel that does not come to be.
+        exchange.we_close |= reply.close || exchange.tunnel.is_some();
         let body = reply.fill(&heads.request, &mut heads.response);
         if reply.flag == Some(ResponseFlag::UpstreamOverflow) {
             heads
@@ -132,15 +133,19 @@ impl<D: Downlink> ActiveStream<D> {
         end: bool,
     ) {
         let local = &self.manager.local;
-        let is_upgrade = heads.response.status() == 101;
+        let status = heads.response.status();
+        let is_tunnel = !is_local && exchange.tunnel.is_some_and(|tunnel| tunnel.is_opened_by(status));
+        if is_tunnel {
+            heads.response.headers.remove(&HeaderId::ContentLength);
+        }
         let facts = ResponseFacts {
             request: &heads.request,
             // One clock for both: the response's date is the request's plus what has gone by.
             now: exchange.info.start_time + exchange.responded.saturating_duration_since(exchange.began),
             date: &local.date,
             operation: exchange.operation,
-            is_upgrade,
-            close: !D::MULTIPLEXED && !is_upgrade && (exchange.client_closes || exchange.we_close),
+            is_upgrade: status == 101,
+            close: !D::MULTIPLEXED && !is_tunnel && (exchange.client_closes || exchange.we_close),
             chunked: exchange.chunked,
             is_local,
         };

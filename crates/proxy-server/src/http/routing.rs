@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use proxy_core::{ConnectionInfo, ResponseFlag};
 use proxy_http::{HeaderId, RequestHead};
-use proxy_router::{ClusterRef, Forward as ForwardAction, Match, RequestTimeouts, RetryDecision, RetryState};
+use proxy_router::{
+    ClusterRef, Forward as ForwardAction, Match, RequestTimeouts, RetryDecision, RetryState, Terminate,
+};
 use proxy_upstream::{ActiveRetry, Cluster, Host, RequestPriority};
 
 use super::active_stream::ActiveStream;
@@ -20,6 +22,7 @@ use super::forward::{ClientFault, Deadlines};
 use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
+use super::tunnel::Tunnel;
 use super::upstream::ServerName;
 
 /// What stays the same over all tries of a request.
@@ -40,6 +43,8 @@ pub(crate) struct Routed<'m> {
     /// `set-cookie` values by which later requests find the same host.
     pub(crate) set_cookies: Vec<String>,
     pub(crate) suppress: bool,
+    /// The request is CONNECT, and its tunnel ends here.
+    pub(crate) terminate: Option<Terminate>,
     /// The server name that the request asks for, where the host's transport socket is TLS.
     server_name: ServerName,
 }
@@ -140,6 +145,10 @@ impl<D: Downlink> ActiveStream<D> {
         let max_stream = timeouts
             .max_stream_duration
             .or(config.timeouts.max_stream_duration);
+        let terminate = match exchange.tunnel {
+            Some(Tunnel::Connect) => action.upgrade_rule(b"connect").and_then(|rule| rule.terminate),
+            _ => None,
+        };
         Routed {
             matched,
             priority: priority(action),
@@ -163,6 +172,7 @@ impl<D: Downlink> ActiveStream<D> {
             hash: hashed.hash,
             set_cookies: hashed.set_cookies,
             suppress,
+            terminate,
             server_name,
         }
     }

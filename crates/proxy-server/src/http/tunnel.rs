@@ -1,143 +1,162 @@
-//! Upgraded connections: after a 101 bytes go both ways as they come. Nothing that the client sent before the 101
-//! has been passed on.
+//! Tunnels: what an upgraded connection, or one that CONNECT has asked for, becomes once the upstream agrees. Bytes go
+//! both ways as they come; nothing that the client sent before that answer has been passed on. Each side may end its
+//! direction while the other goes on.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use proxy_core::ResponseFlag;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::active_stream::ActiveStream;
 use super::attempt::Answer;
-use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
+use super::buffer::BufferPool;
 use super::downlink::Downlink;
-use super::exchange::{Exchange, Outcome};
+use super::exchange::Exchange;
+use super::forward::PhaseEnd;
 use super::routing::Routed;
-use super::uplink::Uplink;
+use super::timer::earlier;
+use super::transport::Transport;
+use super::tunnel_end::{Taken, TunnelEnd};
+
+/// What a request asks its connection, or its stream, to become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tunnel {
+    /// Another protocol (RFC 9110, section 7.8; over HTTP/2 RFC 8441), in HTTP/1's words.
+    Upgrade,
+    /// A tunnel to somebody else (RFC 9110, section 9.3.6).
+    Connect,
+}
+
+impl Tunnel {
+    /// Whether an answer of this status opens it.
+    pub(crate) fn is_opened_by(self, status: u16) -> bool {
+        match self {
+            Tunnel::Upgrade => status == 101,
+            Tunnel::Connect => status == 200,
+        }
+    }
+}
 
 /// One direction of a tunnel.
+#[derive(Default)]
 struct Direction {
-    /// Bytes that the sender has sent.
-    received: u64,
-    /// Bytes that the receiver has taken.
+    /// Bytes moved.
     moved: u64,
     /// The sender has closed its side.
-    read_closed: bool,
-    /// And so have we, towards the receiver.
-    write_closed: bool,
+    ended: bool,
+    /// And the receiver has been told.
+    closed: bool,
 }
 
 impl Direction {
-    const OPEN: Direction = Direction {
-        received: 0,
-        moved: 0,
-        read_closed: false,
-        write_closed: false,
-    };
-
-    /// Moves what can be moved; ready when the direction is closed. Says whether anything moved.
-    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    /// As [`poll`](Self::poll), unless it is closed.
+    fn poll_open<S: Transport, T: Transport>(
         &mut self,
-        from: (&mut R, &mut ReadBuffer),
-        to: (&mut W, &mut WriteBuffer),
+        from: &mut TunnelEnd<'_, S>,
+        to: &mut TunnelEnd<'_, T>,
         pool: &BufferPool,
         context: &mut Context<'_>,
-    ) -> Result<bool, std::io::Error> {
-        let ((source, read), (sink, write)) = (from, to);
-        let before = self.moved;
+    ) -> Result<bool, BrokenEnd> {
+        match self.closed {
+            true => Ok(false),
+            false => self.poll(from, to, pool, context),
+        }
+    }
+
+    /// Moves what can be moved; says whether anything did.
+    fn poll<S: Transport, T: Transport>(
+        &mut self,
+        from: &mut TunnelEnd<'_, S>,
+        to: &mut TunnelEnd<'_, T>,
+        pool: &BufferPool,
+        context: &mut Context<'_>,
+    ) -> Result<bool, BrokenEnd> {
+        let mut any = false;
         loop {
-            while !write.is_empty() || !read.is_empty() {
-                let waiting = read.unread().len();
-                write.bytes(pool).extend_from_slice(read.unread());
-                read.consume(waiting);
-                match write.poll_flush(sink, context, pool, &mut self.moved) {
-                    Poll::Ready(result) => result?,
-                    Poll::Pending => return Ok(self.moved > before),
+            let mut starved = self.ended;
+            while !starved && to.has_room(context) {
+                match from.poll_take(to, pool, context) {
+                    Poll::Ready(Ok(Taken::Bytes(count))) => {
+                        self.moved += count as u64;
+                        any = true;
+                    }
+                    Poll::Ready(Ok(Taken::End)) => {
+                        self.ended = true;
+                        to.end(pool);
+                        starved = true;
+                    }
+                    Poll::Ready(Err(_)) => return Err(BrokenEnd::Sender),
+                    Poll::Pending => starved = true,
                 }
             }
-            read.release(pool);
-            if self.read_closed {
-                if !self.write_closed && Pin::new(&mut *sink).poll_shutdown(context).is_ready() {
-                    self.write_closed = true;
+            match to.poll_flush(context, pool) {
+                Poll::Ready(Err(_)) => return Err(BrokenEnd::Receiver),
+                Poll::Ready(Ok(())) if starved => {
+                    self.closed = self.ended;
+                    return Ok(any);
                 }
-                return Ok(self.moved > before);
-            }
-            match read.poll_fill(source, context, pool) {
-                Poll::Ready(Ok(0)) => self.read_closed = true,
-                Poll::Ready(Ok(count)) => self.received += count as u64,
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    read.release(pool);
-                    return Ok(self.moved > before);
-                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return Ok(any),
             }
         }
     }
 }
 
+/// Which end of a direction broke.
+enum BrokenEnd {
+    Sender,
+    Receiver,
+}
+
 impl<D: Downlink> ActiveStream<D> {
-    /// Moves bytes both ways until both sides have closed, or nothing moves for too long.
+    /// Moves bytes both ways until both sides have closed, nothing moves for too long, or the request is over for
+    /// another reason.
     pub(crate) async fn tunnel(
         &mut self,
         exchange: &mut Exchange<'_>,
         routed: &Routed<'_>,
-        answer: Answer,
-    ) -> Outcome {
-        // Neither is asked of HTTP/2: there a stream would be the tunnel.
-        let (Some(down), Uplink::Http1(mut up)) = (self.down.connection(), answer.connection) else {
-            return Outcome::Broken;
-        };
-        let (shard, stats) = (self.worker.shard().clone(), self.manager.config.stats.clone());
-        shard.inc(stats.downstream_cx_upgrades_total);
-        shard.move_gauge(stats.downstream_cx_upgrades_active, 1);
+        answer: &mut Answer,
+    ) -> PhaseEnd {
         let pool = &self.manager.local.buffers;
-        let (mut upward, mut downward) = (Direction::OPEN, Direction::OPEN);
-        // The head of the 101 waits before what follows it.
-        let head_bytes = down.write.pending() as u64;
+        let (timer, deadlines) = (&mut self.timer, routed.deadlines);
+        let (mut down, mut up) = (self.down.tunnel_end(), answer.connection.tunnel_end());
+        let (mut upward, mut downward) = (Direction::default(), Direction::default());
         let mut last_activity = Instant::now();
-        let idle = routed.deadlines.idle;
-        let timed_out = poll_fn(|context| {
-            let up = &mut *up;
-            let moved_up = upward.poll(
-                (&mut down.stream, &mut down.read),
-                (&mut up.stream, &mut up.write),
-                pool,
-                context,
-            );
-            let moved_down = downward.poll(
-                (&mut up.stream, &mut up.read),
-                (&mut down.stream, &mut down.write),
-                pool,
-                context,
-            );
-            let (Ok(moved_up), Ok(moved_down)) = (moved_up, moved_down) else {
-                return Poll::Ready(false);
+        let end = poll_fn(|context| {
+            let moved_up = match upward.poll_open(&mut down, &mut up, pool, context) {
+                Ok(moved) => moved,
+                Err(BrokenEnd::Sender) => return Poll::Ready(PhaseEnd::Client(down.client_fault())),
+                Err(BrokenEnd::Receiver) => {
+                    // The upstream takes no more; what it has said still counts.
+                    upward.closed = true;
+                    false
+                }
             };
-            if upward.write_closed && downward.write_closed {
-                return Poll::Ready(false);
+            let moved_down = match downward.poll_open(&mut up, &mut down, pool, context) {
+                Ok(moved) => moved,
+                Err(BrokenEnd::Sender) => return Poll::Ready(PhaseEnd::Upstream(up.reset())),
+                Err(BrokenEnd::Receiver) => return Poll::Ready(PhaseEnd::Client(down.client_fault())),
+            };
+            if upward.closed && downward.closed {
+                return Poll::Ready(PhaseEnd::Done);
             }
             if moved_up || moved_down {
                 last_activity = Instant::now();
             }
-            self.timer
-                .poll(idle.map(|idle| last_activity + idle), context)
-                .map(|()| true)
+            let idle = deadlines.idle.map(|idle| last_activity + idle);
+            timer
+                .poll(earlier(idle, deadlines.max_stream), context)
+                .map(|()| {
+                    let mut deadlines = deadlines;
+                    // The answer has come; how long that took matters no more.
+                    (deadlines.route, deadlines.request) = (None, None);
+                    PhaseEnd::Expired(deadlines.expired(Instant::now()))
+                })
         })
         .await;
-        if timed_out {
-            exchange.info.flag(ResponseFlag::StreamIdleTimeout);
-        }
+        drop((down, up));
         exchange.upload.received = upward.moved;
-        exchange.info.bytes.sent = downward.moved.saturating_sub(head_bytes);
-        down.received += upward.received;
-        down.sent += downward.moved;
-        shard.move_gauge(stats.downstream_cx_upgrades_active, -1);
-        up.sent += upward.moved;
-        up.received += downward.received;
-        up.end_request(&mut exchange.info.bytes);
-        // Whatever happened, this connection speaks HTTP no more.
-        Outcome::Broken
+        exchange.info.bytes.sent = downward.moved;
+        end
     }
 }

@@ -15,6 +15,8 @@ use super::download::Download;
 use super::forward::{Reception, Reset};
 use super::http2::Http2Uplink;
 use super::limits;
+use super::transport::SocketStream;
+use super::tunnel_end::{ConnectionEnd, TunnelEnd};
 use super::upstream::UpstreamConnection;
 
 /// A connection, or a stream of one, that carries a request.
@@ -156,6 +158,22 @@ impl Uplink {
         match self {
             Uplink::Http1(up) => up.pull(download, sink, pool, context),
             Uplink::Http2(up) => up.pull(download, sink, pool, context),
+        }
+    }
+
+    /// What carries the request, as the end of a tunnel.
+    pub(crate) fn tunnel_end(&mut self) -> TunnelEnd<'_, SocketStream> {
+        match self {
+            Uplink::Http1(up) => TunnelEnd::Connection(ConnectionEnd {
+                stream: &mut up.stream,
+                read: &mut up.read,
+                write: &mut up.write,
+                received: &mut up.received,
+                sent: &mut up.sent,
+                ends: false,
+                is_shut: false,
+            }),
+            Uplink::Http2(up) => up.tunnel_end(),
         }
     }
 

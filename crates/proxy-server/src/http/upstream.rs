@@ -7,7 +7,8 @@ use proxy_core::proxy_protocol::{Endpoints, Tlv};
 use proxy_core::stream_info::StreamBytes;
 use proxy_core::{Address, ConnectionInfo};
 use proxy_http::{
-    HeadLimits, HeadParser, Headers, RequestHead, ResponseHead, Version, response_framing, write_last_chunk,
+    BodyFraming, HeadLimits, HeadParser, Headers, RequestHead, ResponseHead, Version, response_framing,
+    write_last_chunk,
 };
 use proxy_upstream::config::HttpProtocol;
 use proxy_upstream::proxy_protocol::Announcement;
@@ -276,7 +277,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl UpstreamConnection {
-    fn new(stream: Stream, permit: ConnectionPermit, local: &HttpLocal) -> Self {
+    pub(crate) fn new(stream: Stream, permit: ConnectionPermit, local: &HttpLocal) -> Self {
         let local_address = stream.local_addr().map(Address::from);
         let tls = stream.tls().cloned();
         let http = &permit.cluster().config().http;
@@ -329,7 +330,12 @@ impl UpstreamConnection {
                 self.read.consume(parsed.consumed);
                 if parsed.complete {
                     reception.field_bytes = parsed.field_bytes;
-                    let Ok(framing) = response_framing(reception.head, reception.to_head) else {
+                    // What follows belongs to the tunnel, whatever the fields say (RFC 9110, section 9.3.6).
+                    let framing = match reception.opens_tunnel() {
+                        true => Ok(BodyFraming::None),
+                        false => response_framing(reception.head, reception.to_head),
+                    };
+                    let Ok(framing) = framing else {
                         return Poll::Ready(Err(Reset::Protocol));
                     };
                     match reception.take(framing, &mut interim) {

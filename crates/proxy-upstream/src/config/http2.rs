@@ -32,6 +32,8 @@ pub struct Http2Options {
     pub max_window_update_frames: u32,
     /// Pings that find out whether the peer is there.
     pub keepalive: Option<Http2Keepalive>,
+    /// Clients are told that streams may carry other protocols (RFC 8441).
+    pub allow_connect: bool,
 }
 
 /// `envoy.config.core.v3.KeepaliveSettings`.
@@ -56,6 +58,7 @@ impl Default for Http2Options {
             max_priority_frames: limits::DEFAULT_MAX_PRIORITY_FRAMES,
             max_window_update_frames: limits::DEFAULT_MAX_WINDOW_UPDATE_FRAMES,
             keepalive: None,
+            allow_connect: false,
         }
     }
 }
@@ -67,7 +70,6 @@ impl Http2Options {
     /// A value out of Envoy's range, or a field that is not enforced and would change traffic.
     pub fn compile(proto: &core::Http2ProtocolOptions) -> ConfigResult<Self> {
         refuse_unsupported(&[
-            ("allow_connect", proto.allow_connect),
             ("allow_metadata", proto.allow_metadata),
             (
                 "custom_settings_parameters",
@@ -122,6 +124,7 @@ impl Http2Options {
                 1..=u32::MAX,
             )?,
             keepalive: keepalive.transpose().within("connection_keepalive")?,
+            allow_connect: proto.allow_connect,
         })
     }
 }
@@ -201,7 +204,7 @@ mod tests {
                 json!({ "initial_stream_window_size": 65534 }),
                 "initial_stream_window_size",
             ),
-            (json!({ "allow_connect": true }), "allow_connect"),
+            (json!({ "allow_metadata": true }), "allow_metadata"),
             (
                 json!({ "connection_keepalive": { "interval": "5s" } }),
                 "connection_keepalive.timeout",

@@ -1,6 +1,7 @@
 //! Heads of the `h2` crate, and the proxy's own. What HTTP/2 forbids (RFC 9113, section 8.2.2) is left out on the way
 //! there; on the way back `h2` has refused it already.
 
+use h2::ext::Protocol;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use proxy_http::{HeaderId, Headers, RequestHead, ResponseHead, Version};
@@ -9,7 +10,12 @@ use proxy_http::{HeaderId, Headers, RequestHead, ResponseHead, Version};
 pub(crate) fn read_request(parts: &http::request::Parts, head: &mut RequestHead) {
     head.clear();
     head.version = Version::Http2;
-    head.set_method(parts.method.as_str().as_bytes());
+    // A stream that is to carry another protocol is asked for in HTTP/1's words from here on.
+    let protocol = parts.extensions.get::<Protocol>();
+    head.set_method(match protocol {
+        Some(_) => b"GET",
+        None => parts.method.as_str().as_bytes(),
+    });
     if let Some(scheme) = parts.uri.scheme_str() {
         head.set_scheme(scheme.as_bytes());
     }
@@ -23,6 +29,17 @@ pub(crate) fn read_request(parts: &http::request::Parts, head: &mut RequestHead)
         head.set_authority(host.as_bytes());
     }
     read_fields(&parts.headers, &mut head.headers);
+    if let Some(protocol) = protocol {
+        head.headers.set(&HeaderId::Upgrade, protocol.as_str().as_bytes());
+        head.headers.set(&HeaderId::Connection, b"upgrade");
+    }
+}
+
+/// Says in HTTP/1's words that the host has agreed to carry a protocol.
+pub(crate) fn agree(head: &mut ResponseHead, protocol: &[u8]) {
+    head.set_status(101);
+    head.headers.set(&HeaderId::Upgrade, protocol);
+    head.headers.set(&HeaderId::Connection, b"upgrade");
 }
 
 /// Fills a response head.
@@ -58,6 +75,12 @@ fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
 pub(crate) fn request(head: &RequestHead) -> Option<http::Request<()>> {
     let mut request = http::Request::new(());
     *request.method_mut() = Method::from_bytes(head.method()).ok()?;
+    if head.is_upgrade() {
+        // RFC 8441. As in Envoy it is not asked first whether the host knows it; one that does not refuses the stream.
+        let protocol = std::str::from_utf8(head.headers.get_id(HeaderId::Upgrade)?).ok()?;
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from(protocol));
+    }
     let mut target = http::uri::Parts::default();
     if head.authority().is_empty() {
         // HTTP/2 does without an authority where HTTP/1 had none.

@@ -11,9 +11,10 @@ use proxy_http::{Headers, ResponseHead, Version};
 
 use super::super::body::{BodySink, Piece, Pulled};
 use super::super::buffer::BufferPool;
-use super::super::downlink::{Delimiter, Downlink, Http1Downlink};
+use super::super::downlink::{Delimiter, Downlink};
 use super::super::forward::ClientFault;
 use super::super::transport::SocketStream;
+use super::super::tunnel_end::{StreamEnd, StreamOf, TunnelEnd};
 use super::super::uplink::Uplink;
 use super::super::upload::Upload;
 use super::convert;
@@ -29,6 +30,8 @@ pub(crate) struct Http2Downlink {
     body: RecvStream,
     received: u64,
     sent: u64,
+    /// What the client is told when its request cannot be carried to its end.
+    abort_reason: Reason,
     connection: Rc<Shared>,
 }
 
@@ -45,12 +48,14 @@ impl Http2Downlink {
             body,
             received: head_bytes as u64 + FRAME_HEADER,
             sent: 0,
+            abort_reason: Reason::INTERNAL_ERROR,
             connection: Rc::clone(connection),
         }
     }
 
     /// Gives the stream up, unless its response is complete.
-    pub(crate) fn reset(&mut self, reason: Reason) {
+    pub(crate) fn abort(&mut self) {
+        let reason = self.abort_reason;
         match &mut self.response {
             Some(response) if response.is_ended() => return,
             Some(response) => response.reset(reason),
@@ -66,7 +71,7 @@ impl Http2Downlink {
 }
 
 /// What the client has done, out of an error of the stream.
-fn fault_of(error: &h2::Error) -> ClientFault {
+pub(crate) fn fault_of(error: &h2::Error) -> ClientFault {
     if error.is_reset() && error.is_remote() {
         ClientFault::Reset
     } else if error.is_reset() && error.is_library() {
@@ -99,8 +104,20 @@ impl Downlink for Http2Downlink {
 
     const MULTIPLEXED: bool = true;
 
-    fn connection(&mut self) -> Option<&mut Http1Downlink<SocketStream>> {
-        None
+    fn tunnel_end(&mut self) -> TunnelEnd<'_, SocketStream> {
+        // A tunnel that breaks ends with an error of its own (RFC 9113, section 8.5).
+        self.abort_reason = Reason::CONNECT_ERROR;
+        let Some(sending) = &mut self.response else {
+            return TunnelEnd::Gone;
+        };
+        TunnelEnd::Stream(StreamEnd {
+            sending,
+            body: &mut self.body,
+            received: &mut self.received,
+            sent: &mut self.sent,
+            connection: StreamOf::Client(&self.connection),
+            failure: None,
+        })
     }
 
     fn write_continue(&mut self, pool: &BufferPool) {
@@ -118,7 +135,11 @@ impl Downlink for Http2Downlink {
         let bytes = convert::field_bytes(&head.headers);
         self.sent += bytes as u64 + FRAME_HEADER;
         match convert::response(head) {
-            Some(response) => {
+            Some(mut response) => {
+                if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                    // HTTP/2 says in this way that a stream carries another protocol (RFC 8441, section 5).
+                    *response.status_mut() = http::StatusCode::OK;
+                }
                 let sent = self.respond.send_response(response, end);
                 self.response = sent.ok().map(|stream| Sending::new(stream, end));
             }

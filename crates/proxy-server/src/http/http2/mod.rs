@@ -15,8 +15,10 @@ mod uplink;
 mod upstream;
 mod wire;
 
-pub(crate) use server::{Opened, serve};
-pub(crate) use uplink::Http2Uplink;
+pub(crate) use downlink::fault_of;
+pub(crate) use server::{Opened, Shared as ServerConnection, serve};
+pub(crate) use stream::{FRAME_HEADER, Sending};
+pub(crate) use uplink::{Http2Uplink, reset_of};
 pub(crate) use upstream::{Http2Connection, connect, share};
 
 /// How the preface of a client begins (RFC 9113, section 3.4), as far as Envoy looks at it.

@@ -168,6 +168,9 @@ fn builder(options: &Http2Options, heads: proxy_http::HeadLimits) -> h2::server:
         .max_header_list_size(header_list_bytes(heads))
         .max_send_buffer_size(limits::PENDING_WRITE_BYTES)
         .max_pending_accept_reset_streams(limits::RESETS_BEFORE_BEGINNING);
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -428,6 +431,6 @@ async fn serve_stream(shared: &Rc<Shared>, request: Request<RecvStream>, respond
     };
     manager.local.give_heads(heads);
     if next == Next::Abort {
-        stream.down.reset(Reason::INTERNAL_ERROR);
+        stream.down.abort();
     }
 }

@@ -13,6 +13,8 @@ use super::super::body::{BodySink, Piece, Pulled};
 use super::super::buffer::BufferPool;
 use super::super::download::Download;
 use super::super::forward::{Reception, Reset};
+use super::super::transport::SocketStream;
+use super::super::tunnel_end::{StreamEnd, StreamOf, TunnelEnd};
 use super::super::uplink::NoMoreTaken;
 use super::convert;
 use super::stream::{FRAME_HEADER, Sending};
@@ -27,12 +29,14 @@ pub(crate) struct Http2Uplink {
     body: Option<RecvStream>,
     /// The response came to its end, or the stream to its own.
     over: bool,
+    /// The protocol that the request wants the stream to carry.
+    upgrade: Option<Box<[u8]>>,
     sent: u64,
     received: u64,
 }
 
 /// What the host has done, out of an error of the stream.
-fn reset_of(error: &h2::Error) -> Reset {
+pub(crate) fn reset_of(error: &h2::Error) -> Reset {
     if error.is_remote() && error.is_reset() {
         return match error.reason() {
             Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
@@ -61,6 +65,7 @@ impl Http2Uplink {
             response: None,
             body: None,
             over: true,
+            upgrade: None,
             sent: 0,
             received: 0,
         })
@@ -74,6 +79,10 @@ impl Http2Uplink {
     /// Opens the stream.
     pub(crate) fn write_request(&mut self, head: &RequestHead, end: bool) -> Result<usize, Reset> {
         let request = convert::request(head).ok_or(Reset::Protocol)?;
+        self.upgrade = request
+            .extensions()
+            .get::<h2::ext::Protocol>()
+            .map(|protocol| protocol.as_str().as_bytes().into());
         let (response, stream) = self
             .connection
             .send(request, end)
@@ -133,10 +142,13 @@ impl Http2Uplink {
         };
         let (parts, body) = answer.into_parts();
         convert::read_response(parts.status, &parts.headers, reception.head);
+        if let Some(protocol) = self.upgrade.as_deref().filter(|_| reception.head.status() == 200) {
+            convert::agree(reception.head, protocol);
+        }
         reception.field_bytes = convert::field_bytes(&reception.head.headers);
         self.received += reception.field_bytes as u64 + FRAME_HEADER;
         self.over = body.is_end_stream();
-        let framing = match body.is_end_stream() {
+        let framing = match body.is_end_stream() || reception.opens_tunnel() {
             true => BodyFraming::None,
             false => framing(reception.head, reception.to_head),
         };
@@ -196,6 +208,26 @@ impl Http2Uplink {
                 Ok(Pulled::Read)
             }
         }
+    }
+
+    /// Its end of a tunnel, once the host has agreed.
+    pub(crate) fn tunnel_end(&mut self) -> TunnelEnd<'_, SocketStream> {
+        let (Some(sending), Some(body)) = (&mut self.request, &mut self.body) else {
+            return TunnelEnd::Gone;
+        };
+        TunnelEnd::Stream(StreamEnd {
+            sending,
+            body,
+            received: &mut self.received,
+            sent: &mut self.sent,
+            connection: StreamOf::Host(&self.connection),
+            failure: None,
+        })
+    }
+
+    /// A tunnel has ended as it should.
+    pub(crate) fn tunnel_is_over(&mut self) {
+        self.over = self.request.as_ref().is_some_and(Sending::is_ended);
     }
 
     fn ended_by(&mut self, error: &h2::Error) -> Reset {
