@@ -164,8 +164,14 @@ pub const HTTP_FILTERS: &[Extension] = &[
     extension(
         "envoy.filters.http.grpc_stats",
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-        Maturity::NoEffect,
-        "Accepted; counts nothing yet.",
+        Maturity::Partial,
+        "Counts calls, their statuses and their messages, by cluster or method. No times.",
+    ),
+    extension(
+        "envoy.filters.http.grpc_web",
+        "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+        Maturity::Complete,
+        "Translates calls of browsers to gRPC and back, binary and text.",
     ),
 ];
 

@@ -91,6 +91,15 @@ pub struct StreamBytes {
     pub upstream_header_received: u64,
 }
 
+/// How many messages a gRPC call had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GrpcMessages {
+    /// From the client.
+    pub requests: u64,
+    /// To the client.
+    pub responses: u64,
+}
+
 /// Everything that is known of one stream. It borrows the names of the route from the configuration in force, so that
 /// a request costs no copies of them.
 #[derive(Clone, Debug)]
@@ -130,6 +139,8 @@ pub struct StreamInfo<'r> {
     pub upstream: UpstreamInfo,
     /// Tries so far (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`); 0 when the request never left.
     pub attempt_count: u32,
+    /// Messages of a gRPC call (`%FILTER_STATE(envoy.filters.http.grpc_stats)%`), where they were counted.
+    pub grpc_messages: Option<GrpcMessages>,
     /// Whether the `x-request-id` says that the request is traced (`traceable_filter`).
     pub is_traced: bool,
 }
@@ -155,6 +166,7 @@ impl StreamInfo<'_> {
             cluster_observability_name: None,
             upstream: UpstreamInfo::default(),
             attempt_count: 0,
+            grpc_messages: None,
             is_traced: false,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api_envoy::any;
 use api_envoy::envoy::config::route::v3 as route;
-use api_envoy::envoy::extensions::filters::http::{cors, fault, grpc_stats, router};
+use api_envoy::envoy::extensions::filters::http::{cors, fault, grpc_stats, grpc_web, router};
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter as Proto;
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use api_envoy::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
@@ -25,7 +25,9 @@ pub enum HttpFilter {
     /// `envoy.filters.http.fault`
     Fault(crate::fault::FaultConfig),
     /// `envoy.filters.http.grpc_stats`
-    GrpcStats(crate::grpc_stats::GrpcStatsConfig),
+    GrpcStats(Arc<crate::grpc_stats::GrpcStatsConfig>),
+    /// `envoy.filters.http.grpc_web`
+    GrpcWeb,
 }
 
 /// A compiled filter chain.
@@ -60,6 +62,13 @@ impl FilterChain {
         })
     }
 
+    /// Whether a filter looks at gRPC calls.
+    #[must_use]
+    pub fn looks_at_grpc(&self) -> bool {
+        let mut filters = self.filters.iter();
+        filters.any(|filter| matches!(filter, HttpFilter::GrpcStats(_) | HttpFilter::GrpcWeb))
+    }
+
     /// What the chain changes of the application protocols that hosts are offered.
     #[must_use]
     pub fn alpn(&self) -> Option<&crate::alpn::AlpnConfig> {
@@ -90,7 +99,10 @@ fn compile_filter(filter: &Proto) -> ConfigResult<Option<HttpFilter>> {
     } else if any::is::<fault::v3::HttpFault>(typed) {
         HttpFilter::Fault(crate::fault::FaultConfig::compile(&unpack(typed)?).within("typed_config")?)
     } else if any::is::<grpc_stats::v3::FilterConfig>(typed) {
-        HttpFilter::GrpcStats(crate::grpc_stats::GrpcStatsConfig::compile(&unpack(typed)?))
+        let config = crate::grpc_stats::GrpcStatsConfig::compile(&unpack(typed)?);
+        HttpFilter::GrpcStats(Arc::new(config.within("typed_config")?))
+    } else if any::is::<grpc_web::v3::GrpcWeb>(typed) {
+        HttpFilter::GrpcWeb
     } else if filter.is_optional {
         return Ok(None);
     } else {

@@ -13,8 +13,10 @@ use telemetry::stats::{Counter, Shard};
 use crate::circuit_breaker::RequestPriority;
 use crate::config::{ClusterConfig, Discovery, OriginalDstConfig};
 use crate::endpoints::{Assignment, Health, HostSpec};
+use crate::grpc_stats::GrpcCounters;
 use crate::host::Host;
 use crate::host_set::{Builder, PrioritySet};
+use crate::limits;
 use crate::load_balancer::PickInput;
 use crate::original_dst::OriginalDst;
 use crate::outlier::Outcome;
@@ -36,6 +38,8 @@ pub struct Cluster {
     reports_membership: bool,
     /// Counters of single status codes, made when a code first comes.
     codes: RefCell<Vec<(u16, Counter)>>,
+    /// Counters of gRPC calls, by what their names begin with.
+    grpc: RefCell<HashMap<Box<str>, Rc<GrpcCounters>>>,
 }
 
 /// What the choice of a host may depend on.
@@ -87,6 +91,7 @@ impl Cluster {
             seeds: Random::new(seed),
             reports_membership,
             codes: RefCell::default(),
+            grpc: RefCell::default(),
         });
         this.update_endpoints(endpoints);
         this
@@ -319,6 +324,24 @@ impl Cluster {
             counter
         });
         self.shard.inc(counter);
+    }
+
+    /// The counters of gRPC calls whose names begin with `prefix`: `grpc` or `grpc-web`, and the method where it has some
+    /// of its own.
+    pub fn grpc_counters(&self, prefix: &str) -> Rc<GrpcCounters> {
+        let mut all = self.grpc.borrow_mut();
+        if let Some(known) = all.get(prefix) {
+            return Rc::clone(known);
+        }
+        let prefix = match all.len() < limits::GRPC_METHODS {
+            true => prefix,
+            false => prefix.split('.').next().unwrap_or_default(),
+        };
+        let made = all.entry(prefix.into()).or_insert_with(|| {
+            let scope = self.config.stats.scope();
+            Rc::new(GrpcCounters::new(scope, prefix, &self.shard))
+        });
+        Rc::clone(made)
     }
 
     /// Counts a request to `host` as in flight until the returned value is dropped.

@@ -19,6 +19,10 @@ pub const MAX_DNS_ADDRESSES: usize = 1024;
 /// A DNS lookup that takes longer has failed.
 pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Methods of gRPC that have statistics of their own at a cluster, on one worker; what is called beyond them counts for
+/// all methods together. Clients choose the names.
+pub const GRPC_METHODS: usize = 500;
+
 /// Most bytes that a peer may tell of its node before what it sends (`istio.metadata_exchange`).
 pub const MAX_PEER_METADATA_BYTES: usize = 64 * 1024;
 
@@ -99,6 +103,10 @@ pub const DEFAULT_MAX_EMPTY_FRAMES: u32 = 1;
 pub const DEFAULT_MAX_PRIORITY_FRAMES: u32 = 100;
 /// `max_inbound_window_update_frames_per_data_frame_sent` when it is absent.
 pub const DEFAULT_MAX_WINDOW_UPDATE_FRAMES: u32 = 10;
+/// `stream_reset_burst` when it is absent.
+pub const DEFAULT_STREAM_RESET_BURST: u64 = 1000;
+/// `stream_reset_rate` when it is absent.
+pub const DEFAULT_STREAM_RESET_RATE: u64 = 33;
 /// The shortest `KeepaliveSettings.interval` and `timeout` that are accepted.
 pub const MIN_KEEPALIVE: Duration = Duration::from_millis(1);
 /// `KeepaliveSettings.interval_jitter` when it is absent.

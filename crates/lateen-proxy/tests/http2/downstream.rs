@@ -304,7 +304,7 @@ fn idle_and_old_connections_are_told_to_end() {
 
 #[test]
 fn a_stream_that_is_idle_for_too_long_is_answered_and_others_go_on() {
-    let (proxy, _) = http2_proxy("", ", stream_idle_timeout: 0.2s");
+    let (proxy, _) = http2_proxy("", ", stream_idle_timeout: 0.6s");
     run(async {
         let mut client = client(proxy.listener("web")).await;
         let answer = ask(&mut client, request("GET", "/hang", &[])).await.unwrap();

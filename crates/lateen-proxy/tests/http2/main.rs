@@ -7,9 +7,12 @@ mod certificates;
 mod downstream;
 mod floods;
 mod grpc;
+mod grpc_echo;
+mod grpc_filters;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod negotiation;
 mod peer;
 mod raw;
+mod tunnels;
 mod upstream;

@@ -273,6 +273,27 @@ fn pings_find_out_that_a_host_is_gone() {
 }
 
 #[test]
+fn a_host_that_was_silent_for_long_is_asked_when_there_is_a_new_request() {
+    let silent = crate::harness::upstream_with(|mut stream| {
+        // Settings, and an answer to the first stream; then nothing, not even to pings.
+        let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let _ = stream.read(&mut [0; 4096]);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let _ = stream.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]);
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let options = "explicit_http_config: { http2_protocol_options: { connection_keepalive: { \
+                   connection_idle_interval: 0.1s, timeout: 0.1s } } }";
+    let proxy = proxy(&cluster_with(silent, options), "", "");
+    assert_eq!(get(proxy.listener("web"), "GET", "a", "/").unwrap().0, 200);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let (status, body) = get(proxy.listener("web"), "GET", "a", "/").unwrap();
+    assert_eq!(status, 503);
+    assert!(body.ends_with("reset reason: connection termination"), "{body}");
+    assert_eq!(proxy.stat("cluster.app.http2.keepalive_timeout"), 1);
+}
+
+#[test]
 fn mirrored_requests_reach_http2_clusters() {
     let mirror = ", request_mirror_policies: [{ cluster: app }]";
     let (proxy, upstream) = http2_proxy(mirror, "");

@@ -9,6 +9,7 @@ use proxy_http::{HeaderName, Headers, grpc_status_of};
 use super::{Context, TimeFormat, TransportFact};
 use crate::connection;
 use crate::response_flags::{ResponseFlag, ResponseFlags};
+use crate::stream_info::GrpcMessages;
 
 /// Which head or trailer an operator reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +179,11 @@ pub enum Operator {
         key: Box<str>,
         max_length: Option<usize>,
     },
+    /// Messages of a gRPC call, left in the filter state.
+    GrpcMessages {
+        /// `requests,responses` instead of JSON.
+        is_plain: bool,
+    },
     /// The value of an environment variable, read when the format was parsed.
     Constant(Option<Box<str>>),
 }
@@ -281,6 +287,10 @@ impl Operator {
                 let received = info.connection.proxy_protocol.as_deref();
                 let value = received.and_then(|received| received.field(key));
                 cut(value.map(str::as_bytes), *max_length, out)
+            }
+            Self::GrpcMessages { is_plain } => {
+                let told = info.grpc_messages.map(|m| grpc_messages(m, *is_plain));
+                text(told.as_deref(), out)
             }
             Self::Constant(value) => text(value.as_deref(), out),
         }
@@ -417,6 +427,23 @@ fn address(address: Option<&connection::Address>, part: Address, out: &mut Vec<u
 }
 
 /// The names of gRPC's status codes as Envoy prints them, in both forms.
+/// What Envoy's filter leaves: a message in JSON, in which what is zero is absent, or two numbers.
+fn grpc_messages(messages: GrpcMessages, is_plain: bool) -> String {
+    let GrpcMessages { requests, responses } = messages;
+    if is_plain {
+        return format!("{requests},{responses}");
+    }
+    let fields = [
+        ("requestMessageCount", requests),
+        ("responseMessageCount", responses),
+    ];
+    let fields = fields.iter().filter(|(_, count)| *count > 0);
+    let fields: Vec<_> = fields
+        .map(|(name, count)| format!("\"{name}\":\"{count}\""))
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}
+
 fn grpc_name(status: u8, form: GrpcStatusForm) -> Option<&'static str> {
     const NAMES: [(&str, &str); 17] = [
         ("OK", "OK"),

@@ -147,8 +147,15 @@ fn dynamic_metadata(path: &str, max_length: Option<usize>) -> Operator {
     }
 }
 
-/// `envoy.network.proxy_protocol.tlv:FIELD:key`; no other filter state exists.
+/// `envoy.network.proxy_protocol.tlv:FIELD:key` and `envoy.filters.http.grpc_stats`; no other filter state exists.
 fn filter_state(argument: &str, max_length: Option<usize>) -> Operator {
+    match argument {
+        "envoy.filters.http.grpc_stats" | "envoy.filters.http.grpc_stats:TYPED" => {
+            return Operator::GrpcMessages { is_plain: false };
+        }
+        "envoy.filters.http.grpc_stats:PLAIN" => return Operator::GrpcMessages { is_plain: true },
+        _ => {}
+    }
     let field = argument.strip_prefix("envoy.network.proxy_protocol.tlv:FIELD:");
     field.map_or(Operator::Constant(None), |key| Operator::ProxyProtocolField {
         key: key.into(),

@@ -111,6 +111,7 @@ pub struct HttpConfig {
     pub(crate) http2: Http2Options,
     pub(crate) http2_stats: Http2Stats,
     pub(crate) filters: FilterChain,
+    pub(crate) looks_at_grpc: bool,
     pub(crate) server_name: Box<[u8]>,
     pub(crate) server_header: ServerHeader,
     pub(crate) via: Box<[u8]>,
@@ -149,6 +150,7 @@ impl HttpConfig {
         refusals::check(proto)?;
         let common = proto.common_http_protocol_options.unwrap_or_default();
         let http1 = proto.http_protocol_options.clone().unwrap_or_default();
+        let filters = FilterChain::compile(&proto.http_filters).within("http_filters")?;
         Ok(HttpConfig {
             routes: route_source(proto, context)?,
             access_logs: context.access_logs("access_log", &proto.access_log)?,
@@ -157,7 +159,8 @@ impl HttpConfig {
             http2: Http2Options::compile(&proto.http2_protocol_options.clone().unwrap_or_default())
                 .within("http2_protocol_options")?,
             http2_stats: Http2Stats::new(&context.stats().scope("http2."), ""),
-            filters: FilterChain::compile(&proto.http_filters).within("http_filters")?,
+            looks_at_grpc: filters.looks_at_grpc(),
+            filters,
             server_name: match proto.server_name.as_str() {
                 "" => Box::from(&b"envoy"[..]),
                 name => name.as_bytes().into(),

@@ -1,11 +1,39 @@
 //! A response body on its way to the client.
 
+use proxy_filters::grpc_web::AnswerWriter;
 use proxy_http::{BodyDecoder, BodyFraming, Headers};
 use tokio::time::Instant;
 
 use super::body::{BodySink, Piece};
 use super::buffer::BufferPool;
 use super::forward::Reset;
+use super::grpc::MessageCounter;
+
+/// What filters do with a body.
+#[derive(Debug)]
+struct Filters {
+    messages: Option<MessageCounter>,
+    /// It goes out as gRPC-Web's.
+    web: Option<AnswerWriter>,
+}
+
+impl Filters {
+    /// What becomes of a piece.
+    fn change<'p>(&mut self, piece: Piece<'p>, end: bool) -> Piece<'p> {
+        if let Some(messages) = &mut self.messages {
+            messages.look(&piece);
+        }
+        let Some(web) = &mut self.web else {
+            return piece;
+        };
+        let mut written = web.write(&piece);
+        if end {
+            let last = web.end(None);
+            written.get_or_insert_with(|| piece.to_vec()).extend(last);
+        }
+        written.map_or(piece, |written| Piece::Shared(written.into()))
+    }
+}
 
 /// The state of a response body.
 #[derive(Debug)]
@@ -13,10 +41,12 @@ pub(crate) struct Download {
     /// Takes an HTTP/1 body apart; that of an HTTP/2 stream comes in pieces already.
     decoder: BodyDecoder,
     done: bool,
+    /// What filters do with it.
+    filters: Option<Box<Filters>>,
     /// Trailers of the response, when it had any.
     pub(crate) trailers: Option<Headers>,
-    /// Body bytes.
-    pub(crate) received: u64,
+    /// Body bytes that went to the sink.
+    pub(crate) sent: u64,
     /// When all of it had come, if the client was slower than that.
     pub(crate) received_at: Option<Instant>,
 }
@@ -26,10 +56,33 @@ impl Download {
         Download {
             decoder: BodyDecoder::new(framing, proxy_http::HeadLimits::default()),
             done: framing == BodyFraming::None,
+            filters: None,
             trailers: None,
-            received: 0,
+            sent: 0,
             received_at: None,
         }
+    }
+
+    /// Sends the body through filters.
+    pub(crate) fn pass_through(&mut self, messages: Option<MessageCounter>, web: Option<AnswerWriter>) {
+        if messages.is_some() || web.is_some() {
+            self.filters = Some(Box::new(Filters { messages, web }));
+        }
+    }
+
+    /// Ends what goes to the sink.
+    fn finish(&mut self, with_trailers: bool, sink: &mut impl BodySink, pool: &BufferPool) {
+        let trailers = self.trailers.as_ref().filter(|_| with_trailers);
+        if let Some(Filters { web: Some(web), .. }) = self.filters.as_deref_mut() {
+            let last = web.end(trailers);
+            if !last.is_empty() {
+                self.sent += last.len() as u64;
+                return sink.data(Piece::Shared(last.into()), true, pool);
+            }
+        } else {
+            return sink.finish(trailers, pool);
+        }
+        sink.finish(None, pool);
     }
 
     /// True when the whole body has gone to the sink.
@@ -57,23 +110,31 @@ impl Download {
         }
         if step.end && !self.done {
             self.done = true;
-            sink.finish(self.trailers.as_ref().filter(|_| with_trailers), pool);
+            self.finish(with_trailers, sink, pool);
         }
         Ok((step.consumed, step.consumed > 0 || step.end))
     }
 
     /// Moves a piece into the sink; `end` says that nothing follows, not even trailers.
     pub(crate) fn take(&mut self, piece: Piece<'_>, end: bool, sink: &mut impl BodySink, pool: &BufferPool) {
-        self.received += piece.len() as u64;
         self.done |= end;
-        sink.data(piece, end, pool);
+        let piece = match &mut self.filters {
+            None => piece,
+            Some(filters) => filters.change(piece, end),
+        };
+        self.sent += piece.len() as u64;
+        if !piece.is_empty() {
+            sink.data(piece, end, pool);
+        } else if end {
+            sink.finish(None, pool);
+        }
     }
 
     /// The body has ended behind its last piece.
     pub(crate) fn end(&mut self, trailers: Option<Headers>, sink: &mut impl BodySink, pool: &BufferPool) {
         self.done = true;
         self.trailers = trailers;
-        sink.finish(self.trailers.as_ref(), pool);
+        self.finish(true, sink, pool);
     }
 
     /// The upstream has closed its HTTP/1 connection.

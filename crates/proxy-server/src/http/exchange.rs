@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::active_stream::ActiveStream;
 use super::config::RouteSource;
 use super::downlink::Downlink;
+use super::grpc::GrpcCall;
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::request_headers::Surroundings;
@@ -56,6 +57,8 @@ pub(crate) struct Exchange<'t> {
     pub(crate) we_close: bool,
     /// What the request asks its connection to become.
     pub(crate) tunnel: Option<Tunnel>,
+    /// What filters know of it as a gRPC call.
+    pub(crate) grpc: Option<Box<GrpcCall>>,
     /// It may: the gauge of upgraded connections counts it.
     counts_as_upgrade: bool,
     pub(crate) to_head: bool,
@@ -82,6 +85,7 @@ impl Exchange<'_> {
             client_closes: false,
             we_close: false,
             tunnel: None,
+            grpc: None,
             counts_as_upgrade: false,
             to_head: false,
             operation: None,
@@ -244,6 +248,10 @@ impl<D: Downlink> ActiveStream<D> {
     ) -> Outcome {
         let random = self.worker.random();
         let found = table.map_or(RouteResult::NotFound, |table| table.find(&heads.request, random));
+        if self.manager.config.looks_at_grpc {
+            let filters = &self.manager.config.filters;
+            exchange.grpc = GrpcCall::begin(filters, &mut heads.request, &mut exchange.upload);
+        }
         let stats = &self.manager.config.stats;
         match found {
             RouteResult::NotFound => {
@@ -391,6 +399,7 @@ impl<D: Downlink> ActiveStream<D> {
         let since = |at: Instant| at.saturating_duration_since(exchange.began);
         let info = &mut exchange.info;
         info.finish(now.into_std());
+        info.grpc_messages = exchange.grpc.as_ref().and_then(|call| call.messages());
         let timing = &mut info.timing;
         timing.last_downstream_rx_byte = exchange.upload.received_at.map(since);
         timing.last_upstream_tx_byte = exchange.upload.sent_at.map(since);

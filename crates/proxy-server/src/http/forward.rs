@@ -85,6 +85,8 @@ pub(crate) enum ClientFault {
     Reset,
     /// The client's body broke HTTP/1.
     Protocol(ParseError),
+    /// The client's body is not the base64 that it should be (gRPC-Web).
+    NotBase64,
     /// The client's message broke HTTP/2, which has ended its stream already.
     Malformed,
 }
@@ -273,7 +275,11 @@ impl<D: Downlink> Forward<'_, D> {
     /// Moves body bytes to the upstream's side; true when the client has to send more first.
     fn fill_upload(&mut self, context: &mut Context<'_>) -> Result<bool, ClientFault> {
         while !self.upload.is_complete() && self.up.has_room(context) {
-            match self.down.pull(self.upload, self.up, self.pool, context)? {
+            let pulled = self.down.pull(self.upload, self.up, self.pool, context)?;
+            if self.upload.is_malformed() {
+                return Err(ClientFault::NotBase64);
+            }
+            match pulled {
                 Pulled::Moved => {}
                 Pulled::Read => {
                     if self.deadlines.idle.is_some() {

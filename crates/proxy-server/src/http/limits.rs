@@ -54,5 +54,9 @@ pub const PREMATURE_RESETS_LOOKED_AT: u64 = 500;
 /// Requests of a connection that their client may have reset before they were looked at; with one more it is closed.
 pub const RESETS_BEFORE_BEGINNING: usize = 250;
 
+/// Most bytes of an answer's body that become its `grpc-message` where gRPC-Web cannot carry it (Envoy:
+/// `MAX_BUFFERED_PLAINTEXT_LENGTH`).
+pub const GRPC_MESSAGE_BYTES: usize = 16 * 1024;
+
 /// Longest time of a mirrored request; nobody waits for it.
 pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);

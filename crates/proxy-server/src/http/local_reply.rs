@@ -63,12 +63,13 @@ impl LocalReply {
             .close()
     }
 
-    /// Fills a response head, and takes the body along. A gRPC client gets a gRPC status instead of an HTTP one.
-    pub(crate) fn fill(&self, request: &RequestHead, head: &mut ResponseHead) -> &[u8] {
+    /// Fills a response head, and takes the body along. A gRPC client (`as_grpc`) gets a gRPC status instead of an HTTP
+    /// one.
+    pub(crate) fn fill(&self, request: &RequestHead, as_grpc: bool, head: &mut ResponseHead) -> &[u8] {
         head.clear();
         // HTTP/2 tells by itself that there is no body.
         let says_empty = request.version != Version::Http2;
-        if request.is_grpc() && self.location.is_none() {
+        if as_grpc && self.location.is_none() {
             self.fill_grpc(head, says_empty);
             return b"";
         }
@@ -111,7 +112,7 @@ impl LocalReply {
 }
 
 /// `grpc-message` carries visible ASCII but the percent sign; the rest is percent-encoded.
-fn percent_encode(text: &[u8]) -> Vec<u8> {
+pub(crate) fn percent_encode(text: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Vec::with_capacity(text.len());
     for &byte in text {
@@ -137,7 +138,7 @@ mod tests {
         let reply = LocalReply::new(503, "no_healthy_upstream").body("no healthy upstream");
         let mut request = RequestHead::with("POST", "http", "a", "/s/m");
         let mut head = ResponseHead::new();
-        assert_eq!(reply.fill(&request, &mut head), b"no healthy upstream");
+        assert_eq!(reply.fill(&request, false, &mut head), b"no healthy upstream");
         assert_eq!(
             (head.status(), head.headers.get("content-length")),
             (503, Some(&b"19"[..]))
@@ -145,7 +146,7 @@ mod tests {
         request
             .headers
             .set(&HeaderId::ContentType, b"application/grpc+proto");
-        assert_eq!(reply.fill(&request, &mut head), b"");
+        assert_eq!(reply.fill(&request, true, &mut head), b"");
         assert_eq!(
             (head.status(), head.headers.get("grpc-status")),
             (200, Some(&b"14"[..]))
@@ -158,7 +159,7 @@ mod tests {
         let reply = LocalReply::new(204, "direct_response").body("hello");
         let mut head = ResponseHead::new();
         assert_eq!(
-            reply.fill(&RequestHead::with("GET", "http", "a", "/"), &mut head),
+            reply.fill(&RequestHead::with("GET", "http", "a", "/"), false, &mut head),
             b""
         );
         assert_eq!((head.status(), head.headers.is_empty()), (204, true));

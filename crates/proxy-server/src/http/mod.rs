@@ -20,6 +20,8 @@ mod exchange;
 mod failures;
 mod forward;
 mod forwarded;
+mod grpc;
+mod grpc_web;
 mod http2;
 mod life;
 pub mod limits;

@@ -39,6 +39,13 @@ impl<D: Downlink> ActiveStream<D> {
         // An upgrade that was refused leaves both sides in doubt about what comes next.
         let tunnelled = exchange.tunnel.is_some_and(|tunnel| tunnel.is_opened_by(status));
         exchange.we_close |= exchange.tunnel.is_some() && !tunnelled;
+        if exchange
+            .grpc
+            .as_ref()
+            .is_some_and(|call| call.must_translate(&heads.response))
+        {
+            return self.relay_as_status(heads, exchange, routed, answer).await;
+        }
         self.decide_closing(exchange);
         let mut download = self.frame_download(heads, exchange, answer.framing);
         // Counted, as by Envoy, before the client can see it.
@@ -50,8 +57,11 @@ impl<D: Downlink> ActiveStream<D> {
             Box::pin(self.tunnel(exchange, routed, &mut answer)).await
         } else {
             let end = self.move_body(exchange, routed, &mut answer, &mut download).await;
-            exchange.info.bytes.sent = download.received;
+            exchange.info.bytes.sent = download.sent;
             exchange.trailers = download.trailers.take();
+            if let Some(call) = &mut exchange.grpc {
+                call.ended(exchange.trailers.as_ref());
+            }
             end
         };
         let now = Instant::now();
@@ -117,7 +127,7 @@ impl<D: Downlink> ActiveStream<D> {
     }
 
     /// The connection serves the next request if nothing is left over on it.
-    fn give_back(&self, exchange: &Exchange<'_>, answer: Answer, persists: bool, now: Instant) {
+    pub(crate) fn give_back(&self, exchange: &Exchange<'_>, answer: Answer, persists: bool, now: Instant) {
         let Uplink::Http1(connection) = answer.connection else {
             // A stream has ended; its connection goes on.
             return;
@@ -136,7 +146,7 @@ impl<D: Downlink> ActiveStream<D> {
     }
 
     /// Records why a response could not be completed.
-    async fn explain_end(
+    pub(crate) async fn explain_end(
         &mut self,
         heads: &mut Heads,
         exchange: &mut Exchange<'_>,

@@ -14,6 +14,7 @@ use super::downlink::{Delimiter, Downlink};
 use super::download::Download;
 use super::exchange::{Exchange, Outcome};
 use super::forward::ClientFault;
+use super::grpc;
 use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
@@ -35,7 +36,13 @@ impl<D: Downlink> ActiveStream<D> {
         exchange.info.response_code_details = Some(reply.details.clone());
         // What the client sends next belongs to a tunnel that does not come to be.
         exchange.we_close |= reply.close || exchange.tunnel.is_some();
-        let body = reply.fill(&heads.request, &mut heads.response);
+        let is_web = exchange.grpc.as_ref().is_some_and(|call| call.web.is_some());
+        let as_grpc = heads.request.is_grpc() && !is_web;
+        let mut body = reply.fill(&heads.request, as_grpc, &mut heads.response);
+        if is_web && !body.is_empty() {
+            grpc::tell_as_status(&mut heads.response, body, !D::MULTIPLEXED);
+            body = b"";
+        }
         if reply.flag == Some(ResponseFlag::UpstreamOverflow) {
             heads
                 .response
@@ -149,6 +156,9 @@ impl<D: Downlink> ActiveStream<D> {
             chunked: exchange.chunked,
             is_local,
         };
+        if let Some(call) = &mut exchange.grpc {
+            call.answer_head(&mut heads.response);
+        }
         self.manager.config.finish_response(&mut heads.response, &facts);
         if end && !D::MULTIPLEXED && !exchange.to_head {
             say_empty(&mut heads.response);
@@ -166,18 +176,27 @@ impl<D: Downlink> ActiveStream<D> {
     /// Sets the framing of an upstream's response for the client, and makes the body's path.
     pub(crate) fn frame_download(
         &self,
-        heads: &Heads,
+        heads: &mut Heads,
         exchange: &mut Exchange<'_>,
         framing: BodyFraming,
     ) -> Download {
-        if !matches!(framing, BodyFraming::None | BodyFraming::Length(_)) {
+        let writer = exchange.grpc.as_ref().and_then(|call| call.answer_writer());
+        let is_rewritten = writer.is_some() && framing != BodyFraming::None;
+        if is_rewritten {
+            heads.response.headers.remove(&HeaderId::ContentLength);
+        }
+        if is_rewritten || !matches!(framing, BodyFraming::None | BodyFraming::Length(_)) {
             match D::delimiter(heads.request.version) {
                 Delimiter::Frames => {}
                 Delimiter::Chunks => exchange.chunked = true,
                 Delimiter::Close => exchange.client_closes = true,
             }
         }
-        Download::new(framing)
+        let mut download = Download::new(framing);
+        if let Some(call) = &exchange.grpc {
+            download.pass_through(call.answer_counter(&heads.response), writer);
+        }
+        download
     }
 
     /// Writes out what waits. Gives up when the client takes nothing for too long.

@@ -110,6 +110,9 @@ impl<D: Downlink> ActiveStream<D> {
         cluster: Rc<Cluster>,
     ) -> Routed<'m> {
         let config = &self.manager.config;
+        if let Some(call) = &mut exchange.grpc {
+            call.goes_to(&cluster, &mut exchange.upload);
+        }
         exchange.info.cluster_name = Some(Rc::clone(cluster.name()));
         exchange.info.cluster_observability_name = Some(Rc::clone(cluster.observability_name()));
         let suppress = config.filters.router.suppress_envoy_headers;
@@ -294,6 +297,15 @@ impl<D: Downlink> ActiveStream<D> {
                 self.client_broke_protocol();
                 exchange.info.flag(ResponseFlag::DownstreamProtocolError);
                 exchange.info.response_code_details = Some(error.details().into());
+                Outcome::Broken
+            }
+            ClientFault::NotBase64 if !exchange.response_started => {
+                let reply = LocalReply::new(400, "grpc_base_64_decode_failed")
+                    .body("Bad gRPC-web request, invalid base64 data.");
+                self.reply(heads, exchange, reply, None).await
+            }
+            ClientFault::NotBase64 => {
+                exchange.info.response_code_details = Some("grpc_base_64_decode_failed".into());
                 Outcome::Broken
             }
             ClientFault::Malformed => {

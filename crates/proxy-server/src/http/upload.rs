@@ -1,10 +1,39 @@
 //! A request body on its way upstream, with what is kept of it for retries.
 
+use proxy_filters::grpc_web::TextReader;
 use proxy_http::{BodyDecoder, BodyFraming, BodyStep, HeadLimits, Headers, ParseError};
 use tokio::time::Instant;
 
 use super::body::{BodySink, Piece};
 use super::buffer::BufferPool;
+use super::grpc::MessageCounter;
+
+/// What filters do with a body.
+#[derive(Debug, Default)]
+struct Filters {
+    /// It comes in base64.
+    text: Option<TextReader>,
+    messages: Option<MessageCounter>,
+    is_malformed: bool,
+}
+
+impl Filters {
+    /// What becomes of a piece.
+    fn change<'p>(&mut self, piece: Piece<'p>, end: bool) -> Piece<'p> {
+        let piece = match &mut self.text {
+            None => piece,
+            Some(text) => {
+                let read = text.read(&piece);
+                self.is_malformed |= read.is_err() || (end && text.end().is_err());
+                Piece::Shared(read.unwrap_or_default().into())
+            }
+        };
+        if let Some(messages) = &mut self.messages {
+            messages.look(&piece);
+        }
+        piece
+    }
+}
 
 /// The state of a request body across tries.
 #[derive(Debug)]
@@ -17,6 +46,8 @@ pub(crate) struct Upload {
     /// What has been sent, while a retry is possible.
     replay: Option<Vec<u8>>,
     replay_limit: usize,
+    /// What filters do with it.
+    filters: Option<Box<Filters>>,
     /// Trailers of the request, where they are passed on.
     trailers: Option<Headers>,
     /// Body bytes received.
@@ -36,6 +67,7 @@ impl Upload {
             complete: framing == BodyFraming::None,
             replay: None,
             replay_limit: 0,
+            filters: None,
             trailers: None,
             received: 0,
             received_at: None,
@@ -59,6 +91,22 @@ impl Upload {
     pub(crate) fn record(&mut self, limit: usize) {
         self.replay = Some(Vec::new());
         self.replay_limit = limit;
+    }
+
+    /// The body is gRPC-Web's; with a reader it comes in base64. Its length is not that of what goes on.
+    pub(crate) fn translate(&mut self, text: Option<TextReader>) {
+        self.open |= !self.complete;
+        self.filters.get_or_insert_default().text = text;
+    }
+
+    /// Has the messages of the body counted.
+    pub(crate) fn count_messages(&mut self, counter: MessageCounter) {
+        self.filters.get_or_insert_default().messages = Some(counter);
+    }
+
+    /// True when a filter could not read it.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.filters.as_ref().is_some_and(|filters| filters.is_malformed)
     }
 
     /// True when the whole body has come.
@@ -133,15 +181,29 @@ impl Upload {
     /// Moves a piece into the sink; `end` says that nothing follows, not even trailers.
     pub(crate) fn take(&mut self, piece: Piece<'_>, end: bool, sink: &mut impl BodySink, pool: &BufferPool) {
         self.received += piece.len() as u64;
-        self.keep(&piece);
         self.complete |= end;
-        sink.data(piece, end, pool);
+        let piece = match &mut self.filters {
+            None => piece,
+            Some(filters) => filters.change(piece, end),
+        };
+        self.keep(&piece);
+        if !piece.is_empty() {
+            sink.data(piece, end, pool);
+        } else if end && !self.is_malformed() {
+            sink.finish(None, pool);
+        }
     }
 
     /// The body has ended behind its last piece.
     pub(crate) fn end(&mut self, trailers: Option<Headers>, sink: &mut impl BodySink, pool: &BufferPool) {
         self.complete = true;
         self.trailers = trailers;
+        if let Some(filters) = &mut self.filters
+            && filters.text.as_ref().is_some_and(|text| text.end().is_err())
+        {
+            filters.is_malformed = true;
+            return;
+        }
         sink.finish(self.trailers.as_ref(), pool);
     }
 

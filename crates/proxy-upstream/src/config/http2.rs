@@ -30,6 +30,10 @@ pub struct Http2Options {
     pub max_priority_frames: u32,
     /// `WINDOW_UPDATE` frames that a peer may send for each `DATA` frame.
     pub max_window_update_frames: u32,
+    /// Streams that a client may reset at once, and each second from then on.
+    pub stream_reset_burst: u64,
+    /// See [`stream_reset_burst`](Self::stream_reset_burst).
+    pub stream_reset_rate: u64,
     /// Pings that find out whether the peer is there.
     pub keepalive: Option<Http2Keepalive>,
     /// Clients are told that streams may carry other protocols (RFC 8441).
@@ -41,6 +45,8 @@ pub struct Http2Options {
 pub struct Http2Keepalive {
     /// Time between pings; `None` sends none.
     pub interval: Option<Duration>,
+    /// A new stream on a connection that nothing came on for so long goes with a ping; `None` never.
+    pub idle_interval: Option<Duration>,
     /// A random part of the interval, in percent, that is added to it.
     pub jitter_percent: f64,
     /// How long an answer may take.
@@ -57,6 +63,8 @@ impl Default for Http2Options {
             max_empty_frames: limits::DEFAULT_MAX_EMPTY_FRAMES,
             max_priority_frames: limits::DEFAULT_MAX_PRIORITY_FRAMES,
             max_window_update_frames: limits::DEFAULT_MAX_WINDOW_UPDATE_FRAMES,
+            stream_reset_burst: limits::DEFAULT_STREAM_RESET_BURST,
+            stream_reset_rate: limits::DEFAULT_STREAM_RESET_RATE,
             keepalive: None,
             allow_connect: false,
         }
@@ -84,8 +92,6 @@ impl Http2Options {
                 proto.max_header_field_size_kb.is_some(),
             ),
             ("disallow_obs_text", proto.disallow_obs_text == Some(true)),
-            ("stream_reset_burst", proto.stream_reset_burst.is_some()),
-            ("stream_reset_rate", proto.stream_reset_rate.is_some()),
         ])?;
         let default = Self::default();
         let window = |field, value: Option<u32>, default| {
@@ -123,6 +129,8 @@ impl Http2Options {
                 default.max_window_update_frames,
                 1..=u32::MAX,
             )?,
+            stream_reset_burst: proto.stream_reset_burst.unwrap_or(default.stream_reset_burst),
+            stream_reset_rate: proto.stream_reset_rate.unwrap_or(default.stream_reset_rate),
             keepalive: keepalive.transpose().within("connection_keepalive")?,
             allow_connect: proto.allow_connect,
         })
@@ -131,18 +139,21 @@ impl Http2Options {
 
 impl Http2Keepalive {
     fn compile(proto: &core::KeepaliveSettings) -> ConfigResult<Self> {
-        refuse_unsupported(&[(
-            "connection_idle_interval",
-            proto.connection_idle_interval.is_some(),
-        )])?;
         let timeout = proto.timeout.as_ref().map(wkt::std_duration);
         let interval = proto.interval.as_ref().map(wkt::std_duration);
         let long_enough = |d: &Duration| *d >= limits::MIN_KEEPALIVE;
-        if interval.as_ref().is_some_and(|interval| !long_enough(interval)) {
-            return Err(ConfigError::at("interval", "must be at least 1 ms"));
+        let idle_interval = proto.connection_idle_interval.as_ref().map(wkt::std_duration);
+        for (field, time) in [
+            ("interval", &interval),
+            ("connection_idle_interval", &idle_interval),
+        ] {
+            if time.as_ref().is_some_and(|time| !long_enough(time)) {
+                return Err(ConfigError::at(field, "must be at least 1 ms"));
+            }
         }
         Ok(Self {
             interval,
+            idle_interval,
             jitter_percent: proto
                 .interval_jitter
                 .as_ref()

@@ -1,6 +1,6 @@
 //! Pings that find out whether the peer is still there (`connection_keepalive`).
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
@@ -13,12 +13,11 @@ use super::super::timer::DeadlineTimer;
 #[derive(Debug)]
 pub(crate) struct Keepalive {
     ping_pong: PingPong,
-    interval: Duration,
     options: Http2Keepalive,
     /// A ping is on its way.
     asked: bool,
-    /// When the next ping is due, or the answer overdue.
-    due: Instant,
+    /// When the next ping is due, or the answer overdue; `None` until somebody wants one.
+    due: Option<Instant>,
     timer: DeadlineTimer,
 }
 
@@ -30,13 +29,12 @@ impl Keepalive {
         random: u64,
     ) -> Option<Self> {
         let options = options?;
-        let interval = options.interval?;
+        options.interval.or(options.idle_interval)?;
         let mut keepalive = Keepalive {
             ping_pong: ping_pong?,
-            interval,
             options,
             asked: false,
-            due: Instant::now(),
+            due: None,
             timer: DeadlineTimer::default(),
         };
         keepalive.rest(random);
@@ -44,14 +42,20 @@ impl Keepalive {
     }
 
     fn rest(&mut self, random: u64) {
-        let most = self
-            .interval
-            .mul_f64(self.options.jitter_percent / 100.0)
-            .as_millis();
-        let jitter = u64::try_from(most).unwrap_or(u64::MAX).checked_add(1);
-        let jitter = Duration::from_millis(jitter.map_or(0, |most| random % most));
         self.asked = false;
-        self.due = Instant::now() + self.interval + jitter;
+        self.due = self.options.interval.map(|interval| {
+            let most = interval.mul_f64(self.options.jitter_percent / 100.0).as_millis();
+            let jitter = u64::try_from(most).unwrap_or(u64::MAX).checked_add(1);
+            let jitter = Duration::from_millis(jitter.map_or(0, |most| random % most));
+            Instant::now() + interval + jitter
+        });
+    }
+
+    /// Makes a ping due, unless one is on its way.
+    pub(crate) fn ask_now(&mut self) {
+        if !self.asked {
+            self.due = Some(Instant::now());
+        }
     }
 
     /// Ready when the peer has not answered in time.
@@ -61,9 +65,7 @@ impl Keepalive {
             if self.asked && matches!(self.ping_pong.poll_pong(context), Poll::Ready(Ok(_))) {
                 self.rest(random());
             }
-            if self.timer.poll(Some(self.due), context).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(self.timer.poll(self.due, context));
             if self.asked {
                 return Poll::Ready(());
             }
@@ -71,7 +73,7 @@ impl Keepalive {
                 return Poll::Pending;
             }
             self.asked = true;
-            self.due = Instant::now() + self.options.timeout;
+            self.due = Some(Instant::now() + self.options.timeout);
         }
     }
 }

@@ -5,8 +5,10 @@
 //! acknowledgements of pings and settings, for which reading stops until they are written.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use proxy_upstream::config::Http2Options;
+use tokio::time::Instant;
 
 /// Bytes of a frame's header (RFC 9113, section 4.1).
 const FRAME_HEADER_BYTES: usize = 9;
@@ -19,6 +21,7 @@ mod frame_type {
     pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
     pub(super) const PRIORITY: u8 = 2;
+    pub(super) const RST_STREAM: u8 = 3;
     pub(super) const GOAWAY: u8 = 7;
     pub(super) const WINDOW_UPDATE: u8 = 8;
     pub(super) const CONTINUATION: u8 = 9;
@@ -38,6 +41,15 @@ pub(crate) enum Flood {
     Priority,
     /// `WINDOW_UPDATE` frames.
     WindowUpdate,
+    /// `RST_STREAM` frames.
+    Reset,
+}
+
+/// How many resets are left (`stream_reset_burst`), and since when (`stream_reset_rate`).
+#[derive(Clone, Copy, Debug)]
+struct Resets {
+    left: u64,
+    since: Instant,
 }
 
 /// The counts of one connection.
@@ -58,6 +70,10 @@ pub(crate) struct Meter {
     empty_in_row: Cell<u64>,
     priorities: Cell<u64>,
     window_updates: Cell<u64>,
+    /// None where resets are not limited; begins with the first.
+    resets: Option<Cell<Option<Resets>>>,
+    /// When bytes last came, where somebody wants to know.
+    last_read: Option<Cell<Instant>>,
 }
 
 /// Finds the headers of frames in a stream of bytes.
@@ -87,12 +103,20 @@ impl Meter {
             empty_in_row: Cell::new(0),
             priorities: Cell::new(0),
             window_updates: Cell::new(0),
+            resets: is_client.then(Cell::default),
+            last_read: options
+                .keepalive
+                .and_then(|keepalive| keepalive.idle_interval)
+                .map(|_| Cell::new(Instant::now())),
         }
     }
 
     /// Takes note of bytes that came.
     pub(crate) fn read(&self, mut bytes: &[u8]) {
         self.received.set(self.received.get() + bytes.len() as u64);
+        if let Some(last_read) = &self.last_read {
+            last_read.set(Instant::now());
+        }
         let scanner = &mut *self.scanner.borrow_mut();
         while !bytes.is_empty() {
             if scanner.skip > 0 {
@@ -122,6 +146,33 @@ impl Meter {
         self.flood.get()
     }
 
+    /// How long nothing has come, where somebody wants to know.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.last_read.as_ref().map(|last_read| last_read.get().elapsed())
+    }
+
+    /// Takes one reset off those that are left; false when there is none.
+    fn may_reset(&self, resets: &Cell<Option<Resets>>) -> bool {
+        let now = Instant::now();
+        let mut state = resets.get().unwrap_or(Resets {
+            left: self.options.stream_reset_burst,
+            since: now,
+        });
+        let seconds = now.saturating_duration_since(state.since).as_secs();
+        if seconds > 0 {
+            let gained = seconds.saturating_mul(self.options.stream_reset_rate);
+            state.left = state
+                .left
+                .saturating_add(gained)
+                .min(self.options.stream_reset_burst);
+            state.since = now;
+        }
+        let left = state.left.checked_sub(1);
+        state.left = left.unwrap_or(0);
+        resets.set(Some(state));
+        left.is_some()
+    }
+
     fn count(&self, kind: u8, flags: u8, length: u32) {
         let limits = &self.options;
         let over = match kind {
@@ -141,6 +192,10 @@ impl Meter {
                 let by_data = u64::from(limits.max_window_update_frames) * self.data_sent.get();
                 let allowed = FREE_WINDOW_UPDATES + 2 * (self.streams.get() + by_data);
                 (count > allowed).then_some(Flood::WindowUpdate)
+            }
+            frame_type::RST_STREAM => {
+                let refused = self.resets.as_ref().is_some_and(|resets| !self.may_reset(resets));
+                refused.then_some(Flood::Reset)
             }
             frame_type::GOAWAY => {
                 self.going_away.set(true);
@@ -211,6 +266,28 @@ mod tests {
         assert_eq!(meter.flood(), None);
         meter.read(&update);
         assert_eq!(meter.flood(), Some(Flood::WindowUpdate));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn resets_are_limited_by_burst_and_rate() {
+        let options = Http2Options {
+            stream_reset_burst: 10,
+            stream_reset_rate: 2,
+            ..Http2Options::default()
+        };
+        let meter = Meter::new(options, true);
+        meter.read(&[0; 24]);
+        let reset = frame(frame_type::RST_STREAM, 0, &[0; 4]);
+        (0..10).for_each(|_| meter.read(&reset));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        (0..2).for_each(|_| meter.read(&reset));
+        assert_eq!(meter.flood(), None);
+        meter.read(&reset);
+        assert_eq!(meter.flood(), Some(Flood::Reset));
+        // A host may refuse as many streams as it likes.
+        let host = Meter::new(options, false);
+        (0..100).for_each(|_| host.read(&reset));
+        assert_eq!(host.flood(), None);
     }
 
     #[test]

@@ -252,6 +252,8 @@ impl Server {
                 Flood::Empty => stats.inbound_empty_frames_flood,
                 Flood::Priority => stats.inbound_priority_frames_flood,
                 Flood::WindowUpdate => stats.inbound_window_update_frames_flood,
+                // Envoy counts these nowhere else.
+                Flood::Reset => config.stats.downstream_rq_too_many_premature_resets,
             });
             shard.inc(config.stats.downstream_cx_protocol_error);
             return self.close(Reason::ENHANCE_YOUR_CALM);

@@ -52,6 +52,8 @@ pub(crate) struct Http2Connection {
     /// Why the transport ended it.
     failure: RefCell<Option<String>>,
     meter: Rc<Meter>,
+    /// Nothing has come for long, and there is a new stream.
+    wants_ping: Rc<Cell<bool>>,
     stats: Option<Http2Stats>,
     permit: ConnectionPermit,
 }
@@ -105,6 +107,18 @@ impl Http2Connection {
         request: http::Request<()>,
         end: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let silence = self
+            .permit
+            .cluster()
+            .config()
+            .http
+            .http2
+            .keepalive
+            .and_then(|k| k.idle_interval);
+        if silence.is_some_and(|limit| self.meter.silence() >= Some(limit)) {
+            // The connection's task, which the new stream wakes, asks whether the host is still there.
+            self.wants_ping.set(true);
+        }
         match &mut *self.sender.borrow_mut() {
             Some(sender) => sender.send_request(request, end),
             None => Err(h2::Reason::REFUSED_STREAM.into()),
@@ -317,6 +331,7 @@ pub(crate) async fn connect(
         opened: Instant::now(),
         failure: RefCell::default(),
         meter,
+        wants_ping: Rc::default(),
         stats: config.http2_stats.clone(),
         permit,
     });
@@ -325,6 +340,7 @@ pub(crate) async fn connect(
         meter: Rc::clone(&shared.meter),
         cluster: Rc::clone(&cluster),
         keepalive,
+        wants_ping: Rc::clone(&shared.wants_ping),
         worker: worker.clone(),
         counted: (0, 0),
         told_to_close: false,
@@ -339,6 +355,7 @@ struct Driver {
     meter: Rc<Meter>,
     cluster: Rc<Cluster>,
     keepalive: Option<Keepalive>,
+    wants_ping: Rc<Cell<bool>>,
     worker: Local,
     counted: (u64, u64),
     /// The host has said that the connection ends, which is counted.
@@ -379,11 +396,18 @@ impl Driver {
                 Flood::Empty => stats.inbound_empty_frames_flood,
                 Flood::Priority => stats.inbound_priority_frames_flood,
                 Flood::WindowUpdate => stats.inbound_window_update_frames_flood,
+                // Hosts' resets are not limited.
+                Flood::Reset => stats.rx_reset,
             });
             shard.inc(config.stats.upstream_cx_protocol_error);
             return true;
         }
         let worker = &self.worker;
+        if let Some(keepalive) = &mut self.keepalive
+            && self.wants_ping.take()
+        {
+            keepalive.ask_now();
+        }
         if let Some(keepalive) = &mut self.keepalive
             && keepalive.poll(context, &|| worker.random()).is_ready()
         {
