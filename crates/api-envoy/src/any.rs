@@ -57,3 +57,11 @@ pub fn unpack<M: Message + Name + Default>(any: &Any) -> Result<M, UnpackError> 
 pub fn is<M: Name>(any: &Any) -> bool {
     type_url::message_name(&any.type_url) == M::full_name()
 }
+
+/// The full name of the message that a configuration is of: that of a `TypedStruct` is the one that it stands for.
+#[must_use]
+pub fn message_of(typed: &Any) -> String {
+    let inner: Option<crate::udpa::r#type::v1::TypedStruct> = unpack(typed).ok();
+    let url = inner.as_ref().map_or(&typed.type_url, |inner| &inner.type_url);
+    type_url::message_name(url).to_owned()
+}

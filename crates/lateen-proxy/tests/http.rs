@@ -553,3 +553,63 @@ fn the_route_s_time_runs_while_a_request_waits_for_a_connection() {
     assert_eq!(stat("upstream_rq_pending_active"), 0);
     assert_eq!(stat("upstream_rq_timeout"), 1);
 }
+
+/// What Istio sends of `istio.metadata_exchange`: inbound for one side, outbound for the other.
+fn metadata_exchange(fields: &str) -> String {
+    format!(
+        "{{ name: istio.metadata_exchange, typed_config: {{ \"@type\": \
+         type.googleapis.com/udpa.type.v1.TypedStruct, type_url: \
+         type.googleapis.com/io.istio.http.peer_metadata.Config, value: {{ {fields} }} }} }}, "
+    )
+}
+
+#[test]
+fn proxies_tell_each_other_of_themselves_and_nobody_else() {
+    let with_filter = |fields: &str, upstream: SocketAddr| {
+        let filter = metadata_exchange(fields);
+        let filters = http_filters("app").replacen("http_filters: [", &format!("http_filters: [{filter}"), 1);
+        let proxy = Proxy::start(
+            &bootstrap(&[listener("web", &filters)], &[cluster("app", upstream)]),
+            &[],
+        );
+        proxy.wait_live();
+        proxy
+    };
+    let discovery = "[{ istio_headers: {} }, { workload_discovery: {} }]";
+    let (application, _) = scripted(|_, stream| {
+        let head = read_until(stream, "\r\n\r\n");
+        answer(stream, &head);
+    });
+    let server = with_filter(
+        &format!("downstream_discovery: {discovery}, downstream_propagation: [{{ istio_headers: {{}} }}]"),
+        application,
+    );
+    let client = with_filter(
+        &format!("upstream_discovery: {discovery}, upstream_propagation: [{{ istio_headers: {{}} }}]"),
+        server.listener("web"),
+    );
+    const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let through_both = exchange(&client, REQUEST);
+    assert!(through_both.starts_with("HTTP/1.1 200"), "{through_both}");
+    assert!(
+        !through_both.contains("x-envoy-peer-metadata"),
+        "neither the application nor its client hears of it: {through_both}"
+    );
+    let told = "x-envoy-peer-metadata-id: other\r\nx-envoy-peer-metadata: AAAA\r\n";
+    let asked = REQUEST.replace("host: a\r\n", &format!("host: a\r\n{told}"));
+    let answered = exchange(&server, &asked);
+    let (head, seen) = answered.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains("x-envoy-peer-metadata-id: ") && head.contains("x-envoy-peer-metadata: "),
+        "{head}"
+    );
+    assert!(!seen.contains("x-envoy-peer-metadata"), "{seen}");
+    let untold = exchange(&server, REQUEST);
+    assert!(!untold.contains("x-envoy-peer-metadata"), "{untold}");
+    let directly = with_filter("upstream_propagation: [{ istio_headers: {} }]", application);
+    let seen = exchange(&directly, REQUEST);
+    assert!(
+        seen.contains("x-envoy-peer-metadata-id: ") && seen.contains("x-envoy-peer-metadata: "),
+        "{seen}"
+    );
+}

@@ -144,6 +144,12 @@ pub const HTTP_FILTERS: &[Extension] = &[
         "Routes, retries, timeouts, redirects, direct responses.",
     ),
     extension(
+        "istio.metadata_exchange",
+        "io.istio.http.peer_metadata.Config",
+        Maturity::Partial,
+        "Tells the peer of this node in headers; what the peer tells is taken out of them, for nobody yet.",
+    ),
+    extension(
         "istio.alpn",
         "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
         Maturity::Complete,
@@ -172,6 +178,12 @@ pub const HTTP_FILTERS: &[Extension] = &[
         "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
         Maturity::Complete,
         "Translates calls of browsers to gRPC and back, binary and text.",
+    ),
+    extension(
+        "istio.stats",
+        "stats.PluginConfig",
+        Maturity::NoEffect,
+        "Accepted; counts nothing yet.",
     ),
 ];
 
@@ -269,8 +281,8 @@ mod tests {
         let schema = api_envoy::json::Schema::get();
         for (_, table) in TABLES {
             for e in *table {
-                // Istio sends this one without the message, as a TypedStruct.
-                let is_sent = e.message != proxy_upstream::metadata_exchange::MESSAGE;
+                // Istio sends these without the message, as a TypedStruct.
+                let is_sent = e.name != "istio.metadata_exchange";
                 assert!(!is_sent || schema.knows(e.message), "{}", e.message);
             }
         }

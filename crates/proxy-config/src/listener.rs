@@ -15,7 +15,7 @@ use api_envoy::wkt::std_duration;
 use api_envoy::{Message, any};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
-use proxy_upstream::metadata_exchange::{self, MetadataExchange};
+use proxy_upstream::metadata_exchange::MetadataExchange;
 use proxy_upstream::secrets::SecretKey;
 use telemetry::stats::Scope;
 
@@ -480,7 +480,7 @@ fn known_filter(proto: &v3::Filter) -> ConfigResult<(&'static str, Option<&api_e
         Some(ConfigType::ConfigDiscovery(_)) => return Err(ConfigError::unsupported("config_discovery")),
         None => None,
     };
-    let type_url = typed.map(metadata_exchange::message_of).unwrap_or_default();
+    let type_url = typed.map(any::message_of).unwrap_or_default();
     let found = filters::find(Category::NetworkFilter, &proto.name, &type_url).ok_or_else(|| {
         ConfigError::at(
             "typed_config",

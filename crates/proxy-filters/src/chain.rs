@@ -8,6 +8,7 @@ use api_envoy::envoy::extensions::filters::http::{cors, fault, grpc_stats, grpc_
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter as Proto;
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use api_envoy::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
+use api_envoy::stats::PluginConfig;
 use api_envoy::type_url::message_name;
 use prost_types::Any;
 use proxy_core::error::ConfigContext as _;
@@ -28,6 +29,8 @@ pub enum HttpFilter {
     GrpcStats(Arc<crate::grpc_stats::GrpcStatsConfig>),
     /// `envoy.filters.http.grpc_web`
     GrpcWeb,
+    /// `istio.metadata_exchange`
+    PeerMetadata(crate::peer_metadata::PeerMetadataConfig),
 }
 
 /// A compiled filter chain.
@@ -69,6 +72,15 @@ impl FilterChain {
         filters.any(|filter| matches!(filter, HttpFilter::GrpcStats(_) | HttpFilter::GrpcWeb))
     }
 
+    /// What is done with the headers in which proxies tell of themselves.
+    #[must_use]
+    pub fn peer_metadata(&self) -> Option<crate::peer_metadata::PeerMetadataConfig> {
+        self.filters.iter().find_map(|filter| match filter {
+            HttpFilter::PeerMetadata(config) => Some(*config),
+            _ => None,
+        })
+    }
+
     /// What the chain changes of the application protocols that hosts are offered.
     #[must_use]
     pub fn alpn(&self) -> Option<&crate::alpn::AlpnConfig> {
@@ -103,6 +115,12 @@ fn compile_filter(filter: &Proto) -> ConfigResult<Option<HttpFilter>> {
         HttpFilter::GrpcStats(Arc::new(config.within("typed_config")?))
     } else if any::is::<grpc_web::v3::GrpcWeb>(typed) {
         HttpFilter::GrpcWeb
+    } else if any::is::<PluginConfig>(typed) {
+        // `istio.stats` changes no traffic, and counts nothing here yet.
+        return Ok(None);
+    } else if any::message_of(typed) == crate::peer_metadata::MESSAGE {
+        let config = crate::peer_metadata::PeerMetadataConfig::compile(typed);
+        HttpFilter::PeerMetadata(config.within("typed_config")?)
     } else if filter.is_optional {
         return Ok(None);
     } else {

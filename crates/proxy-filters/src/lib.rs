@@ -12,6 +12,7 @@ pub mod fault;
 pub mod grpc_frames;
 pub mod grpc_stats;
 pub mod grpc_web;
+pub mod peer_metadata;
 pub mod router;
 
 pub use chain::{FilterChain, HttpFilter, route_config};

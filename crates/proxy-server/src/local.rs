@@ -11,6 +11,7 @@ use proxy_config::access_log::AccessLogConfig;
 use proxy_core::substitution::ProcessInfo;
 use proxy_core::{AccessLogger, ClusterSlot, Random};
 use proxy_router::RouteTable;
+use proxy_upstream::metadata_exchange::Told;
 use proxy_upstream::snapshot::ClusterSnapshot;
 use proxy_upstream::{Cluster, ClusterManager, Dialer};
 use telemetry::stats::Shard;
@@ -35,16 +36,16 @@ struct Inner {
     clusters: RefCell<ClusterManager>,
     routes: RefCell<Vec<Option<LocalRoutes>>>,
     process: Rc<ProcessInfo>,
-    node_frame: Rc<[u8]>,
+    told: Arc<Told>,
 }
 
 impl Local {
-    /// `node_frame` is what peers are told of this node ([`proxy_upstream::metadata_exchange`]).
+    /// `told` is what peers are told of this node.
     pub(crate) fn new(
         shard: Shard,
         random: Random,
         clusters: ClusterManager,
-        (hostname, node_frame): (&str, &[u8]),
+        (hostname, told): (&str, Arc<Told>),
     ) -> Self {
         Self {
             inner: Rc::new(Inner {
@@ -55,7 +56,7 @@ impl Local {
                 process: Rc::new(ProcessInfo {
                     hostname: hostname.into(),
                 }),
-                node_frame: node_frame.into(),
+                told,
             }),
         }
     }
@@ -123,8 +124,8 @@ impl Local {
 
     /// What peers are told of this node.
     #[must_use]
-    pub fn node_frame(&self) -> &Rc<[u8]> {
-        &self.inner.node_frame
+    pub fn told(&self) -> &Arc<Told> {
+        &self.inner.told
     }
 
     /// Loggers of this worker for configured access logs.

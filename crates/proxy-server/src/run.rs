@@ -11,7 +11,7 @@ use proxy_config::bootstrap::{self, BootstrapConfig};
 use proxy_core::random::seed;
 use proxy_observe::LogFiles;
 use proxy_upstream::Dialer;
-use proxy_upstream::metadata_exchange;
+use proxy_upstream::metadata_exchange::Told;
 use telemetry::logging;
 use telemetry::stats::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -120,8 +120,8 @@ async fn serve(args: Args, bootstrap: BootstrapConfig, log_files: Arc<LogFiles>)
     };
     let registry = Registry::new();
     let node = bootstrap.proto.node.clone().unwrap_or_default();
-    let node_frame = metadata_exchange::frame(&node).into();
-    let (workers, threads) = start_workers(args.workers(), &registry, broker.as_ref(), &node_frame)?;
+    let told = Arc::new(Told::of(&node));
+    let (workers, threads) = start_workers(args.workers(), &registry, broker.as_ref(), &told)?;
     let sockets = Sockets::new(workers.len(), broker);
     let server = Server::new(Parts {
         args,
@@ -189,7 +189,7 @@ fn start_workers(
     count: usize,
     registry: &Registry,
     broker: Option<&Arc<Broker>>,
-    node_frame: &Arc<[u8]>,
+    told: &Arc<Told>,
 ) -> Result<(Vec<mpsc::Sender<Command>>, Threads), String> {
     let load: Load = (0..count).map(|_| std::sync::atomic::AtomicU32::new(0)).collect();
     let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -204,7 +204,7 @@ fn start_workers(
             load: Arc::clone(&load),
             peers: senders.clone(),
             hostname: Arc::clone(&hostname),
-            node_frame: Arc::clone(node_frame),
+            told: Arc::clone(told),
         };
         let broker = broker.cloned();
         let thread = std::thread::Builder::new().name(format!("wrk:worker_{index}"));

@@ -368,7 +368,7 @@ async fn exchange_metadata(
         downstream: agreed(proxy.config().metadata_exchange.as_ref(), &downstream.stream),
         upstream: agreed(permit.cluster().config().metadata_exchange.as_ref(), upstream),
     };
-    let frame = Rc::clone(downstream.worker.node_frame());
+    let told = Arc::clone(downstream.worker.told());
     for (side, stream) in [
         (
             Side::Downstream,
@@ -378,7 +378,7 @@ async fn exchange_metadata(
     ] {
         let Some(stream) = stream else { continue };
         let told = async {
-            stream.write_all(&frame).await?;
+            stream.write_all(&told.frame).await?;
             stream.flush().await
         };
         told.await.map_err(|error| Broken { side, error })?;

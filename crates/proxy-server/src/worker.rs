@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proxy_core::Random;
+use proxy_upstream::metadata_exchange::Told;
 use proxy_upstream::{ClusterManager, Dialer};
 use telemetry::stats::Registry;
 use tokio::sync::mpsc;
@@ -38,7 +39,7 @@ pub(crate) struct Parts {
     /// `%HOSTNAME%`.
     pub(crate) hostname: Arc<str>,
     /// What peers are told of this node.
-    pub(crate) node_frame: Arc<[u8]>,
+    pub(crate) told: Arc<Told>,
 }
 
 impl Worker {
@@ -53,7 +54,7 @@ impl Worker {
             shard,
             Random::new(parts.seed),
             clusters,
-            (&parts.hostname, &parts.node_frame),
+            (&parts.hostname, parts.told),
         );
         let handler = ConnectionHandler {
             listeners: Rc::new(Listeners::new(parts.index, local.clone())),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3 as core;
-use api_envoy::wkt;
+use api_envoy::{any, wkt};
 use prost_types::value::Kind;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
@@ -65,6 +65,8 @@ pub struct ClusterConfig {
     pub metadata: Option<core::Metadata>,
     /// Whether `istio.alpn` leaves its connections alone.
     pub refuses_alpn_override: bool,
+    /// Whether its hosts are outside of the mesh, by what Istio says of it.
+    pub is_external: bool,
     /// Whether proxies tell each other of themselves on connections that carry bytes.
     pub metadata_exchange: Option<MetadataExchange>,
     /// Statistics, under `cluster.<stat name>.`.
@@ -220,6 +222,7 @@ impl ClusterConfig {
                 .within("outlier_detection")?
                 .map(Detector::new),
             refuses_alpn_override: proto.metadata.as_ref().is_some_and(refuses_alpn_override),
+            is_external: is_external(proto),
             metadata: proto.metadata.clone(),
             metadata_exchange: metadata_exchange(&proto.filters)?,
             stats: ClusterStats::new(scope),
@@ -247,6 +250,16 @@ fn refuses_alpn_override(metadata: &core::Metadata) -> bool {
         .get("alpn_override")
         .and_then(|value| value.kind.as_ref());
     matches!(value, Some(Kind::StringValue(text)) if text == "false")
+}
+
+/// Metadata `istio` with `external: true`, or what goes to wherever the client wanted to.
+fn is_external(proto: &pb::Cluster) -> bool {
+    let istio = proto
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.filter_metadata.get("istio"));
+    let external = istio.and_then(|istio| istio.fields.get("external")?.kind.as_ref());
+    proto.name == "PassthroughCluster" || matches!(external, Some(Kind::BoolValue(true)))
 }
 
 fn connect_timeout(proto: &pb::Cluster) -> ConfigResult<Duration> {
@@ -333,9 +346,7 @@ fn metadata_exchange(filters: &[pb::Filter]) -> ConfigResult<Option<MetadataExch
     let mut found = None;
     for (index, filter) in filters.iter().enumerate() {
         let typed = filter.typed_config.as_ref();
-        let Some(typed) =
-            typed.filter(|typed| metadata_exchange::message_of(typed) == metadata_exchange::MESSAGE)
-        else {
+        let Some(typed) = typed.filter(|typed| any::message_of(typed) == metadata_exchange::MESSAGE) else {
             let reason = format!("no upstream network filter {:?}", filter.name);
             return Err(ConfigError::at("name", reason)).within_index("filters", index);
         };

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::udpa::r#type::v1::TypedStruct;
 use api_envoy::{Any, Message as _, Struct, any, type_url, wkt};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use prost_types::Value;
 use prost_types::value::Kind;
 use proxy_core::{ConfigError, ConfigResult};
@@ -39,14 +41,6 @@ const TOLD: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetadataExchange {
     protocol: Arc<str>,
-}
-
-/// The type of a configuration: of a `TypedStruct` the one that it stands for.
-#[must_use]
-pub fn message_of(typed: &Any) -> String {
-    let inner: Option<TypedStruct> = any::unpack(typed).ok();
-    let url = inner.as_ref().map_or(&typed.type_url, |inner| &inner.type_url);
-    type_url::message_name(url).to_owned()
 }
 
 impl MetadataExchange {
@@ -90,28 +84,45 @@ impl MetadataExchange {
     }
 }
 
-/// The frame that tells of a node.
-#[must_use]
-pub fn frame(node: &Node) -> Vec<u8> {
-    let metadata = node.metadata.as_ref().map(|metadata| &metadata.fields);
-    let told = TOLD.iter().filter_map(|name| {
-        let value = metadata?.get(*name)?;
-        Some(((*name).to_owned(), value.clone()))
-    });
+/// What peers are told of a node.
+#[derive(Debug)]
+pub struct Told {
+    /// On connections that carry bytes: a frame.
+    pub frame: Box<[u8]>,
+    /// In the headers of requests and answers: the node's id.
+    pub id: Box<str>,
+    /// Beside it the same metadata as in the frame, a `Struct` in base64.
+    pub metadata: Box<str>,
+}
+
+impl Told {
+    /// What is told of `node`.
+    #[must_use]
+    pub fn of(node: &Node) -> Self {
+        let metadata = node.metadata.as_ref().map(|metadata| &metadata.fields);
+        let told = TOLD.iter().filter_map(|name| {
+            let value = metadata?.get(*name)?;
+            Some(((*name).to_owned(), value.clone()))
+        });
+        let metadata = Struct {
+            fields: told.collect(),
+        };
+        Self {
+            id: node.id.as_str().into(),
+            metadata: STANDARD.encode(metadata.encode_to_vec()).into(),
+            frame: frame(&node.id, metadata).into(),
+        }
+    }
+}
+
+fn frame(id: &str, metadata: Struct) -> Vec<u8> {
+    let metadata = Value {
+        kind: Some(Kind::StructValue(metadata)),
+    };
     let peer = Struct {
         fields: [
-            (
-                "x-envoy-peer-metadata".to_owned(),
-                Value {
-                    kind: Some(Kind::StructValue(Struct {
-                        fields: told.collect(),
-                    })),
-                },
-            ),
-            (
-                "x-envoy-peer-metadata-id".to_owned(),
-                wkt::value(&node.id.as_str().into()),
-            ),
+            ("x-envoy-peer-metadata".to_owned(), metadata),
+            ("x-envoy-peer-metadata-id".to_owned(), wkt::value(&id.into())),
         ]
         .into(),
     };
@@ -182,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_frame_tells_of_the_node() {
-        let frame = frame(&node());
+        let frame = Told::of(&node()).frame;
         assert_eq!(frame[..4], [0x3d, 0x23, 0x04, 0x67]);
         let length = u32::from_be_bytes(frame[4..8].try_into().unwrap()) as usize;
         assert_eq!(frame.len(), HEADER_BYTES + length);
@@ -197,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_taken_out_however_it_is_cut() {
-        let bytes = [&frame(&node())[..], b"hello"].concat();
+        let bytes = [&Told::of(&node()).frame[..], b"hello"].concat();
         for size in [1, 3, 8, 50, bytes.len()] {
             let (mut peer, mut passed, mut done) = (PeerFrame::default(), Vec::new(), false);
             for part in bytes.chunks(size) {
@@ -239,7 +250,7 @@ mod tests {
                 type_url: format!("type.googleapis.com/{url}"),
                 value: Some(wkt::structure(&value)),
             };
-            assert_eq!(message_of(&any::pack(&typed)), url);
+            assert_eq!(any::message_of(&any::pack(&typed)), url);
             MetadataExchange::compile(&any::pack(&typed)).map_err(|error| error.path().to_owned())
         };
         let good = json!({ "protocol": "istio-peer-exchange", "enable_discovery": true });

@@ -19,6 +19,7 @@ use proxy_config::{CompileContext, RouteSlot};
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult, TrafficDirection};
 use proxy_filters::FilterChain;
+use proxy_filters::peer_metadata::PeerMetadataConfig;
 use proxy_http::HeadLimits;
 use proxy_router::RouteTable;
 use proxy_upstream::config::Http2Options;
@@ -112,6 +113,7 @@ pub struct HttpConfig {
     pub(crate) http2_stats: Http2Stats,
     pub(crate) filters: FilterChain,
     pub(crate) looks_at_grpc: bool,
+    pub(crate) peer_metadata: Option<PeerMetadataConfig>,
     pub(crate) server_name: Box<[u8]>,
     pub(crate) server_header: ServerHeader,
     pub(crate) via: Box<[u8]>,
@@ -160,6 +162,7 @@ impl HttpConfig {
                 .within("http2_protocol_options")?,
             http2_stats: Http2Stats::new(&context.stats().scope("http2."), ""),
             looks_at_grpc: filters.looks_at_grpc(),
+            peer_metadata: filters.peer_metadata(),
             filters,
             server_name: match proto.server_name.as_str() {
                 "" => Box::from(&b"envoy"[..]),

@@ -14,6 +14,7 @@ use super::downlink::Downlink;
 use super::grpc::GrpcCall;
 use super::local::Heads;
 use super::local_reply::LocalReply;
+use super::peer_metadata::{self, ClientTold};
 use super::request_headers::Surroundings;
 use super::tunnel::Tunnel;
 use super::upload::Upload;
@@ -59,6 +60,8 @@ pub(crate) struct Exchange<'t> {
     pub(crate) tunnel: Option<Tunnel>,
     /// What filters know of it as a gRPC call.
     pub(crate) grpc: Option<Box<GrpcCall>>,
+    /// What the client's proxy has told of itself.
+    pub(crate) client_told: ClientTold,
     /// It may: the gauge of upgraded connections counts it.
     counts_as_upgrade: bool,
     pub(crate) to_head: bool,
@@ -86,6 +89,7 @@ impl Exchange<'_> {
             we_close: false,
             tunnel: None,
             grpc: None,
+            client_told: ClientTold::default(),
             counts_as_upgrade: false,
             to_head: false,
             operation: None,
@@ -248,6 +252,9 @@ impl<D: Downlink> ActiveStream<D> {
     ) -> Outcome {
         let random = self.worker.random();
         let found = table.map_or(RouteResult::NotFound, |table| table.find(&heads.request, random));
+        if let Some(config) = self.manager.config.peer_metadata {
+            exchange.client_told = peer_metadata::learn_of_client(config, &mut heads.request.headers);
+        }
         if self.manager.config.looks_at_grpc {
             let filters = &self.manager.config.filters;
             exchange.grpc = GrpcCall::begin(filters, &mut heads.request, &mut exchange.upload);

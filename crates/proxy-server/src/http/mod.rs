@@ -29,6 +29,7 @@ mod local;
 mod local_reply;
 mod mirror;
 mod path;
+mod peer_metadata;
 mod refusals;
 mod relay;
 mod reply;

@@ -18,6 +18,7 @@ use super::grpc;
 use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
+use super::peer_metadata;
 use super::response_headers::ResponseFacts;
 
 impl<D: Downlink> ActiveStream<D> {
@@ -158,6 +159,10 @@ impl<D: Downlink> ActiveStream<D> {
         };
         if let Some(call) = &mut exchange.grpc {
             call.answer_head(&mut heads.response);
+        }
+        if let Some(config) = self.manager.config.peer_metadata {
+            let headers = &mut heads.response.headers;
+            peer_metadata::answer(config, exchange.client_told, self.worker.told(), headers);
         }
         self.manager.config.finish_response(&mut heads.response, &facts);
         if end && !D::MULTIPLEXED && !exchange.to_head {

@@ -22,6 +22,7 @@ use super::forward::{ClientFault, Deadlines};
 use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
+use super::peer_metadata;
 use super::tunnel::Tunnel;
 use super::upstream::ServerName;
 
@@ -119,6 +120,14 @@ impl<D: Downlink> ActiveStream<D> {
         let request = &mut heads.request;
         if config.filters.router.respect_expected_rq_timeout {
             heed_expected_timeout(request);
+        }
+        if let Some(exchanged) = config.peer_metadata {
+            peer_metadata::tell_host(
+                exchanged,
+                cluster.config(),
+                self.worker.told(),
+                &mut request.headers,
+            );
         }
         let timeouts = matched.timeouts(request, suppress);
         matched.rewrite_request(request, &exchange.info, self.worker.process(), suppress);
