@@ -170,3 +170,9 @@ pub const MAX_BUNDLE_ROOTS: usize = 64;
 
 /// The most keys that verify a trust domain's tokens.
 pub const MAX_BUNDLE_KEYS: usize = 64;
+
+/// The largest file that a machine outside of Kubernetes is onboarded with, in bytes.
+pub const MAX_ONBOARDING_FILE_BYTES: usize = 1 << 20;
+
+/// How long the control plane's name may take to resolve.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
