@@ -194,6 +194,8 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!descends_from(grandchild, parent));
-        Process::of(grandchild).unwrap().signal(rustix::process::Signal::KILL);
+        Process::of(grandchild)
+            .unwrap()
+            .signal(rustix::process::Signal::KILL);
     }
 }
