@@ -1,6 +1,7 @@
 //! `lateen run --workload-files`: joins a process to a mesh whose control plane is on another machine.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use agent::onboarding::{Onboarding, own_address};
 use agent::workload_api::{self, Reach, Settings, Workloads};
@@ -66,7 +67,9 @@ pub(super) async fn prepare(home: &Home, arguments: &RunArgs) -> anyhow::Result<
                     registered: Vec::new(),
                 },
             };
+            let bound = Bound(path.clone());
             beside.spawn(async move {
+                let _bound = bound;
                 if let Err(error) = workload_api::serve(listener, settings, own).await {
                     tracing::error!(%error, "the process gets no identity of its own");
                 }
@@ -93,6 +96,15 @@ pub(super) async fn prepare(home: &Home, arguments: &RunArgs) -> anyhow::Result<
 fn reached_from(xds: &Xds) -> anyhow::Result<Ipv4Addr> {
     let (Xds::Plaintext(remote) | Xds::Secure { address: remote, .. }) = xds;
     own_address(*remote).with_context(|| format!("find this machine's address towards {remote}"))
+}
+
+/// A socket's path, which goes with this value.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// The one workload of an agent that can prove to be no other.
