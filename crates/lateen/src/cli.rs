@@ -134,6 +134,8 @@ pub(crate) struct UpArgs {
     after_help = "The process starts when its sidecar is ready. It can call every service of the mesh by name, \
 http://ratings:9080 for instance, without any change. When it ends, lateen ends with its exit code.
 
+It can ask for its own certificate and for tokens with any SPIFFE client; $SPIFFE_ENDPOINT_SOCKET says where.
+
 Where network namespaces are refused it is captured by ports: it must listen on $PORT, and finds ratings at \
 $RATINGS_SERVICE_HOST, port $RATINGS_SERVICE_PORT."
 )]
