@@ -1,7 +1,7 @@
 //! A workload's identity at work: its certificate is kept, and served on a socket of its own.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use crate::certificates::{self, Clock, Keeper, Settings, State, mounted};
 use crate::metrics::Metrics;
 use crate::secrets::{self, Secrets};
 use crate::spec::{CertificateSource, MeshIdentity, Spec};
-use crate::status::{self, Pages};
+use crate::status;
 
 /// Ends when it is dropped.
 #[derive(Debug)]
@@ -88,12 +88,9 @@ impl Credentials {
             }
         };
         let secrets = Secrets::new(Arc::clone(&metrics));
-        let pages = Pages {
-            metrics,
-            state: state.clone(),
-            clock,
-        };
-        tasks.spawn(status::serve(address, pages));
+        let page = status::of_workload(metrics, state.clone(), clock);
+        let address = SocketAddr::new(address.into(), status::STATUS_PORT);
+        tasks.spawn(status::serve(address, page));
         tasks.spawn(certificates::serve(
             state.clone(),
             roots,

@@ -201,6 +201,9 @@ pub(crate) struct NodeAgentArgs {
     /// unix:uid:N, unix:gid:N, or both; repeat it for several
     #[arg(long, value_name = "NAMESPACE/ACCOUNT=SELECTOR,...")]
     pub(crate) workload: Vec<Registration>,
+    /// Where there is a page /metrics: how long each certificate is still valid, and how its renewals went
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     /// The control plane's socket for agents of this host, instead of the running mesh's
     #[arg(long, value_name = "PATH")]
     pub(crate) agent_socket: Option<std::path::PathBuf>,

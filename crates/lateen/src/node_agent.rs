@@ -24,6 +24,7 @@ pub(crate) fn settings(authority: CertificateAuthority) -> Settings {
         authority,
         key: KeyKind::default(),
         lifetime: agent::limits::CERTIFICATE_LIFETIME,
+        status: None,
         clock: Arc::new(SystemTime::now),
     }
 }

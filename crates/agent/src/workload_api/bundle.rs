@@ -11,7 +11,7 @@ use super::Settings;
 use super::spire::{self, SpireError};
 use super::token::{self, VerifyingKey};
 use crate::error::chain;
-use crate::limits::{BUNDLE_POLL_INTERVAL, MAX_BUNDLE_KEYS, MAX_BUNDLE_ROOTS};
+use crate::limits::{BUNDLE_POLL_INTERVAL, FIRST_BUNDLE_POLL_INTERVAL, MAX_BUNDLE_KEYS, MAX_BUNDLE_ROOTS};
 
 /// The bundle of the trust domain.
 #[derive(Debug)]
@@ -110,7 +110,16 @@ pub(super) async fn follow(
                 }
             }
         }
-        tokio::time::sleep(BUNDLE_POLL_INTERVAL).await;
+        let complete = bundle
+            .borrow()
+            .as_ref()
+            .is_some_and(|bundle| !bundle.keys.is_empty());
+        let wait = if complete {
+            BUNDLE_POLL_INTERVAL
+        } else {
+            FIRST_BUNDLE_POLL_INTERVAL
+        };
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -24,6 +24,7 @@ mod spire;
 mod token;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::certificates::roots::Roots;
 use crate::certificates::{Clock, Keeper};
 use crate::limits::{MAX_CONNECTION_STREAMS, MAX_WORKLOAD_CALL_BYTES};
 use crate::metrics::Metrics;
+use crate::status;
 use bundle::Bundle;
 use identities::Identities;
 use server::WorkloadApi;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub key: KeyKind,
     /// How long certificates are asked to be valid.
     pub lifetime: Duration,
+    /// Where there is a page `/metrics` about the certificates, if anywhere.
+    pub status: Option<SocketAddr>,
     /// Now.
     pub clock: Clock,
 }
@@ -150,6 +154,11 @@ pub async fn serve(
         generation,
     });
     tasks.spawn(identities::forget_unused(Arc::clone(&inner)));
+    if let Some(address) = inner.settings.status {
+        let shown = Arc::clone(&inner);
+        let page: status::Page = Arc::new(move || shown.identities.print((shown.settings.clock)()));
+        tasks.spawn(status::serve(address, page));
+    }
     let service =
         api_spiffe::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer::new(WorkloadApi(inner))
             .max_decoding_message_size(MAX_WORKLOAD_CALL_BYTES);

@@ -70,6 +70,7 @@ impl Node {
             authority: CertificateAuthority::Unix(mesh.host_socket()),
             key: KeyKind::default(),
             lifetime,
+            status: None,
             clock: Arc::new(SystemTime::now),
         };
         let serving = workload_api::serve(listener, settings, registered.clone());

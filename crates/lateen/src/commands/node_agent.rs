@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use agent::certificates::authority::CertificateAuthority;
-use agent::workload_api::{self, Reach};
+use agent::workload_api::{self, Reach, Settings};
 use anyhow::Context as _;
 
 use super::{Stop, on_this_thread};
@@ -37,7 +37,11 @@ async fn serve(arguments: NodeAgentArgs) -> anyhow::Result<ExitCode> {
         workload_api::SOCKET_VARIABLE,
         workload_api::socket_address(&socket)
     ));
-    let serving = workload_api::serve(listener, settings(CertificateAuthority::Unix(agents)), workloads);
+    let settings = Settings {
+        status: arguments.metrics,
+        ..settings(CertificateAuthority::Unix(agents))
+    };
+    let serving = workload_api::serve(listener, settings, workloads);
     tokio::select! {
         served = serving => served.context("serve the Workload API")?,
         _ = stop.wait() => {}
