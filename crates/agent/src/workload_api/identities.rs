@@ -150,6 +150,7 @@ mod tests {
             authority: CertificateAuthority::Unix("/nowhere".into()),
             key: identity::KeyKind::default(),
             lifetime: crate::limits::CERTIFICATE_LIFETIME,
+            revocations: None,
             status: None,
             clock: Arc::new(SystemTime::now),
         };

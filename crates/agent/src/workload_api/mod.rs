@@ -26,10 +26,11 @@ mod token;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use identity::{KeyKind, ServiceAccount};
 use net::peer::Peer;
 use tokio::net::UnixListener;
@@ -38,7 +39,7 @@ use tokio::task::JoinSet;
 
 use crate::certificates::authority::CertificateAuthority;
 use crate::certificates::roots::Roots;
-use crate::certificates::{Clock, Keeper};
+use crate::certificates::{Clock, Keeper, revocations};
 use crate::limits::{MAX_CONNECTION_STREAMS, MAX_WORKLOAD_CALL_BYTES};
 use crate::metrics::Metrics;
 use crate::status;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub key: KeyKind,
     /// How long certificates are asked to be valid.
     pub lifetime: Duration,
+    /// The file with what the mesh's authorities have revoked, in PEM; there need not be one.
+    pub revocations: Option<PathBuf>,
     /// Where there is a page `/metrics` about the certificates, if anywhere.
     pub status: Option<SocketAddr>,
     /// Now.
@@ -103,6 +106,8 @@ struct Inner {
     identities: Identities,
     tokens: Tokens,
     bundle: watch::Receiver<Option<Arc<Bundle>>>,
+    /// What was revoked, each list in DER.
+    revoked: watch::Receiver<Vec<Bytes>>,
     /// How often a certificate or the bundle has changed.
     generation: watch::Sender<u64>,
 }
@@ -145,7 +150,14 @@ pub async fn serve(
         changed.send_modify(|generation| *generation += 1);
     });
     tasks.spawn(following);
+    let (revocations, revoked) = watch::channel(Vec::new());
+    if let Some(path) = settings.revocations.clone() {
+        let (lists, following) = revocations::of_file(path);
+        tasks.spawn(following);
+        tasks.spawn(bundle::follow_revocations(lists, revocations, generation.clone()));
+    }
     let inner = Arc::new(Inner {
+        revoked,
         identities: Identities::new(settings.clone(), Roots::of(followed_roots), generation.clone()),
         tokens: Tokens::default(),
         settings,

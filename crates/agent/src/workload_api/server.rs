@@ -262,11 +262,12 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
         let entitled = self.entitle(&request).await?;
-        let answer = |held: &[Arc<Held>], bundle: &Bundle| {
+        let revoked = self.0.revoked.clone();
+        let answer = move |held: &[Arc<Held>], bundle: &Bundle| {
             let svids = held.iter().map(|held| x509(held, bundle));
             Ok(X509svidResponse {
                 svids: svids.collect::<Result<_, Status>>()?,
-                crl: Vec::new(),
+                crl: revoked.borrow().clone(),
                 federated_bundles: BTreeMap::new(),
             })
         };
@@ -278,10 +279,11 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
         let entitled = self.entitle(&request).await?;
-        let answer = |held: &[Arc<Held>], bundle: &Bundle| {
+        let revoked = self.0.revoked.clone();
+        let answer = move |held: &[Arc<Held>], bundle: &Bundle| {
             let roots = roots(bundle, held.iter().map(Arc::as_ref));
             Ok(X509BundlesResponse {
-                crl: Vec::new(),
+                crl: revoked.borrow().clone(),
                 bundles: BTreeMap::from([(domain_id(bundle), roots.into())]),
             })
         };

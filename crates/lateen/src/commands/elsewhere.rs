@@ -55,7 +55,7 @@ pub(super) async fn prepare(home: &Home, arguments: &RunArgs) -> anyhow::Result<
             let settings = Settings {
                 key: identity.key,
                 lifetime: identity.lifetime,
-                ..settings(authority.clone())
+                ..settings(authority.clone(), identity.revocations.clone())
             };
             let own = OwnWorkload {
                 account: ServiceAccount {
