@@ -87,7 +87,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     stage("kubectl against the demo", &mut || match &kubectl {
         Ok(path) => counted(
             cargo(["test", "--quiet", "--package", "lateen", "--no-fail-fast"])
-                .args(["--test", "kubectl", "--test", "capture_by_ports"])
+                .args([
+                    "--test",
+                    "kubectl",
+                    "--test",
+                    "capture_by_ports",
+                    "--test",
+                    "elsewhere",
+                ])
                 .env("LATEEN_KUBECTL", path),
         ),
         Err(error) => Ok(not_run(format!("{error:#}"))),

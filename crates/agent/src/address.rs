@@ -50,6 +50,26 @@ impl Claim {
         ))
     }
 
+    /// Takes the address of a machine in a network, for the one workload that is to have it.
+    ///
+    /// # Errors
+    /// `AddrInUse` when a workload has it, `AddrNotAvailable` when this machine does not.
+    pub fn of(address: Ipv4Addr) -> io::Result<Self> {
+        Ok(Self {
+            address,
+            _socket: UdpSocket::bind(SocketAddrV4::new(address, CLAIM_PORT))?,
+        })
+    }
+
+    /// Where the sidecar's administration and the agent's page are: on an address that only this machine reaches.
+    #[must_use]
+    pub fn admin(&self) -> Ipv4Addr {
+        match self.address.is_loopback() {
+            true => self.address,
+            false => Ipv4Addr::LOCALHOST,
+        }
+    }
+
     /// The address.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
@@ -74,6 +94,23 @@ pub(crate) fn preferred(name: impl Hash) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_a_network_is_claimed_once_and_administered_from_loopback_only() {
+        let address = Ipv4Addr::new(127, 67, 0, 9);
+        let claim = Claim::of(address).unwrap();
+        assert_eq!(claim.admin(), address);
+        assert_eq!(Claim::of(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let elsewhere = Claim {
+            address: Ipv4Addr::new(192, 0, 2, 7),
+            _socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
+        };
+        assert_eq!(elsewhere.admin(), Ipv4Addr::LOCALHOST);
+        assert!(
+            Claim::of(Ipv4Addr::new(192, 0, 2, 7)).is_err(),
+            "it is not this machine's"
+        );
+    }
 
     #[test]
     fn two_claims_never_share_an_address_and_a_dropped_one_comes_back() {

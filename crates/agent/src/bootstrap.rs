@@ -53,7 +53,7 @@ impl Identity {
             Some(CaptureMode::Ports) => "PORTS",
             Some(CaptureMode::Namespace) | None => "REDIRECT",
         };
-        let metadata = json!({
+        let mut metadata = json!({
             "NAME": name,
             "NAMESPACE": namespace,
             "WORKLOAD_NAME": name,
@@ -62,11 +62,16 @@ impl Identity {
             "MESH_ID": "cluster.local",
             "INSTANCE_IPS": address.to_string(),
             "LABELS": labels,
-            "AUTO_REGISTER_GROUP": spec.group,
             "INTERCEPTION_MODE": interception,
             "ISTIO_VERSION": ISTIO_VERSION,
             "DNS_CAPTURE": "true",
         });
+        if !spec.group.is_empty() {
+            metadata["AUTO_REGISTER_GROUP"] = spec.group.clone().into();
+        }
+        for (name, value) in &spec.metadata {
+            metadata[name] = value.clone();
+        }
         Self {
             id: format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
             cluster: format!("{app}.{namespace}"),
@@ -115,7 +120,8 @@ fn labels(spec: &Spec) -> BTreeMap<String, String> {
 /// The name of the cluster of the agent's SDS socket (Istio's), which configuration from the control plane refers to.
 const SDS_CLUSTER: &str = "sds-grpc";
 
-/// The bootstrap: one aggregated delta stream for everything, and secrets from the socket `sds`, if there is one.
+/// The bootstrap: one aggregated delta stream for everything, and secrets from the socket `sds`, if there is one; the
+/// proxy is administered on `address`.
 #[must_use]
 pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: &Xds, sds: Option<&Path>) -> Value {
     let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });

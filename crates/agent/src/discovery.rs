@@ -11,7 +11,7 @@ use api_envoy::{Message as _, type_url};
 use tokio::sync::{mpsc, watch};
 use xds::Variant;
 use xds::client::{Client, Rejection, Update};
-use xds::grpc::client::{Command, Event, Handler, Target, commands, run};
+use xds::grpc::client::{Command, Event, Handler, Server, commands, run};
 
 use crate::bootstrap::Identity;
 use crate::hosts::HostsFile;
@@ -52,7 +52,7 @@ pub struct Discovery {
 impl Discovery {
     /// Connects, and connects again, until dropped. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn start(identity: &Identity, control: Target, names: Names) -> Self {
+    pub fn start(identity: &Identity, control: impl Into<Server>, names: Names) -> Self {
         let (sender, receiver) = commands();
         let (names_seen, seen) = watch::channel(None);
         let health = Arc::new(Mutex::new(Health::Unknown));
@@ -65,7 +65,7 @@ impl Discovery {
             names,
             names_seen,
         };
-        tokio::spawn(run(control, client, stream, receiver, rand::random));
+        tokio::spawn(run(control.into(), client, stream, receiver, rand::random));
         Self {
             commands: sender,
             health,

@@ -11,6 +11,7 @@
 //! 5. a stream of the agent's own receives the names of all services and reports the workload's health ([`discovery`]);
 //! 6. when the sidecar is ready the application starts; when the application ends, the mesh is told at once.
 //!
+//! The control plane may be on another machine: [`onboarding`] reads what Istio writes for machines outside of Kubernetes.
 //! A host's programs get the same identities for themselves from the node agent ([`workload_api`]).
 //!
 //! The agent knows the control plane by its addresses only.
@@ -27,6 +28,7 @@ pub mod explicit_ports;
 pub mod hosts;
 pub mod limits;
 pub mod metrics;
+pub mod onboarding;
 pub mod policy;
 mod probe;
 mod restarts;
@@ -41,6 +43,6 @@ pub mod workload_api;
 
 pub use error::AgentError;
 pub use restarts::Restarts;
-pub use spec::{CaptureMode, Mesh, MeshIdentity, Programs, Role, Spec, Xds};
+pub use spec::{CaptureMode, CertificateSource, Control, Mesh, MeshIdentity, Programs, Role, Spec, Xds};
 pub use surroundings::NAMESPACE_ADVICE;
 pub use workload::{Event as WorkloadEvent, Workload};

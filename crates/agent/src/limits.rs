@@ -133,7 +133,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const ATTESTATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether it is.
-pub const ATTESTATION_INTERVAL: Duration = Duration::from_millis(50);
+pub const ATTESTATION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a caller of the Workload API waits for its first certificate.
 pub const FIRST_IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -165,8 +165,17 @@ pub const MAX_KEPT_TOKENS: usize = 1024;
 /// How often the control plane is asked for the roots and keys of the trust domain.
 pub const BUNDLE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often it is asked while there are no roots or no keys yet.
+pub const FIRST_BUNDLE_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
 /// The most roots of a trust domain.
 pub const MAX_BUNDLE_ROOTS: usize = 64;
 
 /// The most keys that verify a trust domain's tokens.
 pub const MAX_BUNDLE_KEYS: usize = 64;
+
+/// The largest file that a machine outside of Kubernetes is onboarded with, in bytes.
+pub const MAX_ONBOARDING_FILE_BYTES: usize = 1 << 20;
+
+/// How long the control plane's name may take to resolve.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);

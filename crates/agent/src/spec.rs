@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use identity::KeyKind;
+use identity::{KeyKind, TrustDomain};
+use serde_json::{Map, Value};
 use xds::grpc::client::Target;
 
 use crate::certificates::authority::CertificateAuthority;
+use crate::certificates::mounted::MountedFiles;
 
 /// What all workloads of this process share.
 #[derive(Debug, Clone)]
@@ -17,7 +19,7 @@ pub struct Mesh {
     /// How sidecars reach the control plane.
     pub xds: Xds,
     /// How the agent itself reaches it.
-    pub control: Target,
+    pub control: Control,
     /// How workloads get their certificates; without it they have none.
     pub identity: Option<MeshIdentity>,
     /// Where the node agent serves SPIFFE's Workload API, which applications are told of; without it they are not.
@@ -53,15 +55,35 @@ pub enum Xds {
     },
 }
 
+/// How an agent reaches the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// Without a proof of its own: on a socket of this machine, where the kernel says who asks.
+    Open(Target),
+    /// As the proxy does.
+    AsProxy,
+}
+
+/// Where certificates come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// An authority signs them.
+    Authority(CertificateAuthority),
+    /// Somebody else keeps them in files (`FILE_MOUNTED_CERTS`).
+    Files(MountedFiles),
+}
+
 /// How workloads get their certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshIdentity {
-    /// Who signs.
-    pub authority: CertificateAuthority,
+    /// From whom.
+    pub source: CertificateSource,
     /// A file with the mesh's roots, trusted beside those that come with a certificate.
     pub roots: Option<PathBuf>,
     /// A file with the revocation lists of the mesh's authorities, in PEM; there need not be one.
     pub revocations: Option<PathBuf>,
+    /// The trust domain, for authorities that want to read it in requests (`TRUST_DOMAIN`).
+    pub trust_domain: Option<TrustDomain>,
     /// The kind of the workloads' keys.
     pub key: KeyKind,
     /// How long certificates are asked to be valid.
@@ -115,7 +137,11 @@ pub struct Spec {
     pub namespace: String,
     /// The workload's name, `reviews-v2`.
     pub name: String,
-    /// The WorkloadGroup that it joins.
+    /// Its address in the mesh, where it is one of a network; otherwise it gets one of this machine.
+    pub address: Option<Ipv4Addr>,
+    /// What its node says beyond what every one does.
+    pub metadata: Map<String, Value>,
+    /// The WorkloadGroup that it joins; empty when it has a WorkloadEntry that somebody wrote.
     pub group: String,
     /// The service account that it runs as.
     pub service_account: String,
@@ -150,6 +176,8 @@ impl Spec {
             namespace: namespace.to_owned(),
             group: name.clone(),
             name,
+            address: None,
+            metadata: Map::new(),
             service_account: "default".to_owned(),
             labels,
             ports,

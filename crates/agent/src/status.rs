@@ -1,6 +1,6 @@
-//! The agent's own page for a workload, on the port where Istio's agent has its status: `/metrics`.
+//! The agent's own page, for a workload on the port where Istio's agent has its status: `/metrics`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,19 +17,18 @@ use crate::metrics::Metrics;
 /// The port on the workload's address (Istio's).
 pub const STATUS_PORT: u16 = 15020;
 
-/// What the page shows.
-#[derive(Clone)]
-pub(crate) struct Pages {
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) state: watch::Receiver<State>,
-    pub(crate) clock: Clock,
+/// What the page shows, asked anew each time.
+pub(crate) type Page = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// The page of one workload's certificate.
+pub(crate) fn of_workload(metrics: Arc<Metrics>, state: watch::Receiver<State>, clock: Clock) -> Page {
+    Arc::new(move || metrics.print(&state.borrow().expiries(), clock()))
 }
 
-/// Serves the page on the workload's address, for ever. A workload does without it where the port is taken.
-pub(crate) async fn serve(address: Ipv4Addr, pages: Pages) {
-    let address = SocketAddr::new(address.into(), STATUS_PORT);
+/// Serves the page, for ever. Its agent does without it where the port is taken.
+pub(crate) async fn serve(address: SocketAddr, page: Page) {
     let served = match TcpListener::bind(address).await {
-        Ok(listener) => axum::serve(listener, router(pages)).await,
+        Ok(listener) => axum::serve(listener, router(page)).await,
         Err(error) => Err(error),
     };
     if let Err(error) = served {
@@ -37,15 +36,12 @@ pub(crate) async fn serve(address: Ipv4Addr, pages: Pages) {
     }
 }
 
-fn router(pages: Pages) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(pages)
+fn router(page: Page) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(page)
 }
 
-async fn metrics(Shared(pages): Shared<Pages>) -> Response {
-    let text = pages
-        .metrics
-        .print(&pages.state.borrow().expiries(), (pages.clock)());
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+async fn metrics(Shared(page): Shared<Page>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], page()).into_response()
 }
 
 #[cfg(test)]
@@ -61,15 +57,12 @@ mod tests {
     #[tokio::test]
     async fn the_page_shows_what_is_counted() {
         let (_sender, state) = watch::channel(State::default());
-        let pages = Pages {
-            metrics: Arc::default(),
-            state,
-            clock: Arc::new(SystemTime::now),
-        };
-        pages.metrics.file_failed();
+        let metrics = Arc::<Metrics>::default();
+        metrics.file_failed();
+        let page = of_workload(metrics, state, Arc::new(SystemTime::now));
         let ask = |path: &str| {
             let request = Request::get(path).body(Body::empty()).unwrap();
-            router(pages.clone()).oneshot(request)
+            router(Arc::clone(&page)).oneshot(request)
         };
         let answer = ask("/metrics").await.unwrap();
         assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain; version=0.0.4");

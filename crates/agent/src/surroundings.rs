@@ -69,6 +69,17 @@ pub(crate) async fn capture_application(
     if spec.role == Role::Gateway {
         return Ok((Captured::Nothing, None, Names::Unwanted));
     }
+    // The listeners of an application on the host are for it alone, and on the workload's own address.
+    let on_host = claim.address().is_loopback();
+    if spec.capture == Some(CaptureMode::Ports) && !on_host {
+        return Err(AgentError::new(
+            format!("capture the traffic of {}", spec.name),
+            format!(
+                "{} is an address of a network, on which others could use its ports",
+                claim.address()
+            ),
+        ));
+    }
     let refused = if spec.capture == Some(CaptureMode::Ports) {
         None
     } else {
@@ -78,7 +89,7 @@ pub(crate) async fn capture_application(
                 return Ok((Captured::InNamespace, Some(Rc::new(capture)), Names::Hosts(hosts)));
             }
             // A slow machine has refused nothing.
-            Err(error) if spec.capture == Some(CaptureMode::Namespace) || is_timeout(&error) => {
+            Err(error) if spec.capture == Some(CaptureMode::Namespace) || is_timeout(&error) || !on_host => {
                 return Err(error.mend(NAMESPACE_ADVICE));
             }
             Err(error) => Some(error.why.to_string()),

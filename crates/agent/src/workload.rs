@@ -10,6 +10,7 @@ use std::time::Duration;
 use net::process::Watched;
 use rustix::process::{Pid, Signal};
 use tokio::task::JoinHandle;
+use xds::grpc::client::{Security, Server, Service, Target};
 
 use crate::AgentError;
 use crate::address::Claim;
@@ -24,7 +25,7 @@ use crate::policy::{Moved, WorkloadPolicy};
 use crate::probe;
 use crate::restarts::Restarts;
 use crate::sidecar::{self, Sidecar};
-use crate::spec::{CaptureMode, Mesh, Spec};
+use crate::spec::{CaptureMode, Control, Mesh, Spec, Xds};
 use crate::surroundings::{
     Captured, capture_application, forward_dns, location, make_folder, serve_broker, settings, start_inside,
 };
@@ -98,8 +99,11 @@ impl Workload {
             let why = format!("{} are more than {MAX_PORTS}", spec.ports.len());
             return Err(AgentError::new(what("ports"), why));
         }
-        let claim = Claim::new(&spec.namespace, &spec.name)
-            .map_err(|error| AgentError::new(what("address"), error))?;
+        let claim = match spec.address {
+            Some(address) => Claim::of(address),
+            None => Claim::new(&spec.namespace, &spec.name),
+        };
+        let claim = claim.map_err(|error| AgentError::new(what("address"), error))?;
         let folder = mesh.folder.join(format!("{}.{}", spec.name, spec.namespace));
         make_folder(&folder).map_err(|error| AgentError::new(what("folder"), error))?;
         let (captured, capture, names) = capture_application(mesh, &spec, &claim, &folder).await?;
@@ -116,25 +120,27 @@ impl Workload {
             bootstrap: folder.join("bootstrap.json"),
             broker: folder.join("broker.sock"),
             log: mesh.log(&spec, ".sidecar"),
-            address: claim.address(),
+            address: claim.admin(),
         };
         let broker = serve_broker(&settings.broker, policy)
             .map_err(|error| socket_error(what("socket broker"), error))?;
         let secrets = folder.join("sds.sock");
-        let credentials = mesh
+        let mut credentials = mesh
             .identity
             .as_ref()
-            .map(|identity| Credentials::start(identity, &spec, claim.address(), &secrets))
+            .map(|identity| Credentials::start(identity, &spec, claim.admin(), &secrets))
             .transpose()
             .map_err(|error| socket_error(what("socket for secrets"), error))?;
         let identity =
             Identity::new(&spec, claim.address(), captured.mode()).taking_mutual_tls(credentials.is_some());
         let secrets = credentials.is_some().then_some(&*secrets);
-        let json = bootstrap(&identity, claim.address(), &mesh.xds, secrets);
+        let json = bootstrap(&identity, claim.admin(), &mesh.xds, secrets);
         std::fs::write(&settings.bootstrap, format!("{json:#}\n"))
             .map_err(|error| AgentError::new(what("bootstrap"), error))?;
         let sidecar = Sidecar::start(&settings).map_err(|error| AgentError::new(what("sidecar"), error))?;
-        let discovery = Rc::new(Discovery::start(&identity, mesh.control.clone(), names));
+        let server = control(mesh, credentials.as_mut())
+            .map_err(|why| AgentError::new(what("stream to the control plane"), why))?;
+        let discovery = Rc::new(Discovery::start(&identity, server, names));
         Ok(Self {
             mesh: mesh.clone(),
             spec,
@@ -314,7 +320,7 @@ impl Workload {
     /// The sidecar's administration interface.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
-        SocketAddr::new(self.claim.address().into(), ADMIN_PORT)
+        SocketAddr::new(self.claim.admin().into(), ADMIN_PORT)
     }
 
     /// Where its listeners are that are elsewhere than the configuration asks for, a gateway's for instance; to look at
@@ -398,6 +404,25 @@ impl Drop for Workload {
         self.broker.abort();
         for task in [self.probe.take(), self.dns.take()].into_iter().flatten() {
             task.abort();
+        }
+    }
+}
+
+/// The server of the agent's own stream.
+fn control(mesh: &Mesh, credentials: Option<&mut Credentials>) -> Result<Server, &'static str> {
+    match (&mesh.control, &mesh.xds, credentials) {
+        (Control::Open(target), ..) => Ok(target.clone().into()),
+        (Control::AsProxy, Xds::Secure { address, server_name }, Some(credentials)) => Ok(Server {
+            target: Target::Tcp(address.to_string()),
+            service: Service::Aggregated,
+            security: Some(Security {
+                context: credentials.contexts(server_name),
+                hostname: None,
+            }),
+        }),
+        (Control::AsProxy, Xds::Plaintext(address), _) => Ok(Target::Tcp(address.to_string()).into()),
+        (Control::AsProxy, Xds::Secure { .. }, None) => {
+            Err("it needs a certificate, and there is none to be")
         }
     }
 }

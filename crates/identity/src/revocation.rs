@@ -63,6 +63,16 @@ impl RevocationList {
         blocks.iter().map(print).collect()
     }
 
+    /// Each list of `text` in DER; who signed them is not looked at.
+    ///
+    /// # Errors
+    /// When the text is empty or damaged.
+    pub fn ders_of_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, RevocationError> {
+        let blocks = pem::only(text, pem::REVOCATION_LIST, MAX_PEM_BYTES, MAX_ROOTS)?;
+        let read = |block: &pem::Block| parse(&block.der).map(|_| block.der.to_vec());
+        blocks.iter().map(read).collect()
+    }
+
     fn from_der(der: &[u8], authorities: &[Certificate]) -> Result<Self, RevocationError> {
         let parsed = parse(der)?;
         let signed_by = |authority: &Certificate| {

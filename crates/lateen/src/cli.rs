@@ -1,6 +1,8 @@
 //! The command line: every command with its flags and help.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -32,7 +34,7 @@ pub(crate) enum Command {
     /// Start a mesh without applications: control plane and gateway
     Up(UpArgs),
     /// Join a process to the running mesh
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Give the programs of this host their identities: SPIFFE's Workload API on a Unix socket
     NodeAgent(NodeAgentArgs),
     /// Stop the running mesh and everything that joined it
@@ -132,12 +134,20 @@ pub(crate) struct UpArgs {
     after_help = "The process starts when its sidecar is ready. It can call every service of the mesh by name, \
 http://ratings:9080 for instance, without any change. When it ends, lateen ends with its exit code.
 
+It can ask for its own certificate and for tokens with any SPIFFE client; $SPIFFE_ENDPOINT_SOCKET says where.
+
 Where network namespaces are refused it is captured by ports: it must listen on $PORT, and finds ratings at \
 $RATINGS_SERVICE_HOST, port $RATINGS_SERVICE_PORT."
 )]
 pub(crate) struct RunArgs {
     /// The service that the process belongs to; made when it does not exist
-    #[arg(long, short)]
+    #[arg(
+        long,
+        short,
+        required_unless_present = "workload_files",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) service: String,
     /// Its version; DestinationRule subsets select it
     #[arg(long, short = 'V', default_value = "v1")]
@@ -151,6 +161,17 @@ pub(crate) struct RunArgs {
     /// The service account that the process runs as
     #[arg(long, default_value = "default")]
     pub(crate) service_account: String,
+    /// Join the mesh of another machine instead of this user's: the folder with what `istioctl x workload entry
+    /// configure` has written for this machine (cluster.env, mesh.yaml, root-cert.pem, istio-token, hosts)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["service", "version", "namespace", "service_account", "label"])]
+    pub(crate) workload_files: Option<PathBuf>,
+    /// The address that the workload is reached at; of this machine's, the one from which it reaches the control plane
+    #[arg(long, value_name = "IP", requires = "workload_files")]
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Show a certificate that somebody else keeps in files, instead of asking for one: the folder with cert-chain.pem,
+    /// key.pem and root-cert.pem; /etc/certs where cluster.env has FILE_MOUNTED_CERTS
+    #[arg(long, value_name = "DIR", requires = "workload_files")]
+    pub(crate) certificates: Option<PathBuf>,
     /// Another label, key=value; repeat it for several
     #[arg(long, short, value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
@@ -180,6 +201,9 @@ pub(crate) struct NodeAgentArgs {
     /// unix:uid:N, unix:gid:N, or both; repeat it for several
     #[arg(long, value_name = "NAMESPACE/ACCOUNT=SELECTOR,...")]
     pub(crate) workload: Vec<Registration>,
+    /// Where there is a page /metrics: how long each certificate is still valid, and how its renewals went
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     /// The control plane's socket for agents of this host, instead of the running mesh's
     #[arg(long, value_name = "PATH")]
     pub(crate) agent_socket: Option<std::path::PathBuf>,
@@ -319,6 +343,44 @@ mod tests {
         };
         assert_eq!(arguments.command, ["app", "--port", "1"]);
         assert_eq!(arguments.port, [9080]);
+    }
+
+    #[test]
+    fn a_workload_is_described_by_flags_or_by_files() {
+        assert!(Cli::try_parse_from(["lateen", "run", "--", "app"]).is_err());
+        let by_files = [
+            "lateen",
+            "run",
+            "--workload-files",
+            "/vm",
+            "--port",
+            "4000",
+            "--",
+            "app",
+        ];
+        assert!(Cli::try_parse_from(by_files).is_ok());
+        let both = [
+            "lateen",
+            "run",
+            "--workload-files",
+            "/vm",
+            "--service",
+            "a",
+            "--",
+            "app",
+        ];
+        assert!(Cli::try_parse_from(both).is_err());
+        let certificates = [
+            "lateen",
+            "run",
+            "--service",
+            "a",
+            "--certificates",
+            "/certs",
+            "--",
+            "app",
+        ];
+        assert!(Cli::try_parse_from(certificates).is_err());
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => commands::demo::run(arguments),
         Command::Up(arguments) => commands::up::run(arguments),
-        Command::Run(arguments) => commands::run::run(arguments),
+        Command::Run(arguments) => commands::run::run(*arguments),
         Command::NodeAgent(arguments) => commands::node_agent::run(arguments),
         Command::Down(arguments) => commands::down::run(&arguments),
         Command::Ps(arguments) => commands::ps::run(&arguments),

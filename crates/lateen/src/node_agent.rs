@@ -5,6 +5,7 @@
 //! in SPIRE's words, `unix:uid:1000` for instance.
 
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,12 +19,14 @@ use net::peer::Peer;
 use crate::limits::MAX_PROCESS_DEPTH;
 use crate::state::{Home, Process, WorkloadRecord, parent_of};
 
-/// How a node agent gets identities: from this authority, with Istio's defaults.
-pub(crate) fn settings(authority: CertificateAuthority) -> Settings {
+/// How a node agent gets identities: from this authority, with Istio's defaults; and the file with what was revoked.
+pub(crate) fn settings(authority: CertificateAuthority, revocations: Option<PathBuf>) -> Settings {
     Settings {
         authority,
         key: KeyKind::default(),
         lifetime: agent::limits::CERTIFICATE_LIFETIME,
+        revocations,
+        status: None,
         clock: Arc::new(SystemTime::now),
     }
 }

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent::certificates::authority::CertificateAuthority;
-use agent::{Mesh, MeshIdentity, Programs, Restarts, Spec, Workload, WorkloadEvent, Xds};
+use agent::{
+    CertificateSource, Control, Mesh, MeshIdentity, Programs, Restarts, Spec, Workload, WorkloadEvent, Xds,
+};
 use anyhow::Context as _;
 use identity::KeyKind;
 use rustix::process::{Pid, Signal};
@@ -40,11 +42,12 @@ pub(crate) fn joined(home: &Home, record: &MeshRecord) -> anyhow::Result<Mesh> {
             address: record.secure,
             server_name: CONTROL_PLANE_NAME.to_owned(),
         },
-        control: Target::Unix(home.agent_socket()),
+        control: Control::Open(Target::Unix(home.agent_socket())),
         identity: Some(MeshIdentity {
-            authority: CertificateAuthority::Unix(home.agent_socket()),
+            source: CertificateSource::Authority(CertificateAuthority::Unix(home.agent_socket())),
             roots: Some(home.roots()),
             revocations: Some(home.revocations()),
+            trust_domain: None,
             key: KeyKind::default(),
             lifetime: agent::limits::CERTIFICATE_LIFETIME,
         }),

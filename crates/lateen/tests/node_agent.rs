@@ -220,7 +220,10 @@ fn a_registered_user_gets_an_identity(mesh: &mut Mesh) -> Result<()> {
     let socket = place.path().join("node.sock");
     let registration = format!("default/nightly=unix:uid:{}", user.unwrap_or(own));
     let path = socket.display().to_string();
-    let mut agent = mesh.background(&["node-agent", "--socket", &path, "--workload", &registration])?;
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let page = free.to_string();
+    let flags = ["--socket", &path, "--workload", &registration, "--metrics", &page];
+    let mut agent = mesh.background(&[&["node-agent"], &flags[..]].concat())?;
     within(Duration::from_secs(10), || Ok(socket.exists()))?;
     expect_identity(&on_host(&socket, &folder, user)?, "nightly")?;
     if user.is_some() {
@@ -230,6 +233,14 @@ fn a_registered_user_gets_an_identity(mesh: &mut Mesh) -> Result<()> {
             "root is not the registered user: {refused}"
         );
     }
+    let metrics = Command::new("curl")
+        .args(["-s", &format!("http://{page}/metrics")])
+        .output()?;
+    let metrics = String::from_utf8_lossy(&metrics.stdout).into_owned();
+    ensure!(
+        metrics.contains("cert_expiry_seconds{resource_name=\"default/nightly\"} 86"),
+        "{metrics}"
+    );
     agent.terminate()?;
     ensure!(!socket.exists(), "the socket stays behind");
     Ok(())

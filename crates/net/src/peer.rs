@@ -1,5 +1,8 @@
 //! Who is at the other end of a Unix socket, as the kernel says (`SO_PEERCRED`, `SO_PEERPIDFD`; unix(7)).
-#![allow(unsafe_code, reason = "rustix does not know SO_PEERPIDFD")]
+#![allow(
+    unsafe_code,
+    reason = "rustix does not know SO_PEERPIDFD, and takes no process for one whose number is not seen"
+)]
 
 use std::io;
 use std::mem::size_of;
@@ -34,17 +37,25 @@ impl Peer {
     /// When the socket is not a Unix socket, or its peer has ended or is in a namespace of processes that is not seen
     /// from here.
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
-        let credentials = rustix::net::sockopt::socket_peercred(socket)?;
+        let unknown = libc::ucred {
+            pid: 0,
+            uid: u32::MAX,
+            gid: u32::MAX,
+        };
+        let credentials = option(socket, libc::SO_PEERCRED, unknown)?;
+        // A peer in a namespace of processes that is not seen from here has no number, and no socket of another kind a
+        // peer.
+        let pid = Pid::from_raw(credentials.pid).ok_or(io::Error::from_raw_os_error(libc::ESRCH))?;
         let process = match process_of(socket) {
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
-                rustix::process::pidfd_open(credentials.pid, PidfdFlags::empty())?
+                rustix::process::pidfd_open(pid, PidfdFlags::empty())?
             }
             handed => handed?,
         };
         let peer = Self {
-            uid: credentials.uid.as_raw(),
-            gid: credentials.gid.as_raw(),
-            pid: Pid::as_raw_nonzero(credentials.pid).get().cast_unsigned(),
+            uid: credentials.uid,
+            gid: credentials.gid,
+            pid: pid.as_raw_nonzero().get().cast_unsigned(),
             process,
         };
         match peer.is_alive() {
@@ -63,21 +74,36 @@ impl Peer {
     }
 }
 
-fn process_of(socket: &impl AsFd) -> io::Result<OwnedFd> {
-    let mut descriptor: libc::c_int = -1;
-    let mut size = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes at most `size` bytes, which is the size of `descriptor`; both outlive the call.
+/// Numbers of which the kernel may write any value.
+trait Plain: Copy {}
+
+impl Plain for libc::c_int {}
+impl Plain for libc::ucred {}
+
+/// A socket's option, written over `value`.
+fn option<T: Plain>(socket: &impl AsFd, name: libc::c_int, mut value: T) -> io::Result<T> {
+    let mut size = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `size` bytes, which is the size of `value`; both outlive the call, and any bytes
+    // are a value of a plain type.
     let outcome = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_PEERPIDFD,
-            (&raw mut descriptor).cast(),
+            name,
+            (&raw mut value).cast(),
             &raw mut size,
         )
     };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
+    match outcome {
+        0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn process_of(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    let descriptor: libc::c_int = option(socket, libc::SO_PEERPIDFD, -1)?;
+    if descriptor < 0 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     // SAFETY: the call has succeeded, so `descriptor` is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
@@ -102,6 +128,14 @@ mod tests {
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
         assert!(peer.is_alive());
+    }
+
+    #[test]
+    fn a_socket_without_a_peer_is_refused() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(Peer::of(&listener).is_err());
+        let lonely = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        assert!(Peer::of(&lonely).is_err());
     }
 
     #[test]

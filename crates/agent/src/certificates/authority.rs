@@ -226,8 +226,7 @@ impl TlsAuthority {
             }
             Proof::Certificate { chain, key } => {
                 if let Some(held) = held.filter(|held| now <= held.expires()) {
-                    let key = held.key().to_pem().map_err(|_| AuthorityError::NoProof)?;
-                    return Ok((Some(shown(held.chain_pem().into_bytes(), key.as_bytes())), None));
+                    return Ok((Some(shown_by(held)?), None));
                 }
                 let read = |path: &PathBuf| {
                     read(path, MAX_SECRET_FILE_BYTES)
@@ -244,27 +243,43 @@ impl TlsAuthority {
         certificate: Option<TlsCertificate>,
         now: SystemTime,
     ) -> Result<ClientContext, AuthorityError> {
-        let roots: String = roots::read(&self.roots)?.iter().map(Certificate::pem).collect();
-        let settings = UpstreamTlsContext {
-            common: CommonTlsContext {
-                tls_params: TlsParameters {
-                    minimum_version: Some(TlsVersion::V1_2),
-                    maximum_version: Some(TlsVersion::V1_3),
-                    ..TlsParameters::default()
-                },
-                tls_certificates: certificate.into_iter().collect(),
-                alpn_protocols: vec!["h2".to_owned()],
-                validation_context: Some(CertificateValidationContext {
-                    trusted_ca: Some(roots.into_bytes()),
-                    ..CertificateValidationContext::default()
-                }),
-            },
-            sni: self.server_name.clone(),
-            auto_sni_san_validation: true,
-            ..UpstreamTlsContext::default()
-        };
-        ClientContext::new(&settings, now).map_err(|error| AuthorityError::Settings(error.to_string()))
+        context(&self.server_name, &roots::read(&self.roots)?, certificate, now)
     }
+}
+
+/// TLS towards a control plane of this name that leads to these roots.
+pub(crate) fn context(
+    server_name: &str,
+    roots: &[Certificate],
+    certificate: Option<TlsCertificate>,
+    now: SystemTime,
+) -> Result<ClientContext, AuthorityError> {
+    let roots: String = roots.iter().map(Certificate::pem).collect();
+    let settings = UpstreamTlsContext {
+        common: CommonTlsContext {
+            tls_params: TlsParameters {
+                minimum_version: Some(TlsVersion::V1_2),
+                maximum_version: Some(TlsVersion::V1_3),
+                ..TlsParameters::default()
+            },
+            tls_certificates: certificate.into_iter().collect(),
+            alpn_protocols: vec!["h2".to_owned()],
+            validation_context: Some(CertificateValidationContext {
+                trusted_ca: Some(roots.into_bytes()),
+                ..CertificateValidationContext::default()
+            }),
+        },
+        sni: server_name.to_owned(),
+        auto_sni_san_validation: true,
+        ..UpstreamTlsContext::default()
+    };
+    ClientContext::new(&settings, now).map_err(|error| AuthorityError::Settings(error.to_string()))
+}
+
+/// A certificate as a peer is shown it.
+pub(crate) fn shown_by(svid: &Svid) -> Result<TlsCertificate, AuthorityError> {
+    let key = svid.key().to_pem().map_err(|_| AuthorityError::NoProof)?;
+    Ok(shown(svid.chain_pem().into_bytes(), key.as_bytes()))
 }
 
 fn shown(chain: Vec<u8>, key: &[u8]) -> TlsCertificate {

@@ -56,7 +56,7 @@ impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
     }
 
     /// What there is now, seen by this value from now on.
-    pub(super) fn see(&mut self) -> T {
+    pub(crate) fn see(&mut self) -> T {
         let content = self.0.as_mut();
         content
             .map(|content| content.borrow_and_update().clone())
@@ -64,7 +64,7 @@ impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
     }
 
     /// Waits until there is something else than was seen last.
-    pub(super) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         if let Some(content) = &mut self.0
             && content.changed().await.is_ok()
         {

@@ -8,12 +8,14 @@
 //! - [`authority`]: Istio's certificate service, over TLS or over a Unix socket.
 //! - [`roots`]: roots from a file, such as a mounted ConfigMap `istio-ca-root-cert`.
 //! - [`revocations`]: what was revoked, from a file such as a mounted ConfigMap `istio-ca-crl`.
+//! - [`mounted`]: certificates that somebody else keeps in files.
 //! - [`renewal`]: when to ask again; pure.
 
 pub mod authority;
 mod check;
 mod followed;
 mod keeper;
+pub mod mounted;
 pub mod renewal;
 pub mod revocations;
 pub mod roots;

@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use api_spiffe::spire::api::types;
-use identity::{Certificate, CertificateError, PublicKey, TrustDomain, TrustDomainError};
+use bytes::Bytes;
+use identity::{Certificate, CertificateError, PublicKey, RevocationList, TrustDomain, TrustDomainError};
 use tokio::sync::watch;
 
 use super::Settings;
 use super::spire::{self, SpireError};
 use super::token::{self, VerifyingKey};
+use crate::certificates::revocations::Revocations;
 use crate::error::chain;
-use crate::limits::{BUNDLE_POLL_INTERVAL, MAX_BUNDLE_KEYS, MAX_BUNDLE_ROOTS};
+use crate::limits::{BUNDLE_POLL_INTERVAL, FIRST_BUNDLE_POLL_INTERVAL, MAX_BUNDLE_KEYS, MAX_BUNDLE_ROOTS};
 
 /// The bundle of the trust domain.
 #[derive(Debug)]
@@ -110,7 +112,39 @@ pub(super) async fn follow(
                 }
             }
         }
-        tokio::time::sleep(BUNDLE_POLL_INTERVAL).await;
+        let complete = bundle
+            .borrow()
+            .as_ref()
+            .is_some_and(|bundle| !bundle.keys.is_empty());
+        let wait = if complete {
+            BUNDLE_POLL_INTERVAL
+        } else {
+            FIRST_BUNDLE_POLL_INTERVAL
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Follows what was revoked, for ever.
+pub(super) async fn follow_revocations(
+    mut lists: Revocations,
+    revoked: watch::Sender<Vec<Bytes>>,
+    generation: watch::Sender<u64>,
+) {
+    loop {
+        let text = lists.see();
+        let ders = match text.is_empty() {
+            true => Ok(Vec::new()),
+            false => RevocationList::ders_of_pem(text.as_bytes()),
+        };
+        match ders {
+            Ok(ders) => {
+                revoked.send_replace(ders.into_iter().map(Bytes::from).collect());
+                generation.send_modify(|generation| *generation += 1);
+            }
+            Err(error) => tracing::warn!(%error, "revocation lists are not taken; the old ones stay"),
+        }
+        lists.changed().await;
     }
 }
 

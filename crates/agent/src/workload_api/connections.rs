@@ -30,7 +30,11 @@ pub(super) struct PeerStream {
 
 /// The process that calls.
 #[derive(Clone, Debug)]
-pub(super) struct Caller(pub(super) Arc<Peer>);
+pub(super) struct Caller {
+    pub(super) peer: Arc<Peer>,
+    /// Held while it is looked what the process is: once at a time for each connection.
+    pub(super) attesting: Arc<tokio::sync::Mutex<()>>,
+}
 
 /// How many connections each user has.
 #[derive(Default)]
@@ -120,7 +124,10 @@ fn admit(stream: UnixStream, places: &Arc<Places>) -> Option<PeerStream> {
     Some(PeerStream {
         stream,
         mended: Mended::default(),
-        caller: Caller(Arc::new(peer)),
+        caller: Caller {
+            peer: Arc::new(peer),
+            attesting: Arc::default(),
+        },
         _place: place,
     })
 }

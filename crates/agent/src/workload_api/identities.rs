@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use identity::ServiceAccount;
 use parking_lot::Mutex;
@@ -96,6 +97,20 @@ impl Identities {
         }
     }
 
+    /// What was counted, and how long each certificate is still valid, by its service account.
+    pub(super) fn print(&self, now: SystemTime) -> String {
+        let held = self.held.lock();
+        let ends: Vec<(String, SystemTime)> = held
+            .iter()
+            .filter_map(|(account, identity)| {
+                let held = identity.state.borrow().held.clone()?;
+                Some((account.to_string(), held.svid.expires()))
+            })
+            .collect();
+        let ends: Vec<(&str, SystemTime)> = ends.iter().map(|(name, end)| (name.as_str(), *end)).collect();
+        self.metrics.print(&ends, now)
+    }
+
     /// Forgets what nobody holds or has used for a while.
     fn sweep(&self, now: Instant) {
         self.held.lock().retain(|account, identity| {
@@ -119,8 +134,6 @@ pub(super) async fn forget_unused(inner: Arc<Inner>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
     use crate::certificates::authority::CertificateAuthority;
 
@@ -137,6 +150,8 @@ mod tests {
             authority: CertificateAuthority::Unix("/nowhere".into()),
             key: identity::KeyKind::default(),
             lifetime: crate::limits::CERTIFICATE_LIFETIME,
+            revocations: None,
+            status: None,
             clock: Arc::new(SystemTime::now),
         };
         let identities = Identities::new(settings, Roots::none(), watch::Sender::new(0));

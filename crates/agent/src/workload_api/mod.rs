@@ -24,11 +24,13 @@ mod spire;
 mod token;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use identity::{KeyKind, ServiceAccount};
 use net::peer::Peer;
 use tokio::net::UnixListener;
@@ -37,9 +39,10 @@ use tokio::task::JoinSet;
 
 use crate::certificates::authority::CertificateAuthority;
 use crate::certificates::roots::Roots;
-use crate::certificates::{Clock, Keeper};
+use crate::certificates::{Clock, Keeper, revocations};
 use crate::limits::{MAX_CONNECTION_STREAMS, MAX_WORKLOAD_CALL_BYTES};
 use crate::metrics::Metrics;
+use crate::status;
 use bundle::Bundle;
 use identities::Identities;
 use server::WorkloadApi;
@@ -70,6 +73,10 @@ pub struct Settings {
     pub key: KeyKind,
     /// How long certificates are asked to be valid.
     pub lifetime: Duration,
+    /// The file with what the mesh's authorities have revoked, in PEM; there need not be one.
+    pub revocations: Option<PathBuf>,
+    /// Where there is a page `/metrics` about the certificates, if anywhere.
+    pub status: Option<SocketAddr>,
     /// Now.
     pub clock: Clock,
 }
@@ -99,6 +106,8 @@ struct Inner {
     identities: Identities,
     tokens: Tokens,
     bundle: watch::Receiver<Option<Arc<Bundle>>>,
+    /// What was revoked, each list in DER.
+    revoked: watch::Receiver<Vec<Bytes>>,
     /// How often a certificate or the bundle has changed.
     generation: watch::Sender<u64>,
 }
@@ -141,7 +150,14 @@ pub async fn serve(
         changed.send_modify(|generation| *generation += 1);
     });
     tasks.spawn(following);
+    let (revocations, revoked) = watch::channel(Vec::new());
+    if let Some(path) = settings.revocations.clone() {
+        let (lists, following) = revocations::of_file(path);
+        tasks.spawn(following);
+        tasks.spawn(bundle::follow_revocations(lists, revocations, generation.clone()));
+    }
     let inner = Arc::new(Inner {
+        revoked,
         identities: Identities::new(settings.clone(), Roots::of(followed_roots), generation.clone()),
         tokens: Tokens::default(),
         settings,
@@ -150,6 +166,11 @@ pub async fn serve(
         generation,
     });
     tasks.spawn(identities::forget_unused(Arc::clone(&inner)));
+    if let Some(address) = inner.settings.status {
+        let shown = Arc::clone(&inner);
+        let page: status::Page = Arc::new(move || shown.identities.print((shown.settings.clock)()));
+        tasks.spawn(status::serve(address, page));
+    }
     let service =
         api_spiffe::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer::new(WorkloadApi(inner))
             .max_decoding_message_size(MAX_WORKLOAD_CALL_BYTES);

@@ -55,7 +55,7 @@ impl WorkloadApi {
         let caller = caller.ok_or_else(|| Status::internal("nobody says who calls"))?;
         let accounts = self.accounts(&caller).await;
         if accounts.is_empty() {
-            let peer = &caller.0;
+            let peer = &caller.peer;
             tracing::warn!(
                 pid = peer.pid,
                 uid = peer.uid,
@@ -78,10 +78,11 @@ impl WorkloadApi {
     /// The accounts of a process. One that has just been started may be known a moment later.
     async fn accounts(&self, caller: &Caller) -> Vec<ServiceAccount> {
         let looking = async {
+            let _attesting = caller.attesting.lock().await;
             loop {
-                let accounts = self.0.workloads.of(&caller.0);
+                let accounts = self.0.workloads.of(&caller.peer);
                 // What was found out about a number was about this process only if it has not ended meanwhile.
-                if !caller.0.is_alive() {
+                if !caller.peer.is_alive() {
                     return Vec::new();
                 }
                 if !accounts.is_empty() {
@@ -96,7 +97,7 @@ impl WorkloadApi {
 
     /// Whether the process is still what it was. A registration may have been taken back.
     fn still(&self, entitled: &Entitled) -> Result<(), Status> {
-        match self.0.workloads.of(&entitled.caller.0) == entitled.accounts {
+        match self.0.workloads.of(&entitled.caller.peer) == entitled.accounts {
             true => Ok(()),
             false => Err(Status::unavailable("the caller's identities have changed")),
         }
@@ -261,11 +262,12 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
         let entitled = self.entitle(&request).await?;
-        let answer = |held: &[Arc<Held>], bundle: &Bundle| {
+        let revoked = self.0.revoked.clone();
+        let answer = move |held: &[Arc<Held>], bundle: &Bundle| {
             let svids = held.iter().map(|held| x509(held, bundle));
             Ok(X509svidResponse {
                 svids: svids.collect::<Result<_, Status>>()?,
-                crl: Vec::new(),
+                crl: revoked.borrow().clone(),
                 federated_bundles: BTreeMap::new(),
             })
         };
@@ -277,10 +279,11 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
         let entitled = self.entitle(&request).await?;
-        let answer = |held: &[Arc<Held>], bundle: &Bundle| {
+        let revoked = self.0.revoked.clone();
+        let answer = move |held: &[Arc<Held>], bundle: &Bundle| {
             let roots = roots(bundle, held.iter().map(Arc::as_ref));
             Ok(X509BundlesResponse {
-                crl: Vec::new(),
+                crl: revoked.borrow().clone(),
                 bundles: BTreeMap::from([(domain_id(bundle), roots.into())]),
             })
         };
@@ -302,7 +305,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         let Some(first) = wanted.next() else {
             tracing::warn!(
                 spiffe_id,
-                pid = entitled.caller.0.pid,
+                pid = entitled.caller.peer.pid,
                 "a workload asks for a token of another"
             );
             return Err(Status::permission_denied(

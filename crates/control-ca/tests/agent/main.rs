@@ -3,6 +3,7 @@
 mod authority;
 mod envoy;
 mod keeping;
+mod mounted;
 mod network;
 mod sds;
 mod support;

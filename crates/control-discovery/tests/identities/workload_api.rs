@@ -10,6 +10,7 @@ use api_spiffe::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use api_spiffe::workload::{
     JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svid, X509svidRequest,
 };
+use base64::Engine as _;
 use control_ca::SELF_SIGNED_SECRET;
 use control_sources::secrets;
 use hyper_util::rt::TokioIo;
@@ -26,6 +27,9 @@ use crate::mesh::{Mesh, within};
 
 /// The node agent's socket in its folder.
 const SOCKET: &str = "workload-api.sock";
+
+/// The file of what was revoked, in the same folder.
+const REVOCATIONS: &str = "ca-crl.pem";
 
 const REVIEWS: &str = "spiffe://cluster.local/ns/shop/sa/reviews";
 
@@ -70,6 +74,8 @@ impl Node {
             authority: CertificateAuthority::Unix(mesh.host_socket()),
             key: KeyKind::default(),
             lifetime,
+            revocations: Some(folder.path().join(REVOCATIONS)),
+            status: None,
             clock: Arc::new(SystemTime::now),
         };
         let serving = workload_api::serve(listener, settings, registered.clone());
@@ -150,6 +156,36 @@ async fn a_workload_gets_its_certificate_and_the_roots() {
         .into_inner();
     let answer = within(stream.message()).await.expect("an answer").expect("one");
     assert_eq!(&*answer.bundles["spiffe://cluster.local"], roots[0].der());
+    mesh.stop().0.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_revoked_is_told_when_it_changes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    register(&mesh).await;
+    let node = Node::start(&mesh, DAY, &Registered::as_accounts(&["reviews"]));
+    let mut client = node.client().await;
+    let mut bundles = within(client.fetch_x509_bundles(call(X509BundlesRequest {})))
+        .await
+        .expect("a stream")
+        .into_inner();
+    let first = within(bundles.message()).await.expect("an answer").expect("one");
+    assert!(first.crl.is_empty());
+    let list = include_str!("../../../control-ca/tests/data/corp-crl.pem");
+    std::fs::write(node.folder.path().join(REVOCATIONS), list).expect("written");
+    let second = within(bundles.message()).await.expect("an answer").expect("one");
+    let [der] = second.crl.as_slice() else {
+        panic!("one list")
+    };
+    let pem: String = list.lines().filter(|line| !line.starts_with("-----")).collect();
+    assert_eq!(base64::engine::general_purpose::STANDARD.encode(der), pem);
+    let mut svids = within(client.fetch_x509svid(call(X509svidRequest {})))
+        .await
+        .expect("a stream")
+        .into_inner();
+    let answer = within(svids.message()).await.expect("an answer").expect("one");
+    assert_eq!(answer.crl, second.crl);
     mesh.stop().0.shutdown().await;
 }
 

@@ -177,7 +177,7 @@ fn serve_identities(
         home: home.clone(),
         registered: Vec::new(),
     };
-    let serving = workload_api::serve(listener, settings(authority), workloads);
+    let serving = workload_api::serve(listener, settings(authority, Some(home.revocations())), workloads);
     Ok(async move {
         tokio::select! {
             served = serving => tracing::error!(?served, "identities are no longer served to workloads"),

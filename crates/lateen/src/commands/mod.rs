@@ -4,6 +4,7 @@ pub(crate) mod bookinfo;
 pub(crate) mod demo;
 mod detach;
 pub(crate) mod down;
+mod elsewhere;
 pub(crate) mod kubeconfig;
 pub(crate) mod logs;
 mod mesh;

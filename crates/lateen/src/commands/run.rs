@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use agent::{Spec, Workload, WorkloadEvent};
+use agent::{Mesh, Spec, Workload, WorkloadEvent};
 use anyhow::Context as _;
 use control_sources::write::{self, ObjectRef, WriteError};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Stop, capture_by_ports, on_this_thread};
+use tokio::task::JoinSet;
+
+use super::{Stop, capture_by_ports, elsewhere, on_this_thread};
 use crate::cli::RunArgs;
 use crate::objects;
 use crate::output;
@@ -18,7 +20,10 @@ use crate::supervisor::joined;
 
 pub(crate) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let home = Home::find()?;
-    let mesh = home.require_mesh()?;
+    let mesh = match arguments.workload_files {
+        None => Some(home.require_mesh()?),
+        Some(_) => None,
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -27,15 +32,42 @@ pub(crate) fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     on_this_thread(join(home, mesh, arguments))
 }
 
-async fn join(home: Home, mesh: MeshRecord, arguments: RunArgs) -> anyhow::Result<ExitCode> {
+/// What is to be run, and in which mesh.
+pub(super) struct Joining {
+    pub(super) spec: Spec,
+    pub(super) mesh: Mesh,
+    /// The hold on the workload's name.
+    pub(super) reservation: Reservation,
+    /// What goes on beside it, until it has ended.
+    pub(super) beside: JoinSet<()>,
+}
+
+/// A workload of this user's mesh.
+async fn here(home: &Home, mesh: &MeshRecord, arguments: &RunArgs) -> anyhow::Result<Joining> {
+    let (spec, reservation) = spec(home, arguments)?;
+    let client = control_sources::client::from_kubeconfig(&mesh.kubeconfig).await?;
+    register(&client, arguments, &spec).await?;
+    Ok(Joining {
+        spec,
+        reservation,
+        mesh: joined(home, mesh)?,
+        beside: JoinSet::new(),
+    })
+}
+
+async fn join(home: Home, mesh: Option<MeshRecord>, arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     home.clear_remains();
-    let (spec, _reservation) = spec(&home, &arguments)?;
-    let client = control_sources::client::from_kubeconfig(&mesh.kubeconfig).await?;
-    register(&client, &arguments, &spec).await?;
-    drop(client);
+    let Joining {
+        spec,
+        mesh: agent,
+        reservation: _reservation,
+        beside: _beside,
+    } = match &mesh {
+        Some(mesh) => here(&home, mesh, &arguments).await?,
+        None => elsewhere::prepare(&home, &arguments).await?,
+    };
     let folder = home.run().join(format!("{}.{}", spec.name, spec.namespace));
-    let agent = joined(&home, &mesh)?;
     let workload = tokio::select! {
         started = Workload::start(&agent, spec) => match started {
             Ok(workload) => workload,
@@ -115,30 +147,36 @@ fn spec(home: &Home, arguments: &RunArgs) -> anyhow::Result<(Spec, Reservation)>
         );
     }
     let mut spec = Spec::sidecar(namespace, service, version, arguments.port.clone());
-    let taken: Vec<String> = home
-        .workloads()
-        .into_iter()
-        .map(|workload| workload.name)
-        .collect();
-    let numbered = (2..).map(|number| format!("{}-{number}", spec.group));
-    let mut names = std::iter::once(spec.name.clone()).chain(numbered);
-    let reservation = loop {
-        spec.name = names.next().context("there is always another number")?;
-        if taken.contains(&spec.name) {
-            continue;
-        }
-        let path = home.run().join(format!("{}.{namespace}.lock", spec.name));
-        let reserved = Reservation::take(&path).with_context(|| format!("reserve {}", path.display()))?;
-        if let Some(reservation) = reserved {
-            break reservation;
-        }
-    };
+    let reservation = reserve(home, &mut spec)?;
     spec.service_account.clone_from(&arguments.service_account);
     spec.labels.extend(arguments.label.iter().cloned());
     spec.command.clone_from(&arguments.command);
     spec.inherit_output = true;
     spec.capture = arguments.capture.mode();
     Ok((spec, reservation))
+}
+
+/// Takes the first of the names that the workload may have, and puts it into the spec.
+pub(super) fn reserve(home: &Home, spec: &mut Spec) -> anyhow::Result<Reservation> {
+    let taken: Vec<String> = home
+        .workloads()
+        .into_iter()
+        .map(|workload| workload.name)
+        .collect();
+    let first = spec.name.clone();
+    let numbered = (2..).map(|number| format!("{first}-{number}"));
+    let mut names = std::iter::once(first.clone()).chain(numbered);
+    loop {
+        spec.name = names.next().context("there is always another number")?;
+        if taken.contains(&spec.name) {
+            continue;
+        }
+        let path = home.run().join(format!("{}.{}.lock", spec.name, spec.namespace));
+        let reserved = Reservation::take(&path).with_context(|| format!("reserve {}", path.display()))?;
+        if let Some(reservation) = reserved {
+            return Ok(reservation);
+        }
+    }
 }
 
 /// RFC 1123's label, which Kubernetes wants of names.

@@ -125,6 +125,16 @@ impl Mesh {
         Background::start(self.command().args(arguments))
     }
 
+    /// The same with another home, `stderr` in which is what it says.
+    pub(crate) fn background_in(&self, home: &std::path::Path, arguments: &[&str]) -> Result<Background> {
+        std::fs::create_dir_all(home)?;
+        let errors = std::fs::File::create(home.join("stderr"))?;
+        Background::start_with(
+            self.command().args(arguments).env("LATEEN_HOME", home),
+            errors.into(),
+        )
+    }
+
     /// The folder of the mesh.
     pub(crate) fn home(&self) -> &std::path::Path {
         self.home.path()
@@ -338,7 +348,11 @@ pub(crate) struct Background {
 
 impl Background {
     fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        Self::start_with(command, Stdio::inherit())
+    }
+
+    fn start_with(command: &mut Command, errors: Stdio) -> Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn()?;
         let output = BufReader::new(child.stdout.take().context("no output")?);
         let (sender, lines) = sync_channel(1024);
         std::thread::spawn(move || {
