@@ -72,7 +72,7 @@ impl<'w> Mesh<'w> {
         control_plane
             .put_cluster(&world.objects(&access_log.to_string_lossy()))
             .await?;
-        control_plane.apply(&[one_request_each()]).await?;
+        control_plane.apply(&[rule(None)]).await?;
         control_plane.apply(objects).await?;
         control_plane.ready().await?;
         let issuer = Arc::new(Issuer::new(control_plane.serve_secure().await?));
@@ -263,14 +263,19 @@ async fn there(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Connections between sidecars to [`FRESH`] are for one request, so that each has its handshake.
-fn one_request_each() -> Value {
-    let one = json!({ "http": { "maxRequestsPerConnection": 1 } });
+/// How callers connect: connections between sidecars to [`FRESH`] are for one request, so that each has its handshake.
+/// A mode of TLS is for all ports; without one it is automatic.
+pub(super) fn rule(tls: Option<&str>) -> Value {
+    let mut policy = json!({ "portLevelSettings": [{
+        "port": { "number": FRESH }, "connectionPool": { "http": { "maxRequestsPerConnection": 1 } },
+    }] });
+    if let Some(mode) = tls {
+        policy["tls"] = json!({ "mode": mode });
+        policy["portLevelSettings"][0]["tls"] = json!({ "mode": mode });
+    }
     json!({
         "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": HOST },
-        "spec": { "host": HOST, "trafficPolicy": { "portLevelSettings": [
-            { "port": { "number": FRESH }, "connectionPool": one },
-        ] } },
+        "spec": { "host": HOST, "trafficPolicy": policy },
     })
 }
 

@@ -1,17 +1,17 @@
 //! A namespace moves between the modes of mutual TLS under load: callers of the mesh lose nothing between PERMISSIVE and
-//! STRICT, and callers in plaintext are served and refused as the mode says. By way of DISABLE Istio promises nothing,
-//! since callers and servers hear of it at different moments; what is lost then is counted.
+//! STRICT, and callers in plaintext are served and refused as the mode says. To DISABLE nothing is lost when a
+//! DestinationRule makes callers move first. Without one Istio promises nothing, since callers hear of it by their
+//! endpoints and servers by their listeners, at different moments; what is lost then is counted.
 
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::load;
-use super::mesh::{FRESH, HOST, Mesh, mode};
+use super::mesh::{FRESH, HOST, Mesh, mode, rule};
 use super::{Report, Scene};
 use crate::client;
 use crate::limits::CHANGE_TIME;
@@ -64,21 +64,42 @@ pub(super) async fn play(stage: &Stage, world: &World, scene: &Scene<'_>, report
         "the access log says that STRICT has no chain for plaintext",
     );
     tell(load, true, report).await?;
+    with_a_rule(&mesh, report).await?;
     by_way_of(&mesh, &["DISABLE", "PERMISSIVE", "DISABLE", "PERMISSIVE"], report).await
 }
 
-/// Moves on and counts what is lost.
-async fn by_way_of(mesh: &Mesh<'_>, modes: &[&str], report: &mut Report) -> Result<()> {
-    let load = mesh.load()?;
-    let moves: Vec<Value> = modes.iter().map(|name| mode(name)).collect();
-    for next in moves {
+/// Moves to DISABLE and back by way of the callers: they leave mutual TLS before the servers refuse it, and come back when
+/// the servers take it again.
+async fn with_a_rule(mesh: &Mesh<'_>, report: &mut Report) -> Result<()> {
+    let load = mesh.own_load()?;
+    for next in [
+        rule(Some("DISABLE")),
+        mode("DISABLE"),
+        mode("PERMISSIVE"),
+        rule(Some("ISTIO_MUTUAL")),
+        rule(None),
+    ] {
         load.more(REQUESTS).await;
         mesh.apply(&[next]).await?;
     }
     load.more(REQUESTS).await;
     report
         .seen
-        .push(format!("by way of {modes:?}, for which nothing is promised:"));
+        .push("to DISABLE and back, with a DestinationRule for the callers first:".to_owned());
+    tell(load, true, report).await
+}
+
+/// Moves on and counts what is lost.
+async fn by_way_of(mesh: &Mesh<'_>, modes: &[&str], report: &mut Report) -> Result<()> {
+    let load = mesh.own_load()?;
+    for name in modes {
+        load.more(REQUESTS).await;
+        mesh.apply(&[mode(name)]).await?;
+    }
+    load.more(REQUESTS).await;
+    report.seen.push(format!(
+        "by way of {modes:?} without one, for which nothing is promised:"
+    ));
     tell(load, false, report).await
 }
 
