@@ -52,6 +52,11 @@ const COMMANDS: &[(&str, &str, Action)] = &[
         suite::pages,
     ),
     (
+        "scenes",
+        "hostile callers, changes of mode, rotations under load: scenes [--data-plane lateen|envoy] [--seconds N] [NAME...]",
+        suite::scenes,
+    ),
+    (
         "fuzz",
         "run the fuzz targets, half an hour each: fuzz [--minutes N] [TARGET...]",
         fuzz::run,

@@ -84,6 +84,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         Ok(path) => counted(pages_command("envoy").env("LATEEN_ENVOY", path)),
         Err(error) => Ok(not_run(format!("{error:#}"))),
     });
+    stage("scenes on lateen", &mut || counted(&mut scenes_command("lateen")));
+    stage("scenes on envoy", &mut || match &envoy {
+        Ok(path) => counted(scenes_command("envoy").env("LATEEN_ENVOY", path)),
+        Err(error) => Ok(not_run(format!("{error:#}"))),
+    });
     stage("kubectl against the demo", &mut || match &kubectl {
         Ok(path) => counted(
             cargo(["test", "--quiet", "--package", "lateen", "--no-fail-fast"])
@@ -139,15 +144,17 @@ pub(crate) fn oracle(arguments: &[String]) -> Result<bool> {
 
 /// `cargo xtask pages ...`.
 pub(crate) fn pages(arguments: &[String]) -> Result<bool> {
-    let mut command = cargo([
-        "run",
-        "--quiet",
-        "--package",
-        "casebook",
-        "--bin",
-        "casebook",
-        "--",
-    ]);
+    let mut command = casebook(&[]);
+    if arguments.iter().any(|a| a == "envoy") {
+        command.env("LATEEN_ENVOY", tools::envoy()?);
+    }
+    build_binaries()?;
+    succeeds(command.args(arguments))
+}
+
+/// `cargo xtask scenes ...`.
+pub(crate) fn scenes(arguments: &[String]) -> Result<bool> {
+    let mut command = casebook(&["scenes"]);
     if arguments.iter().any(|a| a == "envoy") {
         command.env("LATEEN_ENVOY", tools::envoy()?);
     }
@@ -170,7 +177,16 @@ fn build_binaries() -> Result<()> {
 }
 
 fn pages_command(data_plane: &str) -> Command {
-    cargo([
+    casebook(&["--data-plane", data_plane])
+}
+
+fn scenes_command(data_plane: &str) -> Command {
+    casebook(&["scenes", "--data-plane", data_plane])
+}
+
+/// The case book's runner, with arguments.
+fn casebook(arguments: &[&str]) -> Command {
+    let mut command = cargo([
         "run",
         "--quiet",
         "--package",
@@ -178,9 +194,9 @@ fn pages_command(data_plane: &str) -> Command {
         "--bin",
         "casebook",
         "--",
-        "--data-plane",
-        data_plane,
-    ])
+    ]);
+    command.args(arguments);
+    command
 }
 
 fn oracle_command(set: &str, extra: &[String]) -> Result<Command> {

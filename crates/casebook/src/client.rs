@@ -163,7 +163,7 @@ where
 }
 
 /// The request to send; in HTTP/2 its target says the host too.
-fn http_request(request: &Request, mark: &str) -> anyhow::Result<hyper::Request<Empty<Bytes>>> {
+pub(crate) fn http_request(request: &Request, mark: &str) -> anyhow::Result<hyper::Request<Empty<Bytes>>> {
     let Request::Http {
         method,
         authority,
@@ -190,7 +190,7 @@ fn http_request(request: &Request, mark: &str) -> anyhow::Result<hyper::Request<
 }
 
 /// Reads an answer to its end; trailers count as headers.
-async fn read(response: hyper::Response<Incoming>) -> anyhow::Result<Answer> {
+pub(crate) async fn read(response: hyper::Response<Incoming>) -> anyhow::Result<Answer> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES)
         .collect()
@@ -211,7 +211,7 @@ async fn read(response: hyper::Response<Incoming>) -> anyhow::Result<Answer> {
     })
 }
 
-async fn connect(source: Ipv4Addr, target: SocketAddr) -> anyhow::Result<TcpStream> {
+pub(crate) async fn connect(source: Ipv4Addr, target: SocketAddr) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((source, 0)))?;
     Ok(socket.connect(target).await?)

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use control_discovery::identities::SecureListeners;
 use control_discovery::{Discovery, Identities, World as Objects, identities};
 use control_snapshot::{Kind, Settings};
 use control_sources::registration::{self, Registrar};
+use control_sources::secrets::StoredSecret;
 use control_sources::watch::{Change, watch_all};
 use control_sources::write::{self, ObjectRef};
 use control_sources::{Client, client};
@@ -74,14 +75,19 @@ pub struct ControlPlane {
     identities: Identities,
 }
 
+/// Where the mesh's roots are, for agents: beside the objects that are kept in `state`.
+pub fn roots_file(state: &Path) -> PathBuf {
+    state.with_extension("roots.pem")
+}
+
 /// How the mesh gives out identities, where a page wants any.
-fn identity_settings() -> identities::Settings {
+fn identity_settings(state: &Path) -> identities::Settings {
     identities::Settings {
         root_namespace: ROOT_NAMESPACE.to_owned(),
         names: vec![SubjectName::Dns(relay::CONTROL_PLANE.to_owned())],
         trusted_node_accounts: BTreeSet::new(),
         host_users: BTreeSet::new(),
-        roots_file: None,
+        roots_file: Some(roots_file(state)),
         revocations_file: None,
         issuer: None,
         rotation: RootRotation::default(),
@@ -112,7 +118,7 @@ impl ControlPlane {
         let objects = Objects::new(settings, "casebook");
         let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
         let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
-        let identities = Identities::new(client.clone(), Arc::clone(&objects), identity_settings());
+        let identities = Identities::new(client.clone(), Arc::clone(&objects), identity_settings(state));
         discovery.set_identities(identities.clone());
         tokio::spawn(Arc::clone(&objects).run());
         let listener = TcpListener::bind(ADS)
@@ -139,6 +145,16 @@ impl ControlPlane {
     /// # Errors
     /// The port is taken, or there is no authority in time.
     pub async fn admit(&self, workload: &str) -> Result<Arc<Authority>> {
+        let authority = self.serve_secure().await?;
+        relay::start(&authority, workload).await?;
+        Ok(authority)
+    }
+
+    /// Serves certificates, and configuration to proxies that have proven who they are. The authority is the mesh's.
+    ///
+    /// # Errors
+    /// The port is taken, or there is no authority in time.
+    pub async fn serve_secure(&self) -> Result<Arc<Authority>> {
         let listener = TcpListener::bind(relay::SECURE)
             .await
             .with_context(|| format!("secure port {}", relay::SECURE))?;
@@ -149,15 +165,27 @@ impl ControlPlane {
         let server = self.discovery.clone();
         tokio::spawn(async move { server.serve_secure(listeners, std::future::pending()).await });
         let deadline = Instant::now() + READY_TIME;
-        let authority = loop {
+        loop {
             match self.identities.authority() {
-                Some(authority) => break authority,
+                Some(authority) => return Ok(authority),
                 None if Instant::now() > deadline => bail!("there is no certificate authority"),
                 None => sleep(LOOK_AGAIN).await,
             }
-        };
-        relay::start(&authority, workload).await?;
-        Ok(authority)
+        }
+    }
+
+    /// The entries of a Secret.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+        let stored = write::get(&self.client, &ObjectRef::new(Kind::Secret, namespace, name)).await?;
+        Ok(StoredSecret::of(&stored)?.data)
+    }
+
+    /// The authority in force.
+    pub fn authority(&self) -> Option<Arc<Authority>> {
+        self.identities.authority()
     }
 
     /// Puts what a cluster holds by itself, such as pods with their status.

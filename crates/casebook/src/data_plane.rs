@@ -54,8 +54,21 @@ impl Proxy {
     /// # Errors
     /// The program cannot be started.
     pub fn start(program: &Path, world: &World, scratch: &Path) -> Result<Self> {
+        Self::start_with(
+            program,
+            &bootstrap(world, scratch),
+            scratch,
+            &["--drain-time-s", "1"],
+        )
+    }
+
+    /// Starts a proxy with this bootstrap and more flags.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start_with(program: &Path, bootstrap: &Value, scratch: &Path, flags: &[&str]) -> Result<Self> {
         let bootstrap_file = scratch.join("bootstrap.json");
-        std::fs::write(&bootstrap_file, bootstrap(world, scratch).to_string())?;
+        std::fs::write(&bootstrap_file, bootstrap.to_string())?;
         let log = scratch.join("proxy.log");
         let log_file = File::create(&log)?;
         let mut command = Command::new(program);
@@ -69,10 +82,9 @@ impl Proxy {
                 "--log-level",
                 "info",
                 "--disable-hot-restart",
-                "--drain-time-s",
-                "1",
             ])
             .args(["--file-flush-interval-msec", LOG_FLUSH_MILLISECONDS])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log_file.try_clone()?)
             .stderr(log_file);
@@ -107,10 +119,14 @@ impl Proxy {
         }
     }
 
+    /// Its log, whole.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
-        let log = std::fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
@@ -211,6 +227,17 @@ fn bootstrap(world: &World, scratch: &Path) -> Value {
 
 fn socket_address(address: SocketAddr) -> Value {
     json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}
+
+/// The node of the proxy under test, as its agent writes it.
+pub fn identity(world: &World) -> agent::bootstrap::Identity {
+    let node = node(world);
+    let text = |field: &str| node[field].as_str().unwrap_or_default().to_owned();
+    agent::bootstrap::Identity {
+        id: text("id"),
+        cluster: text("cluster"),
+        metadata: node["metadata"].clone(),
+    }
 }
 
 fn node(world: &World) -> Value {

@@ -32,11 +32,12 @@ struct KeyPair {
 
 impl KeyPair {
     /// A new key that an authority certifies for these names.
-    fn issue(authority: &Authority, names: &[SubjectName]) -> Result<Self> {
+    fn issue(authority: &Authority, names: &[SubjectName], from: SystemTime) -> Result<Self> {
         let key = PrivateKey::generate(KeyKind::EcdsaP256)?;
-        let issued = authority.certify(key.public_key(), names, LIFETIME, SystemTime::now())?;
+        let issued = authority.certify(key.public_key(), names, LIFETIME, from)?;
         let mut chain = issued.into_pem_chain()?;
-        chain.truncate(chain.len().saturating_sub(authority.roots().len()));
+        // The roots, which come last, are for those who verify.
+        chain.pop();
         Ok(Self {
             chain: chain.concat(),
             key: key.to_pem()?,
@@ -78,7 +79,7 @@ impl Issuer {
 
     fn certificate(&self, namespace: &str, account: &str) -> Result<KeyPair> {
         let id = format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}");
-        KeyPair::issue(&self.authority, &[SubjectName::Uri(id)])
+        KeyPair::issue(&self.authority, &[SubjectName::Uri(id)], SystemTime::now())
     }
 
     /// The identity of a service account, for the agent of a proxy.
@@ -93,6 +94,20 @@ impl Issuer {
     /// The roots of the mesh.
     pub fn roots(&self) -> &[identity::Certificate] {
         self.authority.roots()
+    }
+
+    /// A certificate for these names by the mesh's authority, valid for an hour from this moment on: its chain and its key
+    /// in PEM.
+    ///
+    /// # Errors
+    /// The authority does not sign.
+    pub fn pair(
+        &self,
+        names: &[SubjectName],
+        from: SystemTime,
+    ) -> Result<(String, zeroize::Zeroizing<String>)> {
+        let pair = KeyPair::issue(&self.authority, names, from)?;
+        Ok((pair.chain, pair.key))
     }
 
     /// The server's side of a sidecar that takes mutual TLS for an account.

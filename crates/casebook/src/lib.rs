@@ -20,6 +20,7 @@ pub mod page;
 pub mod play;
 mod relay;
 pub mod run;
+pub mod scenes;
 mod secrets;
 pub mod stage;
 pub mod upstream;

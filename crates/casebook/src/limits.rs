@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Longest life of one page on one data plane; then its processes are killed.
 pub const PAGE_TIME: Duration = Duration::from_secs(120);
 
+/// Longest life of one scene on one data plane, beside the time that its load is to run.
+pub const SCENE_TIME: Duration = Duration::from_secs(180);
+
 /// Longest time from starting a data plane until it is ready.
 pub const READY_TIME: Duration = Duration::from_secs(30);
 

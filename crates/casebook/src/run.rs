@@ -138,7 +138,15 @@ fn one(path: &Path, data_plane: DataPlane, program: &Path, itself: &Path) -> Res
 ///
 /// # Errors
 /// It cannot be started, takes too long, or prints no report.
-pub fn apart<T: DeserializeOwned>(mut command: Command) -> Result<T> {
+pub fn apart<T: DeserializeOwned>(command: Command) -> Result<T> {
+    apart_within(command, PAGE_TIME)
+}
+
+/// The same with another time limit.
+///
+/// # Errors
+/// As [`apart`].
+pub fn apart_within<T: DeserializeOwned>(mut command: Command, limit: Duration) -> Result<T> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -148,15 +156,15 @@ pub fn apart<T: DeserializeOwned>(mut command: Command) -> Result<T> {
     let child = command
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
-    let (ended, output, errors) = wait(child)?;
+    let (ended, output, errors) = wait(child, limit)?;
     if !ended {
-        bail!("it takes longer than {PAGE_TIME:?}");
+        bail!("it takes longer than {limit:?}");
     }
     serde_json::from_str(output.trim()).with_context(|| format!("no report: {}", errors.trim()))
 }
 
 /// Waits for a process, whose output is small; kills it at the time limit. Whether it ended by itself, and what it said.
-fn wait(mut child: Child) -> Result<(bool, String, String)> {
+fn wait(mut child: Child, limit: Duration) -> Result<(bool, String, String)> {
     let read = |stream: Option<Box<dyn std::io::Read + Send>>| {
         std::thread::spawn(move || {
             let mut text = Vec::new();
@@ -167,7 +175,7 @@ fn wait(mut child: Child) -> Result<(bool, String, String)> {
     };
     let output = read(child.stdout.take().map(|stream| Box::new(stream) as _));
     let errors = read(child.stderr.take().map(|stream| Box::new(stream) as _));
-    let deadline = Instant::now() + PAGE_TIME;
+    let deadline = Instant::now() + limit;
     let ended = loop {
         if child.try_wait()?.is_some() {
             break true;

@@ -1,7 +1,7 @@
 //! The network that a page plays in: one namespace, with the addresses of the world on its loopback interface.
 //!
 //! Connections from the application's address are captured on their way out and go to the sidecar's port 15001;
-//! connections of other pods to the application go to port 15006. The proxies' own connections start from other
+//! connections of other pods, and of the sidecar itself, to the application go to port 15006. The proxies' own connections start from other
 //! addresses and are left alone.
 
 use std::net::Ipv4Addr;
@@ -79,7 +79,7 @@ fn enter(world: &World, scratch: &Path) -> Result<()> {
     Ok(())
 }
 
-fn redirects(application: Ipv4Addr) -> [Redirect; 2] {
+fn redirects(application: Ipv4Addr) -> [Redirect; 3] {
     let outside = Destinations {
         network: Ipv4Addr::new(127, 0, 0, 0),
         prefix_bits: 8,
@@ -91,6 +91,12 @@ fn redirects(application: Ipv4Addr) -> [Redirect; 2] {
         inverted: false,
     };
     [
+        // The sidecar calls its own pod: as in Istio's rules that is a call like any other's.
+        Redirect {
+            destinations: own,
+            source: Some(application),
+            target: Target::Port(INBOUND_PORT),
+        },
         Redirect {
             destinations: outside,
             source: Some(application),

@@ -6,6 +6,8 @@ use agent::certificates::State;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::limits::EXPIRES_SOON;
+
 /// A workload's certificate, without its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateRecord {
@@ -59,12 +61,25 @@ impl CertificateRecord {
         if left.is_negative() {
             return format!("expired {} ago", span(left.unsigned_abs()));
         }
+        let soon = if self.expires_soon(now) {
+            ", EXPIRES SOON"
+        } else {
+            ""
+        };
         let left = span(left.unsigned_abs());
         match self.failures {
-            0 => format!("{left} left"),
-            1 => format!("{left} left, 1 renewal failed"),
-            failures => format!("{left} left, {failures} renewals failed"),
+            0 => format!("{left} left{soon}"),
+            1 => format!("{left} left{soon}, 1 renewal failed"),
+            failures => format!("{left} left{soon}, {failures} renewals failed"),
         }
+    }
+
+    /// Whether at `now` so little of its life is left that its renewal is long overdue, or nothing.
+    pub(crate) fn expires_soon(&self, now: OffsetDateTime) -> bool {
+        let (Some(obtained), Some(expires)) = (self.obtained, self.expires) else {
+            return false;
+        };
+        expires - now < (expires - obtained) * EXPIRES_SOON
     }
 }
 
@@ -111,7 +126,7 @@ mod tests {
         let record = CertificateRecord {
             serial: "0a".to_owned(),
             identity: "spiffe://cluster.local/ns/default/sa/reviews".to_owned(),
-            obtained: Some(now),
+            obtained: Some(now - time::Duration::hours(1)),
             expires: Some(now + time::Duration::seconds(left_seconds)),
             renewal: None,
             failure: None,
@@ -127,8 +142,9 @@ mod tests {
             record.in_words(now)
         };
         assert_eq!(words(24 * 3600 - 5, 0), "23h59m left");
-        assert_eq!(words(250, 1), "4m10s left, 1 renewal failed");
-        assert_eq!(words(9, 7), "9s left, 7 renewals failed");
+        assert_eq!(words(1800, 1), "30m00s left, 1 renewal failed");
+        assert_eq!(words(1199, 0), "19m59s left, EXPIRES SOON");
+        assert_eq!(words(9, 7), "9s left, EXPIRES SOON, 7 renewals failed");
         assert_eq!(words(-61, 7), "expired 1m01s ago");
     }
 

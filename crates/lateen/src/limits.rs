@@ -44,3 +44,7 @@ pub(crate) const DETACH_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long after a change of the mesh memory that is free again goes back to the system. It is also how long one such
 /// return and the next are apart.
 pub(crate) const MEMORY_RELEASE_DELAY: Duration = Duration::from_secs(1);
+
+/// Which part of a certificate's life is left when commands say that it expires soon: its renewal, which is due at half of
+/// it, has then failed for a while.
+pub(crate) const EXPIRES_SOON: f64 = 0.25;

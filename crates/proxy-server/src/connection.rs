@@ -123,7 +123,9 @@ async fn secured(
         }
         Ok(Err(failure)) => {
             tls.stats.count_failure(worker.shard(), &failure);
-            tracing::debug!(listener = %active.config.name, chain = %chain.name, %failure, "TLS handshake failed");
+            worker
+                .handshake_log()
+                .failed(&active.config.name, &info, &failure);
             (failure.envoy_reason(), None)
         }
         Err(_) => {

@@ -25,6 +25,7 @@ pub mod downstream;
 pub mod drain;
 mod file_stats;
 mod handler;
+mod handshake_log;
 pub mod http;
 pub mod limits;
 pub mod listener_filters;

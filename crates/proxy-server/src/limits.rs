@@ -16,6 +16,10 @@ pub const TICK: Duration = Duration::from_secs(1);
 pub const REST_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(100);
 /// Connections to the admin interface at a time; further ones wait.
 pub const MAX_ADMIN_CONNECTIONS: usize = 64;
+/// TLS handshakes that failed which a worker logs per [`HANDSHAKE_LOG_PERIOD`]; more are counted only.
+pub const HANDSHAKE_FAILURES_LOGGED: u32 = 10;
+/// The time after which a worker logs failed handshakes again.
+pub const HANDSHAKE_LOG_PERIOD: Duration = Duration::from_secs(1);
 /// How much a listener filter reads at once, bytes.
 pub const INSPECTOR_READ_BYTES: usize = 4 * 1024;
 /// The buffer that all TCP connections of a worker share, bytes.

@@ -16,6 +16,8 @@ use proxy_upstream::snapshot::ClusterSnapshot;
 use proxy_upstream::{Cluster, ClusterManager, Dialer};
 use telemetry::stats::Shard;
 
+use crate::handshake_log::HandshakeLog;
+
 /// A route configuration as one worker holds it: the count that each request moves is this thread's alone.
 #[allow(
     clippy::redundant_allocation,
@@ -37,6 +39,7 @@ struct Inner {
     routes: RefCell<Vec<Option<LocalRoutes>>>,
     process: Rc<ProcessInfo>,
     told: Arc<Told>,
+    handshake_log: HandshakeLog,
 }
 
 impl Local {
@@ -57,6 +60,7 @@ impl Local {
                     hostname: hostname.into(),
                 }),
                 told,
+                handshake_log: HandshakeLog::default(),
             }),
         }
     }
@@ -65,6 +69,11 @@ impl Local {
     #[must_use]
     pub fn shard(&self) -> &Shard {
         &self.inner.shard
+    }
+
+    /// Where it says which TLS handshakes failed, and why.
+    pub(crate) fn handshake_log(&self) -> &HandshakeLog {
+        &self.inner.handshake_log
     }
 
     /// A random number, uniform over all values. Not for secrets.

@@ -127,6 +127,15 @@ fn wrong_answers() -> Vec<(&'static str, Change)> {
             }),
         ),
         (
+            "the roots in the authority's answer",
+            Box::new(move |ca| {
+                answer(ca, |mut parts| {
+                    parts[1].clear();
+                    parts
+                });
+            }),
+        ),
+        (
             "is for spiffe://cluster.local/ns/default/sa/ratings",
             Box::new(|ca| {
                 ca.answer(|signer, request| {
@@ -153,6 +162,22 @@ fn wrong_answers() -> Vec<(&'static str, Change)> {
                     let names = [SubjectName::Uri(REVIEWS.to_owned())];
                     let issued = signer.certify(key.public_key(), &names, HOUR, request.now);
                     issued.expect("a certificate").into_pem_chain().expect("PEM")
+                });
+            }),
+        ),
+        // One of the two clocks is wrong.
+        (
+            "not yet valid",
+            Box::new(|ca| {
+                ca.answer(|signer, request| {
+                    let request = agent::certificates::SigningRequest {
+                        csr: request.csr.clone(),
+                        lifetime: HOUR,
+                        now: request.now + HOUR,
+                        account: request.account,
+                        held: None,
+                    };
+                    sign(signer, &request, REVIEWS)
                 });
             }),
         ),

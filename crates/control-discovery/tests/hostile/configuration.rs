@@ -107,3 +107,19 @@ async fn a_stream_that_says_nothing_is_closed() {
     tokio::time::resume();
     mesh.stop().0.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_process_of_this_host_gets_no_configuration_of_what_is_no_workload_of_it() {
+    let (log, _listening) = Log::listen();
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    let mut stream = mesh.stream_from_host().await;
+    let claimed = node("sidecar", "shop", "other");
+    let id = claimed.id.clone();
+    stream.ask(claimed, type_url::CLUSTER, &[]).await;
+    let refused = stream.next().await.expect_err("refused");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    log.must_say(&["an ADS client asks for another's configuration", &id])
+        .await;
+    mesh.stop().0.shutdown().await;
+}

@@ -1,6 +1,7 @@
 //! A hostile workload at the control plane: it has a good identity of its own and wants what is another's. Each trick is
 //! refused, and the log has a line by which an operator sees who tried what, and why it failed.
 
+mod agents_socket;
 mod certificates;
 mod configuration;
 mod connections;

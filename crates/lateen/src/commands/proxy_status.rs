@@ -35,7 +35,10 @@ pub(crate) fn run(arguments: &ProxyStatusArgs) -> anyhow::Result<ExitCode> {
     let proxies: Vec<Value> = serde_json::from_slice(&page).context("read what the control plane says")?;
     let (workloads, now) = (home.workloads(), OffsetDateTime::now_utc());
     if arguments.output == OutputFormat::Json {
-        let all: Vec<Value> = proxies.iter().map(|proxy| in_json(proxy, &workloads)).collect();
+        let all: Vec<Value> = proxies
+            .iter()
+            .map(|proxy| in_json(proxy, &workloads, now))
+            .collect();
         output::line(&format!("{:#}", Value::from(all)));
         return Ok(ExitCode::SUCCESS);
     }
@@ -96,10 +99,13 @@ fn subscribed(proxy: &Value) -> String {
 }
 
 /// What the control plane says, and the certificate.
-fn in_json(proxy: &Value, workloads: &[WorkloadRecord]) -> Value {
+fn in_json(proxy: &Value, workloads: &[WorkloadRecord], now: OffsetDateTime) -> Value {
     let mut all = proxy.clone();
     let certificate = record(proxy, workloads).and_then(|workload| workload.certificate.as_ref());
     all["certificate"] = json!(certificate);
+    if let Some(certificate) = certificate {
+        all["certificate"]["expires_soon"] = certificate.expires_soon(now).into();
+    }
     all
 }
 
