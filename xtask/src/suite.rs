@@ -49,6 +49,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let envoy = tools::envoy();
     let kubectl = tools::kubectl();
     let spiffe = tools::spiffe();
+    let grpc = tools::grpc_python();
     if let Err(error) = tools::debian(PEERS) {
         // The tests that want them fail, or say that they were not run.
         println!("{error:#}");
@@ -74,6 +75,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         // Those that want a real Envoy fail without it in CI, and say so elsewhere.
         if let Ok(path) = &envoy {
             tests.env("LATEEN_ENVOY", path);
+        }
+        if let Ok(path) = &grpc {
+            tests.env("LATEEN_GRPC_PYTHON", path);
         }
         counted(&mut tests)
     });

