@@ -14,7 +14,7 @@ pub(crate) struct Download {
     decoder: BodyDecoder,
     done: bool,
     /// Trailers of the response, when it had any.
-    pub(crate) trailers: Option<Headers>,
+    pub(crate) trailers: Option<Box<Headers>>,
     /// Body bytes.
     pub(crate) received: u64,
     /// When all of it had come, if the client was slower than that.
@@ -48,7 +48,7 @@ impl Download {
     ) -> Result<(usize, bool), Reset> {
         let step = self.decoder.decode(input).map_err(|_| Reset::Protocol)?;
         if step.end {
-            self.trailers = self.decoder.take_trailers();
+            self.trailers = self.decoder.take_trailers().map(Box::new);
         }
         let data = &input[step.data];
         let ends = step.end && !(with_trailers && self.trailers.is_some());
@@ -57,7 +57,7 @@ impl Download {
         }
         if step.end && !self.done {
             self.done = true;
-            sink.finish(self.trailers.as_ref().filter(|_| with_trailers), pool);
+            sink.finish(self.trailers.as_deref().filter(|_| with_trailers), pool);
         }
         Ok((step.consumed, step.consumed > 0 || step.end))
     }
@@ -72,8 +72,8 @@ impl Download {
     /// The body has ended behind its last piece.
     pub(crate) fn end(&mut self, trailers: Option<Headers>, sink: &mut impl BodySink, pool: &BufferPool) {
         self.done = true;
-        self.trailers = trailers;
-        sink.finish(self.trailers.as_ref(), pool);
+        self.trailers = trailers.map(Box::new);
+        sink.finish(self.trailers.as_deref(), pool);
     }
 
     /// The upstream has closed its HTTP/1 connection.

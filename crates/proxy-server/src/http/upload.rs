@@ -18,7 +18,7 @@ pub(crate) struct Upload {
     replay: Option<Vec<u8>>,
     replay_limit: usize,
     /// Trailers of the request, where they are passed on.
-    trailers: Option<Headers>,
+    trailers: Option<Box<Headers>>,
     /// Body bytes received.
     pub(crate) received: u64,
     /// When the last byte had come; a request without a body is complete with its head.
@@ -101,7 +101,7 @@ impl Upload {
             sink.data(Piece::Borrowed(sent), ends, pool);
         }
         if self.complete && (!ends || sent.is_empty()) {
-            sink.finish(self.trailers.as_ref(), pool);
+            sink.finish(self.trailers.as_deref(), pool);
         }
     }
 
@@ -141,8 +141,8 @@ impl Upload {
     /// The body has ended behind its last piece.
     pub(crate) fn end(&mut self, trailers: Option<Headers>, sink: &mut impl BodySink, pool: &BufferPool) {
         self.complete = true;
-        self.trailers = trailers;
-        sink.finish(self.trailers.as_ref(), pool);
+        self.trailers = trailers.map(Box::new);
+        sink.finish(self.trailers.as_deref(), pool);
     }
 
     /// Reads on in an HTTP/1 body that nobody wants any more; gives the bytes consumed.
