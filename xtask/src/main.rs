@@ -38,7 +38,7 @@ const COMMANDS: &[(&str, &str, Action)] = &[
     ),
     (
         "bench",
-        "CPU per request, or per GB of TCP, beside Envoy, nginx and HAProxy: bench [tcp] [--rounds N] [--seconds N] [--quick]",
+        "speed and size beside Envoy and others: bench [SCENARIO...|all] [--rounds N] [--seconds N] [--quick]",
         bench::run,
     ),
     (

@@ -126,7 +126,7 @@ fn announce(request: &mut RequestHead, timeouts: &RequestTimeouts, grpc: bool, s
     if !suppress_envoy_headers {
         request.headers.set(
             &HeaderId::XEnvoyExpectedRqTimeoutMs,
-            milliseconds.to_string().as_bytes(),
+            itoa::Buffer::new().format(milliseconds).as_bytes(),
         );
     }
     if grpc {

@@ -49,6 +49,7 @@ use clap::Parser as _;
 
 /// Runs the proxy as its command line says, until it is told to stop. The first argument is the program's name.
 pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    net::memory::join_small_pieces_at_once();
     match args::Args::try_parse_from(args) {
         Ok(args) => run::run(args),
         Err(error) => {

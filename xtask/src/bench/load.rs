@@ -1,6 +1,7 @@
 //! The load, and what it cost.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,51 +11,78 @@ use crate::process::output;
 
 /// CPU time and memory of a process and its children.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
+pub(super) struct Usage {
     user_s: f64,
     system_s: f64,
     /// Resident set, kibibytes.
-    pub(crate) rss_kib: u64,
+    pub(super) rss_kib: u64,
 }
 
 impl Usage {
     /// User and system CPU since then, seconds.
-    pub(crate) fn since(&self, before: &Self) -> (f64, f64) {
+    pub(super) fn since(&self, before: &Self) -> (f64, f64) {
         (self.user_s - before.user_s, self.system_s - before.system_s)
     }
 }
 
-/// What wrk reports.
+/// What a load generator reports.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
+pub(super) struct Load {
     requests: u64,
     errors: u64,
     p50_ms: f64,
     p99_ms: f64,
 }
 
+impl Load {
+    /// So many requests, of which nobody knows how long they took.
+    pub(super) fn counted(requests: u64) -> Self {
+        Self {
+            requests,
+            errors: 0,
+            p50_ms: f64::NAN,
+            p99_ms: f64::NAN,
+        }
+    }
+}
+
+/// What h2load does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Http2Load<'a> {
+    /// Connections.
+    pub(super) connections: u32,
+    /// Streams at the same time, on each.
+    pub(super) streams: u32,
+    /// What is asked for.
+    pub(super) path: &'a str,
+    /// The file with the body of every request, which is then a POST.
+    pub(super) body: Option<&'a Path>,
+    /// `name: value`.
+    pub(super) headers: &'a [&'a str],
+}
+
 /// One proxy in one round.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
+pub(super) struct Sample {
     /// Requests answered.
-    pub(crate) requests: u64,
+    pub(super) requests: u64,
     /// User CPU, microseconds per request.
-    pub(crate) user_us: f64,
+    pub(super) user_us: f64,
     /// System CPU, microseconds per request.
-    pub(crate) system_us: f64,
+    pub(super) system_us: f64,
     /// Median latency.
-    pub(crate) p50_ms: f64,
+    pub(super) p50_ms: f64,
     /// 99th percentile of latency.
-    pub(crate) p99_ms: f64,
+    pub(super) p99_ms: f64,
     /// Resident set before any load.
-    pub(crate) idle_kib: u64,
+    pub(super) idle_kib: u64,
     /// Resident set after the load.
-    pub(crate) loaded_kib: u64,
+    pub(super) loaded_kib: u64,
 }
 
 impl Sample {
     #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn new(load: &Load, before: Usage, after: Usage, idle_kib: u64) -> Self {
+    pub(super) fn new(load: &Load, before: Usage, after: Usage, idle_kib: u64) -> Self {
         let each = |seconds: f64| seconds * 1e6 / load.requests as f64;
         Self {
             requests: load.requests,
@@ -68,13 +96,13 @@ impl Sample {
     }
 
     /// CPU per request, microseconds.
-    pub(crate) fn cpu_us(&self) -> f64 {
+    pub(super) fn cpu_us(&self) -> f64 {
         self.user_us + self.system_us
     }
 }
 
 /// Waits until something answers HTTP on a loopback port.
-pub(crate) fn wait_for(port: u16, limit: Duration) -> Result<()> {
+pub(super) fn wait_for(port: u16, limit: Duration) -> Result<()> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let end = Instant::now() + limit;
     while Instant::now() < end {
@@ -87,7 +115,7 @@ pub(crate) fn wait_for(port: u16, limit: Duration) -> Result<()> {
 }
 
 /// Bounded load on a loopback port.
-pub(crate) fn wrk(port: u16, connections: u32, seconds: u64) -> Result<Load> {
+pub(super) fn wrk(port: u16, connections: u32, seconds: u64) -> Result<Load> {
     let mut command = Command::new("wrk");
     command.args([
         "-t1",
@@ -101,6 +129,86 @@ pub(crate) fn wrk(port: u16, connections: u32, seconds: u64) -> Result<Load> {
         bail!("{} of {} requests failed: {text}", load.errors, load.requests);
     }
     Ok(load)
+}
+
+/// Bounded load by HTTP/2 with prior knowledge on a loopback port. `log` takes a line per request.
+pub(super) fn h2load(port: u16, load: &Http2Load<'_>, seconds: u64, log: &Path) -> Result<Load> {
+    // It appends.
+    let _ = std::fs::remove_file(log);
+    let mut command = Command::new("h2load");
+    command.args([
+        "-t1",
+        &format!("-c{}", load.connections),
+        &format!("-m{}", load.streams),
+        &format!("-D{seconds}"),
+        &format!("--log-file={}", log.display()),
+    ]);
+    request_arguments(&mut command, load);
+    let text = output(command.arg(format!("http://127.0.0.1:{port}{}", load.path)))?;
+    let counts = h2load_counts(&text).with_context(|| format!("h2load printed: {text}"))?;
+    let mut microseconds = latencies(&std::fs::read_to_string(log)?);
+    microseconds.sort_unstable();
+    let load = Load {
+        p50_ms: percentile(&microseconds, 50),
+        p99_ms: percentile(&microseconds, 99),
+        ..counts
+    };
+    if load.errors > 0 || load.requests == 0 {
+        bail!("{} of {} requests failed: {text}", load.errors, load.requests);
+    }
+    Ok(load)
+}
+
+/// Makes sure that what is called answers as gRPC servers do.
+pub(super) fn ends_with_grpc_status(port: u16, load: &Http2Load<'_>) -> Result<()> {
+    let mut command = Command::new("nghttp");
+    command.arg("-v");
+    request_arguments(&mut command, load);
+    let printed = command
+        .arg(format!("http://127.0.0.1:{port}{}", load.path))
+        .output()?;
+    let text = String::from_utf8_lossy(&printed.stdout);
+    if !text.contains("grpc-status: 0") {
+        bail!("no gRPC status comes back: {text}");
+    }
+    Ok(())
+}
+
+fn request_arguments(command: &mut Command, load: &Http2Load<'_>) {
+    if let Some(body) = load.body {
+        command.arg("-d").arg(body);
+    }
+    for header in load.headers {
+        command.args(["-H", header]);
+    }
+}
+
+/// Reads `requests: 9 total, 9 started, 9 done, 8 succeeded, 1 failed, 0 errored, 0 timeout`.
+fn h2load_counts(text: &str) -> Option<Load> {
+    let line = text.lines().find_map(|l| l.strip_prefix("requests: "))?;
+    let count = |word: &str| -> Option<u64> {
+        line.split(", ")
+            .find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+    };
+    let (done, succeeded) = (count(" done")?, count(" succeeded")?);
+    Some(Load {
+        errors: done - succeeded,
+        ..Load::counted(succeeded)
+    })
+}
+
+/// The last column of h2load's log: microseconds that a request took.
+fn latencies(log: &str) -> Vec<u32> {
+    log.lines()
+        .filter_map(|l| l.rsplit('\t').next()?.parse().ok())
+        .collect()
+}
+
+fn percentile(sorted: &[u32], percent: usize) -> f64 {
+    let at = sorted.len() * percent / 100;
+    sorted
+        .get(at)
+        .map_or(f64::NAN, |microseconds| f64::from(*microseconds) / 1e3)
 }
 
 fn parse(text: &str) -> Option<Load> {
@@ -132,7 +240,7 @@ fn milliseconds(text: &str) -> Option<f64> {
 }
 
 /// Sums a process and its children from `/proc`.
-pub(crate) fn usage(pid: u32) -> Result<Usage> {
+pub(super) fn usage(pid: u32) -> Result<Usage> {
     let ticks = super::ticks_per_second()?;
     let mut total = Usage::default();
     for pid in family(pid) {
@@ -174,7 +282,7 @@ fn family(pid: u32) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::*;
 
     #[test]
     fn what_wrk_prints_is_read() {
@@ -183,5 +291,15 @@ mod tests {
         let load = parse(text).unwrap();
         assert_eq!((load.requests, load.errors), (5000, 3));
         assert!((load.p50_ms - 1.2).abs() < 1e-9 && (load.p99_ms - 0.9).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_h2load_prints_is_read() {
+        let load = h2load_counts(
+            "finished in 1s\nrequests: 9 total, 9 started, 9 done, 8 succeeded, 1 failed, 0 errored, 0 timeout\n",
+        );
+        assert_eq!(load.map(|l| (l.requests, l.errors)), Some((8, 1)));
+        let times = latencies("1795298429892387\t200\t1500\n1795298429892390\t200\t2500\n");
+        assert!((percentile(&times, 50) - 2.5).abs() < 1e-9 && percentile(&[], 50).is_nan());
     }
 }

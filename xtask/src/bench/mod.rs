@@ -1,32 +1,63 @@
-//! `cargo xtask bench`: what a proxied request costs, beside Envoy, nginx and HAProxy.
+//! `cargo xtask bench`: what our proxy costs, beside Envoy and others in the same place; and our control plane.
 //!
-//! Every proxy runs with one worker, in front of the same upstream (nginx, 1 KB answers), under the same load (wrk),
-//! one after the other, interleaved and repeated. Quoted is the proxy's own CPU per request, from the operating
-//! system's accounting, as a ratio to Envoy's in the same run: machines differ, ratios less so.
-//!
-//! `cargo xtask bench tcp` does the same for plain TCP ([`tcp`]).
+//! Every proxy runs with one worker and the same configuration, before the same upstream, under the same load, one after
+//! the other, interleaved and repeated. Quoted is the proxy's own CPU, from the operating system's accounting, as a ratio
+//! to the others' in the same run: machines differ, ratios less so. What must hold is in [`limits`].
 
+mod certificates;
+mod configuration;
+mod contest;
+mod figure;
+mod handshakes;
+mod http1;
+mod http2;
+mod idle;
+mod limits;
 mod load;
+mod programs;
 mod proxies;
 mod report;
+mod sidecars;
+mod size;
 mod tcp;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::process::{cargo, output, root, succeeds, target_dir, which};
+use crate::process::{cargo, output, succeeds, target_dir};
 use crate::tools;
-use load::Sample;
-use proxies::Proxy;
 
 /// Programs that the bench needs and the Debian packages that have them.
 const PROGRAMS: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("wrk", "wrk"),
+    ("h2load", "nghttp2-client"),
+    ("openssl", "openssl"),
     ("valgrind", "valgrind"),
+];
+
+/// How long a proxy may take to listen.
+const START: Duration = Duration::from_secs(20);
+
+/// Measures, prints, and writes below the folder; false when a figure that must hold does not.
+type Scenario = fn(&Plan, &Path) -> Result<bool>;
+
+/// Every scenario.
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("http1", http1::run),
+    ("http2", http2::http2),
+    ("grpc", http2::grpc),
+    ("client-sidecar", sidecars::client),
+    ("server-sidecar", sidecars::server),
+    ("handshakes", handshakes::run),
+    ("tcp", tcp::run),
+    ("size", size::run),
+    ("idle", idle::run),
+    ("signings", programs::signings),
+    ("control-plane", programs::control_plane),
 ];
 
 /// How long and how often.
@@ -34,23 +65,16 @@ const PROGRAMS: &[(&str, &str)] = &[
 struct Plan {
     rounds: usize,
     seconds: u64,
-    connections: u32,
-    /// What is carried.
-    scenario: Scenario,
-    /// Whether `lateen-proxy` is built first, or taken as it is.
+    /// Clients' connections; absent is the scenario's own number.
+    connections: Option<u32>,
+    /// Whether programs are built first, or taken as they are.
     build: bool,
 }
 
-/// What is carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scenario {
-    Http,
-    Tcp,
-}
-
-/// Runs the bench, prints the table and writes it to a file below `target/bench`. False when a figure that must hold does not.
+/// Runs scenarios, prints their tables and writes them to files below `target/bench`. False when a figure that must hold
+/// does not.
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
-    let plan = plan(arguments)?;
+    let (scenarios, plan) = plan(arguments)?;
     tools::debian(PROGRAMS)?;
     let mut build = cargo([
         "build",
@@ -66,52 +90,24 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     );
     let dir = target_dir().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    match plan.scenario {
-        Scenario::Http => http(plan, &dir),
-        Scenario::Tcp => tcp::run(plan.rounds, plan.seconds, plan.connections as usize, &dir),
+    let mut all_hold = true;
+    for (name, scenario) in scenarios {
+        println!("\n## {name}\n");
+        all_hold &= scenario(&plan, &dir).with_context(|| name)?;
     }
+    Ok(all_hold)
 }
 
-fn http(plan: Plan, dir: &Path) -> Result<bool> {
-    let upstream = proxies::upstream(dir)?;
-    let contenders = proxies::all(dir, upstream.port, &tools::envoy()?)?;
-    let mut samples: Vec<(&'static str, Vec<Sample>)> =
-        contenders.iter().map(|p| (p.name, Vec::new())).collect();
-    for round in 1..=plan.rounds {
-        for (proxy, (_, collected)) in contenders.iter().zip(&mut samples) {
-            let sample = measure(proxy, plan).with_context(|| format!("{} in round {round}", proxy.name))?;
-            println!(
-                "round {round}  {:<8} {:>6.2} µs/request  {:>8} requests  p99 {:>6.2} ms",
-                proxy.name,
-                sample.cpu_us(),
-                sample.requests,
-                sample.p99_ms
-            );
-            collected.push(sample);
-        }
-    }
-    drop(upstream);
-    let instructions = instructions()?;
-    report::print(&samples, &instructions, plan.rounds);
-    let file = dir.join("http1.json");
-    report::write(&file, &samples, &instructions)?;
-    println!("\nwritten to {}", file.display());
-    Ok(report::holds(&samples))
-}
-
-fn plan(arguments: &[String]) -> Result<Plan> {
+/// The scenarios that are named, or that of HTTP/1, or with `all` every one.
+fn plan(arguments: &[String]) -> Result<(Vec<(&'static str, Scenario)>, Plan)> {
     let mut plan = Plan {
         rounds: 5,
         seconds: 5,
-        connections: 64,
-        scenario: Scenario::Http,
+        connections: None,
         build: true,
     };
-    let mut rest = arguments.iter().peekable();
-    if rest.next_if(|word| *word == "tcp").is_some() {
-        plan.scenario = Scenario::Tcp;
-        plan.connections = 4;
-    }
+    let mut chosen = Vec::new();
+    let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut number = || -> Result<u64> {
             let text = rest
@@ -123,7 +119,7 @@ fn plan(arguments: &[String]) -> Result<Plan> {
         match argument.as_str() {
             "--rounds" => plan.rounds = usize::try_from(number()?)?.clamp(1, 50),
             "--seconds" => plan.seconds = number()?.clamp(1, 60),
-            "--connections" => plan.connections = u32::try_from(number()?)?.clamp(1, 1000),
+            "--connections" => plan.connections = Some(u32::try_from(number()?)?.clamp(1, 1000)),
             "--quick" => {
                 plan = Plan {
                     rounds: 2,
@@ -132,78 +128,25 @@ fn plan(arguments: &[String]) -> Result<Plan> {
                 }
             }
             "--no-build" => plan.build = false,
-            other => anyhow::bail!(
-                "no option called {other}; there are --rounds, --seconds, --connections, --quick and --no-build, \
-                 and `tcp` before them"
-            ),
+            "all" => chosen = SCENARIOS.to_vec(),
+            name => {
+                let found = SCENARIOS.iter().find(|(known, _)| *known == name);
+                chosen.push(*found.with_context(|| unknown(name))?);
+            }
         }
     }
-    Ok(plan)
-}
-
-/// Starts a proxy, reads its idle memory, loads it, and stops it.
-fn measure(proxy: &Proxy, plan: Plan) -> Result<Sample> {
-    let running = proxy.start()?;
-    load::wait_for(proxy.port, Duration::from_secs(20))?;
-    // A short warm-up opens the connections, so that the counted part is steady.
-    load::wrk(proxy.port, plan.connections, 1)?;
-    std::thread::sleep(Duration::from_millis(500));
-    let idle_kib = proxy.idle_rss_kib;
-    let before = load::usage(running.pid())?;
-    let result = load::wrk(proxy.port, plan.connections, plan.seconds)?;
-    let after = load::usage(running.pid())?;
-    Ok(Sample::new(&result, before, after, idle_kib))
-}
-
-/// Instructions per request of the codec and the router, by callgrind: repeatable, whatever else the machine does.
-fn instructions() -> Result<Vec<(String, f64)>> {
-    let mut found = Vec::new();
-    for (package, example) in [("proxy-http", "instructions"), ("proxy-router", "instructions")] {
-        let source = root()
-            .join("crates")
-            .join(package)
-            .join("examples")
-            .join(format!("{example}.rs"));
-        if !source.is_file() || which("valgrind").is_none() {
-            continue;
-        }
-        let mut build = cargo([
-            "build",
-            "--release",
-            "--quiet",
-            "--package",
-            package,
-            "--example",
-            example,
-        ]);
-        anyhow::ensure!(
-            succeeds(&mut build)?,
-            "{package} example {example} does not build"
-        );
-        let binary = target_dir().join("release/examples").join(example);
-        let (few, many) = (1_000_u64, 11_000_u64);
-        #[allow(clippy::cast_precision_loss)]
-        let each = (callgrind(&binary, many)? - callgrind(&binary, few)?) as f64 / (many - few) as f64;
-        found.push((package.to_owned(), each));
+    if chosen.is_empty() {
+        chosen.push(SCENARIOS[0]);
     }
-    Ok(found)
+    Ok((chosen, plan))
 }
 
-fn callgrind(binary: &PathBuf, requests: u64) -> Result<u64> {
-    let mut command = std::process::Command::new("valgrind");
-    command
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(binary)
-        .arg(requests.to_string());
-    let out = command.output().context("cannot start valgrind")?;
-    let text = String::from_utf8_lossy(&out.stderr);
-    let line = text
-        .lines()
-        .find_map(|l| l.split("Collected :").nth(1))
-        .context("valgrind printed no count")?;
-    line.trim()
-        .parse()
-        .with_context(|| format!("valgrind printed {line:?}"))
+fn unknown(name: &str) -> String {
+    let scenarios: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+    format!(
+        "{name} is neither a scenario ({}, all) nor one of --rounds, --seconds, --connections, --quick and --no-build",
+        scenarios.join(", ")
+    )
 }
 
 /// The kernel's clock ticks per second.

@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::load;
-use super::proxies::{Proxy, free_port, write};
+use super::figure::{Figure, verdict};
+use super::proxies::{self, Proxy, free_port, write};
 use super::report::median_of;
-use crate::process::target_dir;
-use crate::tools;
+use super::{Plan, configuration, limits, load};
 
-/// Our CPU per gigabyte at most this fraction of the better of the others.
-const MAX_OF_BEST: f64 = 0.9;
+/// Clients' connections.
+const CONNECTIONS: u32 = 4;
 /// Bytes of a gigabyte.
 const GIGABYTE: f64 = 1e9;
 /// Bytes that the server writes, and the clients read, at once.
@@ -45,14 +44,15 @@ impl Sample {
 }
 
 /// Runs the bench, prints the table and writes `target/bench/tcp.json`. False when the figure that must hold does not.
-pub(super) fn run(rounds: usize, seconds: u64, connections: usize, dir: &Path) -> Result<bool> {
+pub(super) fn run(plan: &Plan, dir: &Path) -> Result<bool> {
+    let (rounds, connections) = (plan.rounds, plan.connections.unwrap_or(CONNECTIONS) as usize);
     let upstream = endless_upstream()?;
     let contenders = contenders(dir, upstream)?;
     let mut samples: Vec<(&'static str, Vec<Sample>)> =
         contenders.iter().map(|proxy| (proxy.name, Vec::new())).collect();
     for round in 1..=rounds {
         for (proxy, (name, collected)) in contenders.iter().zip(&mut samples) {
-            let sample = measure(proxy, connections, Duration::from_secs(seconds));
+            let sample = measure(proxy, connections, Duration::from_secs(plan.seconds));
             let sample = sample.with_context(|| format!("{name} in round {round}"))?;
             println!(
                 "round {round}  {name:<14} {:>5.2} CPU s/GB  {:>6.2} GB/s",
@@ -66,7 +66,12 @@ pub(super) fn run(rounds: usize, seconds: u64, connections: usize, dir: &Path) -
     let file = dir.join("tcp.json");
     std::fs::write(&file, serde_json::to_string_pretty(&document(&samples))?)?;
     println!("\nwritten to {}", file.display());
-    Ok(of_best(&samples) <= MAX_OF_BEST)
+    let ratio = of_best(&samples);
+    Ok(verdict(&[Figure::at_most(
+        "CPU per gigabyte of the best other's",
+        ratio,
+        limits::TCP_OF_BEST,
+    )]))
 }
 
 /// A server that writes to each connection for as long as it lasts.
@@ -87,66 +92,19 @@ fn endless_upstream() -> Result<u16> {
 }
 
 fn contenders(dir: &Path, upstream: u16) -> Result<Vec<Proxy>> {
-    let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
-    let ours = write(dir, "lateen-tcp.yaml", &envoy_bootstrap(ports[0], upstream))?;
-    let theirs = write(dir, "envoy-tcp.yaml", &envoy_bootstrap(ports[1], upstream))?;
-    let copying = write(dir, "haproxy-tcp.cfg", &haproxy(ports[2], upstream, ""))?;
-    let splicing = "  option splice-auto\n";
-    let splicing = write(dir, "haproxy-splice.cfg", &haproxy(ports[3], upstream, splicing))?;
-    let lateen = target_dir().join("dist/lateen-proxy");
-    let one_worker = ["--concurrency", "1", "-l", "error"];
-    let flags = |file: &str, more: &[&str]| -> Vec<String> {
-        let all = [&["-c", file][..], &one_worker, more].concat();
-        all.into_iter().map(str::to_owned).collect()
-    };
-    let new = |name, port, program: &Path, arguments: Vec<String>| {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Proxy::new(name, port, program, &arguments, dir)
-    };
-    let haproxy = |file: String| vec!["-db".to_owned(), "-f".to_owned(), file];
-    Ok(vec![
-        new("lateen", ports[0], &lateen, flags(&ours, &[]))?,
-        new(
-            "envoy",
-            ports[1],
-            &tools::envoy()?,
-            flags(&theirs, &["--use-dynamic-base-id"]),
-        )?,
-        new("haproxy", ports[2], Path::new("haproxy"), haproxy(copying))?,
-        new(
-            "haproxy-splice",
-            ports[3],
-            Path::new("haproxy"),
-            haproxy(splicing),
-        )?,
-    ])
-}
-
-/// The same file for Envoy and for us.
-fn envoy_bootstrap(port: u16, upstream: u16) -> String {
-    format!(
-        r#"static_resources:
-  listeners:
-  - name: bench
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.tcp_proxy
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-          stat_prefix: bench
-          cluster: upstream
-  clusters:
-  - name: upstream
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: upstream
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {upstream} }} }} }}
-"#
-    )
+    let mut contenders = proxies::both(dir, "tcp", |port| {
+        let listener = configuration::listener(port, &configuration::tcp(), None);
+        Ok(configuration::bootstrap(
+            &listener,
+            &configuration::upstream(upstream),
+        ))
+    })?;
+    for (name, option) in [("haproxy", ""), ("haproxy-splice", "  option splice-auto\n")] {
+        let port = free_port()?;
+        let file = write(dir, &format!("{name}-tcp.cfg"), &haproxy(port, upstream, option))?;
+        contenders.push(Proxy::new(name, port, "haproxy", &["-db", "-f", &file], dir)?);
+    }
+    Ok(contenders)
 }
 
 fn haproxy(port: u16, upstream: u16, option: &str) -> String {
@@ -250,13 +208,6 @@ fn print(samples: &Samples, rounds: usize, connections: usize) {
             median(rows, |s| s.rss_kib as f64) / 1024.0,
         );
     }
-    let ratio = of_best(samples);
-    let verdict = if ratio <= MAX_OF_BEST {
-        "holds"
-    } else {
-        "DOES NOT HOLD"
-    };
-    println!("\n{verdict:<13} CPU per gigabyte of the best other's: {ratio:.2}, at most {MAX_OF_BEST:.2}");
 }
 
 fn document(samples: &Samples) -> serde_json::Value {

@@ -134,6 +134,7 @@ fn request(headers: &[(&str, &str)]) -> Request {
         path: "/".to_owned(),
         headers: headers.collect(),
         http2: false,
+        said: None,
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn get(authority: &str) -> Request {
         path: "/".to_owned(),
         headers: Vec::new(),
         http2: false,
+        said: None,
     }
 }
 

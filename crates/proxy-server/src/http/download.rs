@@ -44,7 +44,7 @@ pub(crate) struct Download {
     /// What filters do with it.
     filters: Option<Box<Filters>>,
     /// Trailers of the response, when it had any.
-    pub(crate) trailers: Option<Headers>,
+    pub(crate) trailers: Option<Box<Headers>>,
     /// Body bytes that went to the sink.
     pub(crate) sent: u64,
     /// When all of it had come, if the client was slower than that.
@@ -72,7 +72,7 @@ impl Download {
 
     /// Ends what goes to the sink.
     fn finish(&mut self, with_trailers: bool, sink: &mut impl BodySink, pool: &BufferPool) {
-        let trailers = self.trailers.as_ref().filter(|_| with_trailers);
+        let trailers = self.trailers.as_deref().filter(|_| with_trailers);
         if let Some(Filters { web: Some(web), .. }) = self.filters.as_deref_mut() {
             let last = web.end(trailers);
             if !last.is_empty() {
@@ -101,7 +101,7 @@ impl Download {
     ) -> Result<(usize, bool), Reset> {
         let step = self.decoder.decode(input).map_err(|_| Reset::Protocol)?;
         if step.end {
-            self.trailers = self.decoder.take_trailers();
+            self.trailers = self.decoder.take_trailers().map(Box::new);
         }
         let data = &input[step.data];
         let ends = step.end && !(with_trailers && self.trailers.is_some());
@@ -133,7 +133,7 @@ impl Download {
     /// The body has ended behind its last piece.
     pub(crate) fn end(&mut self, trailers: Option<Headers>, sink: &mut impl BodySink, pool: &BufferPool) {
         self.done = true;
-        self.trailers = trailers;
+        self.trailers = trailers.map(Box::new);
         self.finish(true, sink, pool);
     }
 

@@ -74,11 +74,15 @@ pub(crate) struct Exchange<'t> {
     pub(crate) has_waited: bool,
     /// The response body goes out in chunks.
     pub(crate) chunked: bool,
-    pub(crate) trailers: Option<Headers>,
+    /// Boxed: few responses have any, and this is moved about.
+    pub(crate) trailers: Option<Box<Headers>>,
 }
 
 impl Exchange<'_> {
-    fn new(connection: &Rc<ConnectionInfo>, began: Instant, upload: Upload) -> Self {
+    /// One that begins now.
+    fn new(connection: &Rc<ConnectionInfo>, mut upload: Upload) -> Self {
+        let began = Instant::now();
+        upload.begin(began);
         Exchange {
             info: StreamInfo::new(Rc::clone(connection), SystemTime::now(), began.into_std()),
             upload,
@@ -124,7 +128,8 @@ impl<D: Downlink> ActiveStream<D> {
             Routes::Rds(table) => Some(&***table),
             Routes::None => None,
         };
-        let mut exchange = self.begin(&heads.request, upload);
+        let mut exchange = Exchange::new(&self.info, upload);
+        self.begin(&heads.request, &mut exchange);
         let outcome = match self.prepare(&mut heads.request, &mut exchange) {
             Ok(()) => self.route(heads, &mut exchange, table).await,
             Err(reply) => {
@@ -135,7 +140,7 @@ impl<D: Downlink> ActiveStream<D> {
                 self.reply(heads, &mut exchange, *reply, None).await
             }
         };
-        self.finish(heads, exchange, outcome)
+        self.finish(heads, &mut exchange, outcome)
     }
 
     /// Answers a request whose head was not understood, and gives the connection up.
@@ -143,22 +148,25 @@ impl<D: Downlink> ActiveStream<D> {
         let version = heads.request.version;
         heads.request.clear();
         let nothing = Upload::new(BodyFraming::None, HeadLimits::default());
-        let mut exchange = self.begin(&heads.request, nothing);
+        let mut exchange = Exchange::new(&self.info, nothing);
+        self.begin(&heads.request, &mut exchange);
         exchange.info.protocol = Some(version);
         let outcome = self.reply(heads, &mut exchange, reply, None).await;
-        self.finish(heads, exchange, outcome)
+        self.finish(heads, &mut exchange, outcome)
     }
 
     /// Records a request whose head is beyond the limits, and which gets no answer but the end of its stream.
     pub(crate) fn give_up(&mut self, heads: &mut Heads, details: &'static str) -> Next {
         heads.request.headers.clear();
-        let mut exchange = self.begin(&heads.request, Upload::streamed(true));
+        let mut exchange = Exchange::new(&self.info, Upload::streamed(true));
+        self.begin(&heads.request, &mut exchange);
         exchange.info.flag(ResponseFlag::DownstreamRemoteReset);
         exchange.info.response_code_details = Some(details.into());
-        self.finish(heads, exchange, Outcome::Broken)
+        self.finish(heads, &mut exchange, Outcome::Broken)
     }
 
-    fn begin<'t>(&mut self, request: &RequestHead, mut upload: Upload) -> Exchange<'t> {
+    /// Counts a request, and notes what its head tells of the exchange.
+    fn begin(&mut self, request: &RequestHead, exchange: &mut Exchange<'_>) {
         let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
         shard.inc(stats.downstream_rq_total);
         shard.inc(match D::MULTIPLEXED {
@@ -167,9 +175,6 @@ impl<D: Downlink> ActiveStream<D> {
         });
         shard.move_gauge(stats.downstream_rq_active, 1);
         self.life.request_began();
-        let now = Instant::now();
-        upload.begin(now);
-        let mut exchange = Exchange::new(&self.info, now, upload);
         exchange.info.bytes.downstream_header_received = self.field_bytes as u64;
         exchange.info.protocol = Some(request.version);
         exchange.to_head = request.is_head();
@@ -180,7 +185,6 @@ impl<D: Downlink> ActiveStream<D> {
                     && connection_lists(&request.headers, b"close")
             }
         };
-        exchange
     }
 
     /// Checks the request and manipulates its head as Envoy does before the first filter.
@@ -369,10 +373,12 @@ impl<D: Downlink> ActiveStream<D> {
     }
 
     /// Counts and records the end of an exchange; says what the connection does next.
-    fn finish(&mut self, heads: &mut Heads, mut exchange: Exchange<'_>, outcome: Outcome) -> Next {
+    fn finish(&mut self, heads: &mut Heads, exchange: &mut Exchange<'_>, outcome: Outcome) -> Next {
         let now = exchange.ended.unwrap_or_else(Instant::now);
         self.idle_since = now;
-        self.describe_end(&mut exchange, outcome, now);
+        if !self.manager.loggers.is_empty() {
+            self.describe_end(exchange, outcome, now);
+        }
         let info = &exchange.info;
         let config = &self.manager.config;
         let (shard, stats) = (self.worker.shard(), &config.stats);
@@ -389,7 +395,7 @@ impl<D: Downlink> ActiveStream<D> {
         self.down.note_end(info.response_code.is_some(), elapsed);
         let response = exchange.response_started.then_some(&heads.response);
         for logger in &self.manager.loggers {
-            logger.log(info, &heads.request, response, exchange.trailers.as_ref());
+            logger.log(info, &heads.request, response, exchange.trailers.as_deref());
         }
         if outcome == Outcome::Broken {
             return Next::Abort;

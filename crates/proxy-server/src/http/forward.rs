@@ -222,6 +222,12 @@ impl<D: Downlink> Forward<'_, D> {
             Poll::Ready(Err(reset)) => return Poll::Ready(PhaseEnd::Upstream(reset)),
             Poll::Pending => {}
         }
+        // While the response is awaited the client's end is noticed; a client that sends is read.
+        if self.request_is_sent()
+            && let Err(fault) = self.down.watch(self.pool, context)
+        {
+            return Poll::Ready(PhaseEnd::Client(fault));
+        }
         // A 1xx waits, ours or the upstream's: the client may send nothing before it has it.
         if self.down.has_output()
             && let Poll::Ready(Err(fault)) = self.down.poll_flush(context, self.pool)
@@ -242,10 +248,15 @@ impl<D: Downlink> Forward<'_, D> {
         }
     }
 
-    /// Moves the request body as far as it goes, then watches for the client's end.
+    /// Whether all of the request has gone out.
+    fn request_is_sent(&self) -> bool {
+        self.upload.is_complete() && self.up.is_flushed() && self.upload.sent_at.is_some()
+    }
+
+    /// Moves the request body as far as it goes.
     fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), ClientFault> {
-        if self.upload.is_complete() && self.up.is_flushed() && self.upload.sent_at.is_some() {
-            return self.down.watch(self.pool, context);
+        if self.request_is_sent() {
+            return Ok(());
         }
         loop {
             let starved = self.fill_upload(context)?;
@@ -257,7 +268,7 @@ impl<D: Downlink> Forward<'_, D> {
             match self.up.poll_flush(context, self.pool) {
                 Poll::Ready(Ok(())) if self.upload.is_complete() => {
                     self.request_is_complete();
-                    return self.down.watch(self.pool, context);
+                    return Ok(());
                 }
                 Poll::Ready(Ok(())) if starved => return Ok(()),
                 Poll::Ready(Ok(())) => {}

@@ -60,7 +60,7 @@ impl<D: Downlink> ActiveStream<D> {
             exchange.info.bytes.sent = download.sent;
             exchange.trailers = download.trailers.take();
             if let Some(call) = &mut exchange.grpc {
-                call.ended(exchange.trailers.as_ref());
+                call.ended(exchange.trailers.as_deref());
             }
             end
         };

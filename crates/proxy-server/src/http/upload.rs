@@ -49,7 +49,7 @@ pub(crate) struct Upload {
     /// What filters do with it.
     filters: Option<Box<Filters>>,
     /// Trailers of the request, where they are passed on.
-    trailers: Option<Headers>,
+    trailers: Option<Box<Headers>>,
     /// Body bytes received.
     pub(crate) received: u64,
     /// When the last byte had come; a request without a body is complete with its head.
@@ -149,7 +149,7 @@ impl Upload {
             sink.data(Piece::Borrowed(sent), ends, pool);
         }
         if self.complete && (!ends || sent.is_empty()) {
-            sink.finish(self.trailers.as_ref(), pool);
+            sink.finish(self.trailers.as_deref(), pool);
         }
     }
 
@@ -197,14 +197,14 @@ impl Upload {
     /// The body has ended behind its last piece.
     pub(crate) fn end(&mut self, trailers: Option<Headers>, sink: &mut impl BodySink, pool: &BufferPool) {
         self.complete = true;
-        self.trailers = trailers;
+        self.trailers = trailers.map(Box::new);
         if let Some(filters) = &mut self.filters
             && filters.text.as_ref().is_some_and(|text| text.end().is_err())
         {
             filters.is_malformed = true;
             return;
         }
-        sink.finish(self.trailers.as_ref(), pool);
+        sink.finish(self.trailers.as_deref(), pool);
     }
 
     /// Reads on in an HTTP/1 body that nobody wants any more; gives the bytes consumed.

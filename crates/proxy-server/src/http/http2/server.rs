@@ -28,7 +28,7 @@ use super::convert;
 use super::downlink::Http2Downlink;
 use super::keepalive::Keepalive;
 use super::meter::{Flood, Meter};
-use super::wire::Wire;
+use super::wire::{Outlet, Wire};
 
 /// A connection that is known to speak HTTP/2.
 #[derive(Debug)]
@@ -114,6 +114,7 @@ pub(crate) async fn serve(opened: Opened) {
     ));
     let meter = Rc::new(Meter::new(config.http2, true));
     let wire = Wire::new(stream, read, &origin.manager.local, &meter);
+    let outlet = wire.outlet();
     let builder = builder(&config.http2, config.head_limits);
     let patience = config
         .timeouts
@@ -138,7 +139,9 @@ pub(crate) async fn serve(opened: Opened) {
         Err(_) => return worker.shard().inc(config.stats.downstream_cx_idle_timeout),
     };
     let keepalive = Keepalive::new(config.http2.keepalive, connection.ping_pong(), worker.random());
+    outlet.take_over();
     let server = Server {
+        outlet,
         keepalive,
         drained,
         timer: DeadlineTimer::default(),
@@ -194,6 +197,7 @@ enum State {
 
 struct Server {
     connection: Connection<Wire, Bytes>,
+    outlet: Outlet,
     shared: Rc<Shared>,
     keepalive: Option<Keepalive>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
@@ -232,6 +236,12 @@ impl Server {
             if !self.react(context) {
                 break;
             }
+        }
+        if let Poll::Ready(Err(_)) = self.outlet.poll_flush(context) {
+            if !matches!(self.state, State::Closing(_)) {
+                self.shared.origin.life.client_is_gone();
+            }
+            return Poll::Ready(());
         }
         match self.state {
             State::Closing(until) => self.timer.poll(Some(until), context),

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -28,7 +29,7 @@ use super::super::upstream::{CheckoutError, ServerName};
 use super::keepalive::Keepalive;
 use super::meter::{Flood, Meter};
 use super::uplink::Http2Uplink;
-use super::wire::Wire;
+use super::wire::{Outlet, Wire};
 use crate::http::uplink::Uplink;
 use crate::local::Local;
 
@@ -170,15 +171,15 @@ impl Http2Connection {
     }
 
     /// It has ended.
-    fn ended(&self, result: Result<(), h2::Error>) {
+    fn ended(&self, result: Result<(), Fault>) {
         let was_open = self.sender.take().is_some();
         let stats = &self.permit.cluster().config().stats;
-        if let Err(error) = result {
-            if error.is_library() {
+        if let Err(fault) = result {
+            if fault.is_of_protocol() {
                 self.shard().inc(stats.upstream_cx_protocol_error);
             }
             if self.tls.is_some()
-                && let Some(io) = error.get_io()
+                && let Some(io) = fault.io()
             {
                 *self.failure.borrow_mut() = Some(tls::HandshakeFailure::from_io(io).envoy_reason());
             }
@@ -303,6 +304,7 @@ pub(crate) async fn connect(
     let tls = stream.tls().cloned();
     let meter = Rc::new(Meter::new(options, false));
     let wire = Wire::new(SocketStream(stream), ReadBuffer::default(), local, &meter);
+    let outlet = wire.outlet();
     let overhead = 32 * proxy_http::limits::HEADER_COUNT;
     let head_bytes = response_head_bytes(&config.http).saturating_add(overhead);
     let handshake = Builder::new()
@@ -335,7 +337,9 @@ pub(crate) async fn connect(
         stats: config.http2_stats.clone(),
         permit,
     });
+    outlet.take_over();
     let driver = Driver {
+        outlet,
         shared: Rc::downgrade(&shared),
         meter: Rc::clone(&shared.meter),
         cluster: Rc::clone(&cluster),
@@ -349,8 +353,29 @@ pub(crate) async fn connect(
     Ok(shared)
 }
 
+/// Why a connection ended.
+enum Fault {
+    Protocol(h2::Error),
+    /// It took nothing more.
+    Socket(io::Error),
+}
+
+impl Fault {
+    fn is_of_protocol(&self) -> bool {
+        matches!(self, Self::Protocol(error) if error.is_library())
+    }
+
+    fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Protocol(error) => error.get_io(),
+            Self::Socket(error) => Some(error),
+        }
+    }
+}
+
 /// Drives a connection until it ends.
 struct Driver {
+    outlet: Outlet,
     shared: Weak<Http2Connection>,
     meter: Rc<Meter>,
     cluster: Rc<Cluster>,
@@ -374,9 +399,12 @@ impl Driver {
                 self.cluster.shard().inc(stats.upstream_cx_close_notify);
             }
             match polled {
-                Poll::Ready(result) => Poll::Ready(result),
+                Poll::Ready(result) => Poll::Ready(result.map_err(Fault::Protocol)),
                 Poll::Pending if self.is_given_up(context) => Poll::Ready(Ok(())),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => match self.outlet.poll_flush(context) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(Fault::Socket(error))),
+                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                },
             }
         })
         .await;
