@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::type_url;
-use control_snapshot::{Kind, Proxy, Snapshot};
+use control_snapshot::{Kind, Proxy};
 use xds::Variant;
 use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
 
@@ -163,7 +163,7 @@ impl Session {
             responses.extend(self.respond::<P>(type_url::CLUSTER, &version, clusters));
         }
         let all_endpoints = changed && kinds.as_ref().is_none_or(resends_all_endpoints);
-        let endpoints = self.endpoint_changes(all_endpoints, &warming, &earlier.snapshot);
+        let endpoints = self.endpoint_changes(all_endpoints, &warming, &earlier);
         responses.extend(self.respond::<P>(type_url::ENDPOINT, &version, endpoints));
         if changed {
             for type_url in [type_url::LISTENER, type_url::ROUTE] {
@@ -285,16 +285,18 @@ impl Session {
 
     /// Assignments are made only where they are sent in any case or something in them may differ: a proxy watches every
     /// cluster, and mostly the endpoints of one have changed.
-    fn endpoint_changes(&self, all: bool, warming: &BTreeSet<String>, earlier: &Snapshot) -> Content {
+    fn endpoint_changes(&self, all: bool, warming: &BTreeSet<String>, earlier: &Publication) -> Content {
         let Some(watch) = self.stream.watch(type_url::ENDPOINT) else {
             return Content::default();
         };
         let snapshot = &self.publication.snapshot;
+        let changes = self.publication.endpoint_changes_since(earlier.sequence);
         let resources = watch.names().iter().filter_map(|name| {
             if all || warming.contains(name.as_str()) {
                 return Some(self.endpoint(name));
             }
-            let same = snapshot.same_endpoints(earlier, &self.proxy, name);
+            let same = changes.is_some_and(|changes| !changes.concern(name))
+                || snapshot.same_endpoints(&earlier.snapshot, &self.proxy, name);
             (!same)
                 .then(|| self.endpoint(name))
                 .filter(|endpoint| watch.differs(endpoint))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use control_snapshot::{Kind, Objects, Settings, Snapshot};
+use control_snapshot::{EndpointChanges, Kind, Objects, Settings, Snapshot};
 use control_sources::watch::Change;
 use diagnostics::Diagnostic;
 use parking_lot::Mutex;
@@ -28,9 +28,18 @@ pub struct Publication {
     pub changed_at: Instant,
     /// Which kinds changed, in this publication and in the ones before it.
     history: VecDeque<(u64, BTreeSet<Kind>)>,
+    /// Which endpoints differ from those of the publication of that sequence, where that says it all.
+    endpoint_changes: Option<(u64, EndpointChanges)>,
 }
 
 impl Publication {
+    /// Which endpoints differ from those of an earlier publication. `None`: that is not known, or more than endpoints.
+    #[must_use]
+    pub fn endpoint_changes_since(&self, sequence: u64) -> Option<&EndpointChanges> {
+        let (since, changes) = self.endpoint_changes.as_ref()?;
+        (*since == sequence).then_some(changes)
+    }
+
     /// The kinds that changed after an earlier publication. `None`: too long ago to tell.
     #[must_use]
     pub fn kinds_since(&self, sequence: u64) -> Option<BTreeSet<Kind>> {
@@ -275,7 +284,13 @@ impl World {
     /// Publishes a draft, unless a later one is out already: it holds everything that this one does.
     fn commit(&self, draft: Draft) {
         let began_at = Instant::now();
-        let snapshot = Snapshot::build(&draft.objects);
+        let before = self.current();
+        let snapshot =
+            Snapshot::build_after(before.as_deref().map(|before| &before.snapshot), &draft.objects);
+        let endpoint_changes = before.and_then(|before| {
+            let changes = EndpointChanges::between(&before.snapshot, &snapshot)?;
+            Some((before.sequence, changes))
+        });
         self.metrics.snapshot_built(began_at.elapsed());
         let sequence = draft.sequence;
         let publication = Arc::new(Publication {
@@ -284,6 +299,7 @@ impl World {
             snapshot,
             changed_at: draft.changed_at,
             history: draft.history,
+            endpoint_changes,
         });
         let published = self.published.send_if_modified(|current| {
             let later = current.as_ref().is_none_or(|current| current.sequence < sequence);

@@ -26,10 +26,12 @@ pub struct Rule {
 }
 
 /// All rules, by namespace and then by fully qualified host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationRules {
     by_namespace: BTreeMap<String, BTreeMap<Arc<str>, Vec<Shared<Rule>>>>,
     root_namespace: Arc<str>,
+    /// Some rule is for some clients of a namespace only, so that a client's labels matter.
+    selective: bool,
 }
 
 impl DestinationRules {
@@ -63,6 +65,8 @@ impl DestinationRules {
             };
             merge_into(rules, rule, diagnostics);
         }
+        let mut rules = drafts.values().flat_map(BTreeMap::values).flatten();
+        let selective = rules.any(|rule| !rule.workload_selector.is_empty());
         let share = |hosts: BTreeMap<_, Vec<Rule>>| {
             hosts
                 .into_iter()
@@ -72,7 +76,26 @@ impl DestinationRules {
         Self {
             by_namespace: drafts.into_iter().map(|(ns, hosts)| (ns, share(hosts))).collect(),
             root_namespace: objects.mesh.root_namespace.as_str().into(),
+            selective,
         }
+    }
+
+    /// Takes over from an earlier world what is equal.
+    pub(crate) fn reuse(&mut self, earlier: &Self) {
+        for (namespace, hosts) in &mut self.by_namespace {
+            let before = earlier.by_namespace.get(namespace);
+            for (host, rules) in hosts {
+                let before = before.and_then(|hosts| hosts.get(host));
+                for (rule, before) in rules.iter_mut().zip(before.into_iter().flatten()) {
+                    rule.reuse(before);
+                }
+            }
+        }
+    }
+
+    /// Whether any rule is for some clients of a namespace only, so that a client's labels matter.
+    pub(crate) fn select_workloads(&self) -> bool {
+        self.selective
     }
 
     /// The rule for clients of a namespace with these labels that talk to `service`.

@@ -25,6 +25,19 @@ impl<T: Hash> Shared<T> {
     }
 }
 
+impl<T: Eq> Shared<T> {
+    /// Becomes one with an equal value of an earlier world, so that whoever compares the two later need not look at them.
+    pub(crate) fn reuse(&mut self, earlier: &Self) {
+        if self == earlier {
+            *self = earlier.clone();
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -41,7 +54,7 @@ impl<T> Deref for Shared<T> {
 
 impl<T: Eq> PartialEq for Shared<T> {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || (self.0.hash == other.0.hash && self.0.value == other.0.value)
+        self.is(other) || (self.0.hash == other.0.hash && self.0.value == other.0.value)
     }
 }
 
@@ -69,5 +82,15 @@ mod tests {
         assert_eq!(one, one.clone());
         assert_eq!(one, Shared::new(vec![1, 2]));
         assert_ne!(one, Shared::new(vec![2, 1]));
+    }
+
+    #[test]
+    fn what_is_equal_to_something_earlier_becomes_one_with_it() {
+        let earlier = Shared::new(vec![1, 2]);
+        let (mut same, mut other) = (Shared::new(vec![1, 2]), Shared::new(vec![3]));
+        same.reuse(&earlier);
+        other.reuse(&earlier);
+        assert!(same.is(&earlier) && !other.is(&earlier));
+        assert_eq!(*other, [3]);
     }
 }

@@ -22,6 +22,7 @@ use crate::proxy::{Profile, Proxy, ProxyKind};
 use crate::references;
 use crate::registry::{self, Registry};
 use crate::service::{Resolution, Service};
+use crate::service_views::ServiceViews;
 use crate::shared::Shared;
 use crate::sidecar::{self, SidecarScope};
 use crate::spread;
@@ -38,17 +39,29 @@ pub struct Snapshot {
     destination_rules: DestinationRules,
     peer_authentications: PeerAuthentications,
     diagnostics: Vec<Diagnostic>,
+    views: Arc<ServiceViews>,
 }
 
 impl Snapshot {
     /// Reads the whole world. Objects were parsed when they were applied, so this only joins them.
     #[must_use]
     pub fn build(objects: &Objects) -> Self {
+        Self::build_after(None, objects)
+    }
+
+    /// Reads the whole world as it is after another. What is equal in both is kept once, so that it is compared at no
+    /// cost; the result is what [`Snapshot::build`] makes.
+    #[must_use]
+    pub fn build_after(earlier: Option<&Self>, objects: &Objects) -> Self {
         let mut diagnostics: Vec<Diagnostic> = objects.diagnostics().collect();
         let peer_authentications = PeerAuthentications::build(objects);
-        let registry = Registry::build(objects, &peer_authentications);
+        let mut registry = Registry::build(objects, &peer_authentications);
         let virtual_services = VirtualServices::build(objects, &mut diagnostics);
-        let destination_rules = DestinationRules::build(objects, &mut diagnostics);
+        let mut destination_rules = DestinationRules::build(objects, &mut diagnostics);
+        if let Some(earlier) = earlier {
+            registry.reuse(&earlier.registry);
+            destination_rules.reuse(&earlier.destination_rules);
+        }
         sidecar::check(objects, &mut diagnostics);
         registry::check(objects, &mut diagnostics);
         peer_authentication::check(objects, &mut diagnostics);
@@ -69,7 +82,14 @@ impl Snapshot {
         diagnostics.sort();
         diagnostics.dedup();
         diagnostics.truncate(MAX_DIAGNOSTICS);
+        let namespaces: BTreeSet<Arc<str>> = registry
+            .services
+            .iter()
+            .map(|service| Arc::clone(&service.namespace))
+            .collect();
+        let views = ServiceViews::new(namespaces.into_iter(), earlier.map(|earlier| &*earlier.views));
         Self {
+            views: Arc::new(views),
             objects: objects.clone(),
             registry,
             virtual_services,
@@ -101,6 +121,10 @@ impl Snapshot {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    pub(crate) fn destination_rules(&self) -> &DestinationRules {
+        &self.destination_rules
     }
 
     /// All VirtualServices, resolved, for debug pages.
@@ -149,11 +173,7 @@ impl Snapshot {
             ProxyKind::Sidecar => Vec::new(),
         };
         let routing = self.routing(profile, &scope, &gateways);
-        let services = self.visible_services(profile, &scope, &routing);
-        let services: Vec<_> = services
-            .into_iter()
-            .map(|s| self.service_view(proxy, s))
-            .collect();
+        let services = self.service_views(proxy, &scope, &routing);
         let locality = if services.iter().any(|s| spread::matters_to_cluster(s)) {
             proxy.locality.clone()
         } else {
@@ -261,6 +281,39 @@ impl Snapshot {
             .min_by_key(|s| rank(s, &profile.namespace))
     }
 
+    /// The services a proxy imports, as it sees them.
+    fn service_views(
+        &self,
+        proxy: &Proxy,
+        scope: &SidecarScope,
+        routing: &[Shared<Routing>],
+    ) -> Vec<Shared<ServiceView>> {
+        let profile = &proxy.profile;
+        let make = |owns: &dyn Fn(&str) -> bool| {
+            let visible = self.visible_services(profile, scope, routing);
+            let views = visible
+                .into_iter()
+                .map(|service| self.service_view(profile, owns, service));
+            views.collect()
+        };
+        let owns = |address: &str| proxy.has_address(address);
+        // Clients of a namespace differ by their Sidecar, by rules for some of them, and by what they are themselves.
+        if !scope.is_default() || self.destination_rules.select_workloads() {
+            return make(&owns);
+        }
+        let Some(shared) = self.views.of_namespace(&profile.namespace, || make(&|_| false)) else {
+            return make(&owns);
+        };
+        let mut views = shared.services.clone();
+        for position in &shared.headless {
+            let view = &mut views[*position];
+            if view.workload_addresses.iter().any(|address| owns(address)) {
+                *view = self.service_view(profile, &owns, view.service.clone());
+            }
+        }
+        views
+    }
+
     /// The services a proxy imports, each host once, oldest first.
     fn visible_services(
         &self,
@@ -333,8 +386,13 @@ impl Snapshot {
         all
     }
 
-    fn service_view(&self, proxy: &Proxy, service: Shared<Service>) -> Shared<ServiceView> {
-        let profile = &proxy.profile;
+    /// A service as a client sees it that has those of the addresses which `owns` says.
+    fn service_view(
+        &self,
+        profile: &Profile,
+        owns: &dyn Fn(&str) -> bool,
+        service: Shared<Service>,
+    ) -> Shared<ServiceView> {
         let rule = self
             .destination_rules
             .lookup(&profile.namespace, &profile.labels, &service);
@@ -348,11 +406,7 @@ impl Snapshot {
             (true, Some(endpoints)) => endpoints.addresses(),
             _ => Vec::new(),
         };
-        let own_addresses = workload_addresses
-            .iter()
-            .filter(|a| proxy.has_address(a))
-            .cloned()
-            .collect();
+        let own_addresses = workload_addresses.iter().filter(|a| owns(a)).cloned().collect();
         let dialled = service.headless || rule.as_deref().is_some_and(spread::dials_original_destination);
         let all_mutual_tls = dialled && endpoints.is_some_and(|e| e.all_mutual_tls());
         let refuses_mutual_tls =
@@ -428,7 +482,7 @@ fn destinations(routing: &Routing) -> impl Iterator<Item = &str> {
 }
 
 /// `outbound|80|v1|host` and `outbound_.80_.v1_.host` as port, subset and host.
-fn parse_cluster_name(name: &str) -> Option<(u32, &str, &str)> {
+pub(crate) fn parse_cluster_name(name: &str) -> Option<(u32, &str, &str)> {
     let (direction, separator) = match name.strip_prefix("outbound_.") {
         Some(_) => ("outbound_.", "_."),
         None => ("outbound|", "|"),

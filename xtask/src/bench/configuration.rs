@@ -82,7 +82,7 @@ pub(super) fn upstream(port: u16) -> Value {
     json!({
         "name": "upstream",
         "type": "STATIC",
-        "connect_timeout": "1s",
+        "connect_timeout": "5s",
         "lb_policy": "ROUND_ROBIN",
         "load_assignment": {
             "cluster_name": "upstream",

@@ -6,7 +6,7 @@ mod kubernetes;
 mod service_entry;
 mod workloads;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 pub(crate) use service_entry::check;
@@ -68,6 +68,34 @@ impl Registry {
         kubernetes::add(objects, &mut draft);
         service_entry::add(objects, &mut draft);
         draft.finish(peers)
+    }
+
+    /// Takes over from an earlier world what is equal.
+    pub(crate) fn reuse(&mut self, earlier: &Self) {
+        for service in &mut self.services {
+            let equal = earlier
+                .of_host(&service.hostname)
+                .find(|before| *before == service);
+            let equal = equal.cloned();
+            if let Some(before) = equal {
+                *service = before;
+            }
+        }
+        for (key, endpoints) in &mut self.endpoints {
+            if let Some(before) = earlier.endpoints.get(key) {
+                endpoints.reuse(before);
+            }
+        }
+    }
+
+    /// The hosts of services whose endpoints are not what they were.
+    pub(crate) fn hosts_with_other_endpoints(&self, earlier: &Self) -> HashSet<Arc<str>> {
+        let differs = |of: &Self, (host, endpoints): (&ServiceKey, &Shared<ServiceEndpoints>)| {
+            (of.endpoints.get(host) != Some(endpoints)).then(|| Arc::clone(&host.0))
+        };
+        let now = self.endpoints.iter().filter_map(|entry| differs(earlier, entry));
+        let before = earlier.endpoints.iter().filter_map(|entry| differs(self, entry));
+        now.chain(before).collect()
     }
 
     /// The services of a host, oldest first; several namespaces may declare one.
