@@ -13,10 +13,11 @@
 mod mesh;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
 use mesh::cases::{self, Case};
 use mesh::{Background, Mesh, within};
 
@@ -31,6 +32,10 @@ const CASES: &[Case] = &[
     (
         "a control plane that leads to other roots is not believed",
         other_roots,
+    ),
+    (
+        "a certificate from files is shown, and the next one taken",
+        certificates_in_files,
     ),
     ("what cannot be done is refused by name", refused_by_name),
 ];
@@ -144,6 +149,11 @@ impl Machine {
 
     /// Runs the application there.
     fn run(&self, mesh: &Mesh) -> Result<Background> {
+        self.run_with(mesh, &[])
+    }
+
+    /// The same with more flags.
+    fn run_with(&self, mesh: &Mesh, more: &[&str]) -> Result<Background> {
         let files = self.folder.path().display().to_string();
         let flags = [
             "run",
@@ -153,9 +163,8 @@ impl Machine {
             ADDRESS,
             "--port",
             "9080",
-            "--",
         ];
-        let words = [&flags[..], &["python3", "-c", APP]].concat();
+        let words = [&flags[..], more, &["--", "python3", "-c", APP]].concat();
         mesh.background_in(&self.home(), &words)
     }
 
@@ -279,6 +288,67 @@ fn other_roots(mesh: &mut Mesh) -> Result<()> {
     let machine = Machine::new(mesh, "elsewhere")?;
     machine.write("root-cert.pem", include_str!("data/certificate.pem"))?;
     does_not_join(mesh, &machine, "is not reached")
+}
+
+/// Signs a certificate of the account with the mesh's own key, as an operator's tools would; its serial number.
+fn certify(mesh: &Mesh, folder: &Path) -> Result<String> {
+    let entry = |name: &str| -> Result<Vec<u8>> {
+        let path = format!("-o=jsonpath={{.data.{}}}", name.replace('.', "\\."));
+        let text = mesh.kubectl(&["get", "secret", "istio-ca-secret", "-n", "istio-system", &path])?;
+        Ok(base64::engine::general_purpose::STANDARD.decode(text.trim())?)
+    };
+    let openssl = |command: &str| -> Result<String> {
+        let output = Command::new("openssl")
+            .current_dir(folder)
+            .args(command.split(' '))
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "openssl {command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    std::fs::write(folder.join("root-cert.pem"), entry("ca-cert.pem")?)?;
+    std::fs::write(folder.join("ca-key.pem"), entry("ca-key.pem")?)?;
+    std::fs::write(
+        folder.join("extensions"),
+        "subjectAltName=critical,URI:spiffe://cluster.local/ns/default/sa/elsewhere\n\
+         basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
+         extendedKeyUsage=serverAuth,clientAuth\n",
+    )?;
+    openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem")?;
+    openssl("req -new -key key.pem -subj / -out request.pem")?;
+    openssl(
+        "x509 -req -in request.pem -CA root-cert.pem -CAkey ca-key.pem -days 1 -extfile extensions -out cert-chain.pem",
+    )?;
+    std::fs::remove_file(folder.join("ca-key.pem"))?;
+    let serial = openssl("x509 -in cert-chain.pem -noout -serial")?;
+    let serial = serial.trim().strip_prefix("serial=").context("a serial number")?;
+    Ok(serial.trim_start_matches('0').to_lowercase())
+}
+
+fn certificates_in_files(mesh: &mut Mesh) -> Result<()> {
+    let machine = Machine::new(mesh, "elsewhere")?;
+    std::fs::remove_file(machine.folder.path().join("istio-token"))?;
+    let folder = machine.folder.path().join("certs");
+    std::fs::create_dir(&folder)?;
+    let first = certify(mesh, &folder)?;
+    let mut program = machine.run_with(mesh, &["--certificates", &folder.display().to_string()])?;
+    let record = machine.home().join("run/reviews-elsewhere.default/workload.json");
+    let shows = |serial: &str| {
+        within(Duration::from_secs(20), || {
+            let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&record)?)?;
+            let shown = record["certificate"]["serial"].as_str().unwrap_or_default();
+            Ok(shown.trim_start_matches('0') == serial)
+        })
+    };
+    let outcome = within(Duration::from_secs(30), || joined(mesh))
+        .and_then(|()| shows(&first))
+        .and_then(|()| shows(&certify(mesh, &folder)?))
+        .with_context(|| machine.log());
+    program.terminate()?;
+    outcome
 }
 
 fn refused_by_name(mesh: &mut Mesh) -> Result<()> {

@@ -107,7 +107,8 @@ pub struct TlsAuthority {
 /// How a workload proves who it is before it has a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// By a token of its service account; read for each request, since it is replaced before it expires.
+    /// By a token of its service account; read for each request, since it is replaced before it expires. Where it is not,
+    /// by the certificate that the workload has.
     Token(PathBuf),
     /// By a certificate that it was given (`PROV_CERT`), and from then on by those that it gets.
     Certificate {
@@ -156,6 +157,14 @@ impl Shown {
 }
 
 impl CertificateAuthority {
+    /// A new connection, for calls that need no proof.
+    pub(crate) async fn connect_unproven(&self, now: SystemTime) -> Result<Channel, AuthorityError> {
+        match self {
+            Self::Unix(path) => connect_unix(path).await,
+            Self::Tls(authority) => authority.open(None, now).await,
+        }
+    }
+
     /// A new connection, for calls of any service that it has. `held` is what the workload holds already.
     pub(crate) async fn connect(
         &self,
@@ -189,6 +198,14 @@ impl TlsAuthority {
         now: SystemTime,
     ) -> Result<(Channel, Shown), AuthorityError> {
         let (certificate, token) = self.proof(held, now)?;
+        Ok((self.open(certificate, now).await?, Shown(token)))
+    }
+
+    async fn open(
+        &self,
+        certificate: Option<TlsCertificate>,
+        now: SystemTime,
+    ) -> Result<Channel, AuthorityError> {
         let context = Arc::new(self.context(certificate, now)?);
         let address = self.address.clone();
         let connector = tower::service_fn(move |_| {
@@ -205,27 +222,26 @@ impl TlsAuthority {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
         let endpoint = endpoint.map_err(|error| unreachable(error.to_string()))?;
         let channel = endpoint.connect_with_connector(connector).await;
-        Ok((channel.map_err(|error| unreachable(chain(&error)))?, Shown(token)))
+        channel.map_err(|error| unreachable(chain(&error)))
     }
 
-    /// What this request is proven with. A certificate that still holds proves its own renewal, where there is no token.
+    /// What this request is proven with.
     fn proof(
         &self,
         held: Option<&Svid>,
         now: SystemTime,
     ) -> Result<(Option<TlsCertificate>, Option<Token>), AuthorityError> {
+        let held = held.filter(|held| now <= held.expires());
         match &self.proof {
-            Proof::Token(path) => {
-                let unreadable = |error| AuthorityError::Proof(path.clone(), error);
-                let token = read(path, MAX_TOKEN_BYTES).map_err(unreadable)?;
-                let text = format!("Bearer {}", String::from_utf8_lossy(token.trim_ascii()));
-                let wrong = |_| unreadable(io::Error::from(io::ErrorKind::InvalidData));
-                let mut value: Token = text.parse().map_err(wrong)?;
-                value.set_sensitive(true);
-                Ok((None, Some(value)))
-            }
+            Proof::Token(path) => match (token(path, now), held) {
+                // Outside of Kubernetes nobody may replace the token in time. A certificate that still holds proves its
+                // own renewal, then.
+                (Err(_) | Ok((_, Freshness::Expired)), Some(held)) => Ok((Some(shown_by(held)?), None)),
+                (Err(error), None) => Err(AuthorityError::Proof(path.clone(), error)),
+                (Ok((token, _)), _) => Ok((None, Some(token))),
+            },
             Proof::Certificate { chain, key } => {
-                if let Some(held) = held.filter(|held| now <= held.expires()) {
+                if let Some(held) = held {
                     return Ok((Some(shown_by(held)?), None));
                 }
                 let read = |path: &PathBuf| {
@@ -245,6 +261,34 @@ impl TlsAuthority {
     ) -> Result<ClientContext, AuthorityError> {
         context(&self.server_name, &roots::read(&self.roots)?, certificate, now)
     }
+}
+
+/// Whether a token is worth showing.
+enum Freshness {
+    /// As far as it can be seen.
+    Fresh,
+    /// It says itself that it is over.
+    Expired,
+}
+
+/// Reads a token, and what it says of its end.
+fn token(path: &Path, now: SystemTime) -> io::Result<(Token, Freshness)> {
+    let bytes = read(path, MAX_TOKEN_BYTES)?;
+    let text = String::from_utf8_lossy(bytes.trim_ascii());
+    // What is read of it decides only what is shown; whether it is good is for the authority to say.
+    let claims = jsonwebtoken::dangerous::insecure_decode::<serde_json::Value>(&*text);
+    let ends = claims.ok().and_then(|token| token.claims["exp"].as_u64());
+    let expired = ends.is_some_and(|ends| SystemTime::UNIX_EPOCH + Duration::from_secs(ends) <= now);
+    let mut value: Token = format!("Bearer {text}")
+        .parse()
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    value.set_sensitive(true);
+    let freshness = if expired {
+        Freshness::Expired
+    } else {
+        Freshness::Fresh
+    };
+    Ok((value, freshness))
 }
 
 /// TLS towards a control plane of this name that leads to these roots.

@@ -6,7 +6,7 @@
 //! | `cluster.env` | the agent's environment: service account, ports, labels, how certificates are got |
 //! | `mesh.yaml` | `defaultConfig` of MeshConfig: where the control plane is, and more of the environment |
 //! | `root-cert.pem` | what the control plane is verified against |
-//! | `istio-token` | the service account's token; looked at for each certificate, since it is replaced |
+//! | `istio-token` | the service account's token; looked at for each certificate, and needed for the first |
 //! | `ca-crl.pem` | what the authorities have revoked; istioctl writes none |
 //! | `hosts` | where the control plane's name leads to |
 //!

@@ -40,11 +40,10 @@ impl From<Status> for SpireError {
 /// Asks for the bundle of the trust domain.
 pub(super) async fn bundle(settings: &Settings) -> Result<types::Bundle, SpireError> {
     let asking = async {
-        let (channel, proof) = settings.authority.connect(None, (settings.clock)()).await?;
+        let channel = settings.authority.connect_unproven((settings.clock)()).await?;
         let mut client = BundleClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let mut call = tonic::Request::new(GetBundleRequest { output_mask: None });
-        proof.show(&mut call);
-        Ok(client.get_bundle(call).await?.into_inner())
+        let request = GetBundleRequest { output_mask: None };
+        Ok(client.get_bundle(request).await?.into_inner())
     };
     let asked = tokio::time::timeout(CA_CALL_TIMEOUT, asking).await;
     asked.map_err(|_| SpireError::Late)?

@@ -111,6 +111,55 @@ async fn a_bad_proof_is_refused_by_the_authority() {
     assert!(reason.contains("no-token"), "{reason}");
 }
 
+/// A JWT that says that it ended in 1970, signed by nobody.
+const EXPIRED: &str = "eyJhbGciOiJFUzI1NiJ9.eyJleHAiOjF9.AAAA";
+
+#[tokio::test]
+async fn a_certificate_proves_its_renewal_when_the_token_is_over_or_gone() {
+    for over in [Some(EXPIRED), None] {
+        let (service, folder) = (Service::tls().await, tempfile::tempdir().expect("a folder"));
+        let (roots, token) = service.write(folder.path(), TOKEN);
+        let authority = over_tls(&service.address, &roots, Proof::Token(token.clone()));
+        let settings = Settings {
+            lifetime: Duration::from_secs(6),
+            ..settings()
+        };
+        let (keeper, mut state): (_, watch::Receiver<State>) = Keeper::new(
+            CertificateAuthority::Tls(authority),
+            settings,
+            Arc::new(SystemTime::now),
+            Box::new(|| 0.5),
+            Arc::default(),
+            Roots::none(),
+        );
+        let keeping = tokio::spawn(keeper.run());
+        let first = within(state.wait_for(|state| state.held.is_some())).await;
+        let first = first.expect("the keeper runs").held.clone().expect("one");
+        match over {
+            Some(text) => std::fs::write(&token, text).expect("written"),
+            None => std::fs::remove_file(&token).expect("removed"),
+        }
+        let next = within(state.wait_for(|state| {
+            state.failure.is_some() || state.held.as_ref().is_some_and(|held| !Arc::ptr_eq(held, &first))
+        }));
+        let next = next.await.expect("the keeper runs").clone();
+        assert_eq!(next.failure, None);
+        assert_eq!(next.held.expect("another").svid.id().to_string(), REVIEWS);
+        keeping.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_expired_token_is_shown_where_there_is_nothing_else() {
+    let (service, folder) = (Service::tls().await, tempfile::tempdir().expect("a folder"));
+    let (roots, token) = service.write(folder.path(), EXPIRED);
+    let authority = over_tls(&service.address, &roots, Proof::Token(token));
+    let reason = ask(CertificateAuthority::Tls(authority), settings())
+        .await
+        .expect_err("a reason");
+    assert!(reason.contains("request authenticate failure"), "{reason}");
+}
+
 #[tokio::test]
 async fn a_certificate_that_was_given_is_worth_the_first_one() {
     let (service, folder) = (Service::tls().await, tempfile::tempdir().expect("a folder"));
