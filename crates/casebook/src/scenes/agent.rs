@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use agent::certificates::authority::{CertificateAuthority, Proof, TlsAuthority};
-use agent::certificates::roots::Roots;
-use agent::certificates::{self, Clock, Keeper, Settings, State};
+use agent::certificates::revocations::Revocations;
+use agent::certificates::{self, Clock, Keeper, Settings, State, roots};
 use agent::metrics::Metrics;
 use agent::secrets::{self, Secrets};
 use anyhow::{Context as _, Result};
@@ -60,7 +60,7 @@ impl Agent {
             roots: roots_file.to_owned(),
             proof: Proof::Certificate { chain, key },
         });
-        let (roots, following) = Roots::of_file(roots_file.to_owned());
+        let (roots, following) = roots::of_file(roots_file.to_owned());
         tokio::spawn(following);
         let settings = Settings {
             lifetime,
@@ -78,7 +78,12 @@ impl Agent {
         );
         tokio::spawn(keeper.run());
         let secrets = Secrets::new(Arc::clone(&metrics));
-        tokio::spawn(certificates::serve(state.clone(), roots, secrets.clone()));
+        tokio::spawn(certificates::serve(
+            state.clone(),
+            roots,
+            Revocations::none(),
+            secrets.clone(),
+        ));
         let listener = secrets::bind(&scratch.join(SECRETS_SOCKET))?;
         tokio::spawn(secrets::serve(listener, secrets));
         Ok(Self { state, metrics, away })
