@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use agent::certificates::authority::{CertificateAuthority, Proof, TlsAuthority};
 use agent::certificates::revocations::Revocations;
-use agent::certificates::roots;
-use agent::certificates::{self, Clock, Keeper, Settings, State};
+use agent::certificates::{self, Clock, Keeper, Settings, State, roots};
 use agent::metrics::Metrics;
 use agent::secrets::{self, Secrets};
 use anyhow::{Context as _, Result};
