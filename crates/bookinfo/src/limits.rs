@@ -36,6 +36,15 @@ pub const UNHEALTHY_RATINGS_PERIOD: Duration = Duration::from_secs(15 * 60);
 /// The most products whose ratings are remembered.
 pub const MAX_RATED_PRODUCTS: usize = 1024;
 
+/// The most words of a command to the database.
+pub const MAX_COMMAND_WORDS: usize = 8;
+
+/// The longest word of a command to the database, in bytes.
+pub const MAX_COMMAND_WORD_BYTES: usize = 16 * 1024;
+
+/// How long ratings wait for their database.
+pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The most extra requests to reviews for one page (`FLOOD_FACTOR`).
 pub const MAX_FLOOD_FACTOR: usize = 100;
 

@@ -1,4 +1,4 @@
-//! ratings: stars per reviewer, kept in memory, and the versions that misbehave on purpose.
+//! ratings: stars per reviewer, kept in memory or in a database, and the versions that misbehave on purpose.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +8,12 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::database::{Database, Unavailable};
 use crate::limits::{
     DELAYED_RATINGS_DELAY, MAX_RATED_PRODUCTS, UNAVAILABLE_RATINGS_PERIOD, UNHEALTHY_RATINGS_PERIOD,
 };
 use crate::reply::{Handler, Reply, Request, error, json, not_found, product_id};
+use crate::settings::Settings;
 
 /// How a version misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +34,27 @@ enum Fault {
 pub(crate) struct Ratings {
     fault: Fault,
     started: Instant,
-    /// Ratings that were posted, by product.
-    posted: Mutex<BTreeMap<u64, Value>>,
+    posted: Posted,
+}
+
+/// Ratings that were posted, by product.
+#[derive(Debug)]
+enum Posted {
+    Here(Mutex<BTreeMap<u64, Value>>),
+    Elsewhere(Database),
+}
+
+/// The answer when the database is not there; Istio's sample says the same.
+fn no_database() -> Reply {
+    error(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "could not connect to ratings database",
+    )
 }
 
 impl Ratings {
-    pub(crate) fn new(version: &str) -> Self {
-        let fault = match version {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let fault = match &*settings.version {
             "v-faulty" => Fault::Faulty,
             "v-delayed" => Fault::Delayed,
             "v-unavailable" => Fault::Unavailable,
@@ -48,7 +64,10 @@ impl Ratings {
         Self {
             fault,
             started: Instant::now(),
-            posted: Mutex::default(),
+            posted: match &settings.ratings_database {
+                None => Posted::Here(Mutex::default()),
+                Some(address) => Posted::Elsewhere(Database::new(address.clone())),
+            },
         }
     }
 
@@ -88,23 +107,38 @@ impl Ratings {
         if unavailable {
             return error(StatusCode::SERVICE_UNAVAILABLE, "Service unavailable");
         }
-        let posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
-        let ratings = posted
-            .get(&id)
-            .cloned()
-            .unwrap_or_else(|| json!({ "Reviewer1": 5, "Reviewer2": 4 }));
+        let posted = match &self.posted {
+            Posted::Here(posted) => {
+                let posted = posted.lock().unwrap_or_else(PoisonError::into_inner);
+                posted.get(&id).cloned()
+            }
+            Posted::Elsewhere(database) => match database.get(id).await {
+                Ok(posted) => posted,
+                Err(Unavailable) => return no_database(),
+            },
+        };
+        let ratings = posted.unwrap_or_else(|| json!({ "Reviewer1": 5, "Reviewer2": 4 }));
         json(StatusCode::OK, &json!({ "id": id, "ratings": ratings }))
     }
 
-    fn post(&self, id: u64, body: &[u8]) -> Reply {
+    async fn post(&self, id: u64, body: &[u8]) -> Reply {
         let Ok(ratings @ Value::Object(_)) = serde_json::from_slice::<Value>(body) else {
             return error(StatusCode::BAD_REQUEST, "please provide valid ratings JSON");
         };
-        let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
-        if posted.len() >= MAX_RATED_PRODUCTS && !posted.contains_key(&id) {
-            return error(StatusCode::INSUFFICIENT_STORAGE, "no more products can be rated");
+        match &self.posted {
+            Posted::Here(posted) => {
+                let mut posted = posted.lock().unwrap_or_else(PoisonError::into_inner);
+                if posted.len() >= MAX_RATED_PRODUCTS && !posted.contains_key(&id) {
+                    return error(StatusCode::INSUFFICIENT_STORAGE, "no more products can be rated");
+                }
+                posted.insert(id, ratings.clone());
+            }
+            Posted::Elsewhere(database) => {
+                if database.set(id, &ratings).await.is_err() {
+                    return no_database();
+                }
+            }
         }
-        posted.insert(id, ratings.clone());
         json(StatusCode::OK, &json!({ "id": id, "ratings": ratings }))
     }
 }
@@ -114,7 +148,7 @@ impl Handler for Ratings {
         match (&request.method, &*request.path()) {
             (_, ["health"]) => self.health(),
             (method, ["ratings", id]) => match product_id(id) {
-                Ok(id) if *method == Method::POST => self.post(id, &request.body),
+                Ok(id) if *method == Method::POST => self.post(id, &request.body).await,
                 Ok(id) => self.get(id).await,
                 Err(refusal) => *refusal,
             },
@@ -126,6 +160,11 @@ impl Handler for Ratings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ServiceName;
+
+    fn ratings(version: &str) -> Ratings {
+        Ratings::new(&Settings::new(ServiceName::Ratings, version, &|_| None))
+    }
 
     async fn check_status(ratings: &Ratings, path: &'static str) -> StatusCode {
         let request = Request {
@@ -139,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn v_unavailable_goes_down_after_its_period_and_comes_back() {
-        let ratings = Ratings::new("v-unavailable");
+        let ratings = ratings("v-unavailable");
         assert_eq!(check_status(&ratings, "/ratings/0").await, StatusCode::OK);
         tokio::time::advance(UNAVAILABLE_RATINGS_PERIOD).await;
         assert_eq!(
@@ -153,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn v_unhealthy_says_so_in_its_health_check() {
-        let ratings = Ratings::new("v-unhealthy");
+        let ratings = ratings("v-unhealthy");
         assert_eq!(check_status(&ratings, "/health").await, StatusCode::OK);
         tokio::time::advance(UNHEALTHY_RATINGS_PERIOD).await;
         assert_eq!(
@@ -168,7 +207,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn v_faulty_fails_about_half_of_the_time() {
-        let ratings = Ratings::new("v-faulty");
+        let ratings = ratings("v-faulty");
         let mut failed = 0;
         for _ in 0..1000 {
             failed += u32::from(check_status(&ratings, "/ratings/0").await != StatusCode::OK);
@@ -178,7 +217,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn v_delayed_is_late_about_half_of_the_time() {
-        let ratings = Ratings::new("v-delayed");
+        let ratings = ratings("v-delayed");
         let start = Instant::now();
         for _ in 0..100 {
             assert_eq!(check_status(&ratings, "/ratings/0").await, StatusCode::OK);

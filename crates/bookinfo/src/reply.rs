@@ -1,9 +1,12 @@
 //! Requests and answers as the handlers see them: whole, small, in memory.
 
+use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use hyper::body::{Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use serde_json::Value;
@@ -28,9 +31,57 @@ impl Request {
     }
 }
 
-pub(crate) type Reply = Response<Full<Bytes>>;
+/// What an answer carries: bytes, and trailers where it is gRPC's.
+#[derive(Debug, Default)]
+pub(crate) struct Body {
+    bytes: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
 
-/// What each of the four services is: a function from request to answer.
+impl Body {
+    /// Bytes with trailers behind them.
+    pub(crate) fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Self {
+        Self {
+            bytes: Some(bytes),
+            trailers: Some(trailers),
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
+            trailers: None,
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = self.bytes.take().map(Frame::data);
+        let frame = bytes.or_else(|| self.trailers.take().map(Frame::trailers));
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+pub(crate) type Reply = Response<Body>;
+
+/// What each of the HTTP services is: a function from request to answer.
 pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send;
 }
@@ -47,7 +98,7 @@ pub(crate) fn error(status: StatusCode, message: &str) -> Reply {
 
 /// An answer of text, `content_type` says which kind.
 pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Body::from(body.into()));
     *reply.status_mut() = status;
     reply
         .headers_mut()

@@ -1,4 +1,4 @@
-//! The HTTP server that the four services share.
+//! The HTTP server that the services share. It speaks HTTP/1 and, with prior knowledge, HTTP/2.
 
 use std::future::Future;
 use std::io;
@@ -9,7 +9,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -68,9 +69,11 @@ fn serve_connection<H: Handler>(
         let handler = Arc::clone(&handler);
         async move { Ok::<_, std::convert::Infallible>(answer(&*handler, request).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(connection), service);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    let connection = builder
+        .serve_connection(TokioIo::new(connection), service)
+        .into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::limits::MAX_FLOOD_FACTOR;
 
-/// The four services.
+/// The services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceName {
     /// The web page, which asks details and reviews.
@@ -15,6 +15,19 @@ pub enum ServiceName {
     Reviews,
     /// Stars per reviewer.
     Ratings,
+    /// What ratings remember.
+    RatingsDb,
+}
+
+impl ServiceName {
+    /// The port that it is expected on.
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::RatingsDb => 6379,
+            _ => 9080,
+        }
+    }
 }
 
 impl FromStr for ServiceName {
@@ -26,8 +39,9 @@ impl FromStr for ServiceName {
             "details" => Ok(Self::Details),
             "reviews" => Ok(Self::Reviews),
             "ratings" => Ok(Self::Ratings),
+            "ratingsdb" => Ok(Self::RatingsDb),
             other => Err(format!(
-                "\"{other}\" is not a bookinfo service: productpage, details, reviews or ratings"
+                "\"{other}\" is not a bookinfo service: productpage, details, reviews, ratings or ratingsdb"
             )),
         }
     }
@@ -50,6 +64,9 @@ pub struct Settings {
     pub reviews_url: String,
     /// Base URL of ratings (`RATINGS_HOSTNAME`, `RATINGS_SERVICE_PORT`, `SERVICES_DOMAIN`).
     pub ratings_url: String,
+    /// `host:port` of the database in which ratings remember what was posted; by default they do it themselves
+    /// (`RATINGS_DATABASE`, the name of its service, and its `_HOSTNAME` and `_SERVICE_PORT`).
+    pub ratings_database: Option<String>,
     /// The colour of the stars, if reviews ask ratings at all (`ENABLE_RATINGS`, `STAR_COLOR`).
     pub star_color: Option<String>,
     /// Extra requests to reviews for each page (`FLOOD_FACTOR`).
@@ -77,6 +94,12 @@ impl Settings {
             details_url: url("details"),
             reviews_url: url("reviews"),
             ratings_url: url("ratings"),
+            ratings_database: variable("RATINGS_DATABASE").map(|name| {
+                let upper = name.to_ascii_uppercase();
+                let host = variable(&format!("{upper}_HOSTNAME")).unwrap_or(name);
+                let port = variable(&format!("{upper}_SERVICE_PORT"));
+                format!("{host}{domain}:{}", port.as_deref().unwrap_or("6379"))
+            }),
             star_color: star_color(version, variable),
             flood_factor: variable("FLOOD_FACTOR")
                 .and_then(|factor| factor.parse().ok())

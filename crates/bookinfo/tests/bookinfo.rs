@@ -1,4 +1,4 @@
-//! The four services together over real connections, without a mesh.
+//! The services together over real connections, without a mesh.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -228,24 +228,58 @@ async fn signing_in_sends_the_end_user_header_to_every_service() {
     assert!(answer["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
 }
 
-/// A scripted upstream: sends the head of each request to the test and answers `{}`.
+/// A scripted upstream for HTTP/1 and HTTP/2: sends the fields of each request to the test and answers `{}`.
 async fn record_heads(listener: TcpListener, seen: tokio::sync::mpsc::Sender<String>) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     loop {
-        let (mut connection, _) = listener.accept().await.unwrap();
+        let (connection, _) = listener.accept().await.unwrap();
         let seen = seen.clone();
         tokio::spawn(async move {
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                head.push(char::from(connection.read_u8().await.unwrap()));
-            }
-            seen.send(head).await.unwrap();
-            connection
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
-                .await
-                .unwrap();
+            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                let seen = seen.clone();
+                async move {
+                    let fields = request.headers().iter();
+                    let head: String = fields
+                        .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()))
+                        .collect();
+                    seen.send(head).await.unwrap();
+                    Ok::<_, std::convert::Infallible>(hyper::Response::new(Full::<Bytes>::from("{}")))
+                }
+            });
+            // The client's end of the connection is no failure.
+            let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+                .serve_connection(hyper_util::rt::TokioIo::new(connection), service)
+                .await;
         });
     }
+}
+
+#[tokio::test]
+async fn ratings_remember_in_a_database_where_they_have_one() {
+    let database = start(ServiceName::RatingsDb, "v1", &[]).await;
+    let environment = [
+        ("RATINGS_DATABASE", "ratingsdb".to_owned()),
+        ("RATINGSDB_HOSTNAME", database.ip().to_string()),
+        ("RATINGSDB_SERVICE_PORT", database.port().to_string()),
+    ];
+    let one = start(ServiceName::Ratings, "v1", &environment).await;
+    let another = start(ServiceName::Ratings, "v1", &environment).await;
+    assert!(get(one, "/ratings/0").await.1.contains("\"Reviewer1\":5"));
+    let stars = "{\"Reviewer1\":1,\"Reviewer2\":2}";
+    let (status, _, _) = send("POST", one, "/ratings/7", &[], stars).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(get(another, "/ratings/7").await.1.contains("\"Reviewer1\":1"));
+}
+
+#[tokio::test]
+async fn ratings_without_their_database_say_so() {
+    let environment = [
+        ("RATINGS_DATABASE", "127.0.0.1".to_owned()),
+        ("127.0.0.1_SERVICE_PORT", "1".to_owned()),
+    ];
+    let ratings = start(ServiceName::Ratings, "v1", &environment).await;
+    let (status, answer) = get(ratings, "/ratings/0").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(answer.contains("could not connect to ratings database"));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  lateen demo                                     a shop of six services, each with its sidecar
+  lateen demo                                     a shop of seven workloads, each with its sidecar
   export KUBECONFIG=$(lateen kubeconfig)          then kubectl apply -f virtual-service.yaml
   lateen run --service reviews --version v4 --port 9080 -- python3 app.py
   lateen ps                                       what runs, and how much memory it takes
@@ -29,7 +29,7 @@ Everything is kept under $LATEEN_HOME, else $XDG_STATE_HOME/lateen, else ~/.loca
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start the bookinfo shop: control plane, gateway, six services with sidecars, a little load
+    /// Start the bookinfo shop: control plane, gateway, seven workloads with sidecars, a little load
     Demo(DemoArgs),
     /// Start a mesh without applications: control plane and gateway
     Up(UpArgs),
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     ProxyConfig(ProxyConfigArgs),
     /// Print the path of the running mesh's kubeconfig
     Kubeconfig,
-    /// Run one of the demo's four services
+    /// Run one of the demo's services
     Bookinfo(BookinfoArgs),
     /// Run the control plane
     ControlPlane(control_plane::Args),
@@ -282,14 +282,14 @@ pub(crate) struct SecretArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BookinfoArgs {
-    /// productpage, details, reviews or ratings
+    /// productpage, details, reviews, ratings or ratingsdb
     pub(crate) service: bookinfo::ServiceName,
     /// Its version: reviews v2 has black stars and v3 red ones; ratings has v-faulty, v-delayed, v-unavailable, v-unhealthy
     #[arg(long, default_value = "v1")]
     pub(crate) version: String,
-    /// The port that it listens on
-    #[arg(long, short, env = "PORT", default_value_t = 9080)]
-    pub(crate) port: u16,
+    /// The port that it listens on; by default 9080, and 6379 for ratingsdb
+    #[arg(long, short, env = "PORT")]
+    pub(crate) port: Option<u16>,
     /// The address that it listens on
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) bind: std::net::IpAddr,

@@ -13,21 +13,34 @@ pub(crate) const GATEWAY_NAME: &str = "istio-ingressgateway";
 /// The port of the shop's Gateway object.
 pub(crate) const GATEWAY_PORT: u16 = 8080;
 
-/// The demo's six workloads: service and version.
-pub(crate) const BOOKINFO: [(&str, &str); 6] = [
+/// The demo's seven workloads: service and version.
+pub(crate) const BOOKINFO: [(&str, &str); 7] = [
     ("productpage", "v1"),
     ("details", "v1"),
     ("ratings", "v1"),
+    ("ratingsdb", "v1"),
     ("reviews", "v1"),
     ("reviews", "v2"),
     ("reviews", "v3"),
 ];
 
-/// The services of bookinfo.
-pub(crate) const BOOKINFO_SERVICES: [&str; 4] = ["productpage", "details", "ratings", "reviews"];
+/// The services of bookinfo, with the names of their ports, which say what they speak.
+pub(crate) const BOOKINFO_SERVICES: [(&str, &str); 5] = [
+    ("productpage", "http"),
+    ("details", "grpc"),
+    ("ratings", "http"),
+    ("ratingsdb", "tcp"),
+    ("reviews", "http"),
+];
 
-/// The port of every bookinfo service.
+/// The port of every bookinfo service but the database.
 pub(crate) const BOOKINFO_PORT: u16 = 9080;
+
+/// The port of a bookinfo service.
+pub(crate) fn bookinfo_port(service: &str) -> u16 {
+    let service = service.parse::<bookinfo::ServiceName>();
+    service.map_or(BOOKINFO_PORT, bookinfo::ServiceName::default_port)
+}
 
 /// The labels that Gateway objects select, as Istio's profiles set them.
 pub(crate) fn gateway_labels() -> BTreeMap<String, String> {
@@ -40,10 +53,19 @@ pub(crate) fn gateway_labels() -> BTreeMap<String, String> {
 
 /// A service that selects workloads by their label `app`.
 pub(crate) fn service(namespace: &str, name: &str, ports: &[u16]) -> Value {
-    let ports: Vec<Value> = ports
+    let named: Vec<(String, u16)> = ports
         .iter()
-        .map(|port| json!({ "name": port_name(*port, ports), "port": port }))
+        .map(|port| (port_name(*port, ports), *port))
         .collect();
+    service_with(namespace, name, &named)
+}
+
+/// The same with names for the ports.
+fn service_with(namespace: &str, name: &str, ports: &[(String, u16)]) -> Value {
+    let ports = ports
+        .iter()
+        .map(|(name, port)| json!({ "name": name, "port": port }));
+    let ports: Vec<Value> = ports.collect();
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -70,11 +92,14 @@ pub(crate) fn service_account(namespace: &str, name: &str) -> Value {
 ///
 /// The probe is the agent's connection to the application; until it succeeds the entry gets no traffic.
 pub(crate) fn workload_group(spec: &agent::Spec) -> Value {
-    let ports: BTreeMap<String, u16> = spec
-        .ports
-        .iter()
-        .map(|port| (port_name(*port, &spec.ports), *port))
-        .collect();
+    let ports = spec.ports.iter();
+    workload_group_with(
+        spec,
+        ports.map(|port| (port_name(*port, &spec.ports), *port)).collect(),
+    )
+}
+
+fn workload_group_with(spec: &agent::Spec, ports: BTreeMap<String, u16>) -> Value {
     let mut group = json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadGroup",
@@ -113,11 +138,15 @@ pub(crate) fn gateway(spec: &agent::Spec) -> Vec<Value> {
 /// The shop's services, accounts and groups.
 pub(crate) fn bookinfo(specs: &[agent::Spec]) -> Vec<Value> {
     let mut objects = Vec::new();
-    for name in BOOKINFO_SERVICES {
+    for (name, port_name) in BOOKINFO_SERVICES {
+        let port = (port_name.to_owned(), bookinfo_port(name));
         objects.push(service_account("default", &format!("bookinfo-{name}")));
-        objects.push(service("default", name, &[BOOKINFO_PORT]));
+        objects.push(service_with("default", name, std::slice::from_ref(&port)));
+        let own = specs
+            .iter()
+            .filter(|spec| spec.labels.get("app").is_some_and(|app| app == name));
+        objects.extend(own.map(|spec| workload_group_with(spec, BTreeMap::from([port.clone()]))));
     }
-    objects.extend(specs.iter().map(workload_group));
     objects
 }
 

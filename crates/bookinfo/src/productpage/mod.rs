@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::forward::forwarded;
+use crate::grpc::{self, BookDetails, GetDetailsRequest};
 use crate::limits::{PRODUCTPAGE_TIMEOUT, REVIEWS_TRIES};
 use crate::reply::{Handler, Reply, Request, error, json, not_found, product_id, respond};
 use crate::settings::Settings;
@@ -58,14 +59,18 @@ impl Productpage {
     }
 
     async fn details(&self, id: &str, headers: &HeaderMap) -> Part {
-        let url = format!("{}/details/{id}", self.settings.details_url);
-        self.ask(
-            &url,
-            headers,
-            1,
-            "Sorry, product details are currently unavailable for this book.",
-        )
-        .await
+        let method = (&*self.settings.details_url, grpc::GET_DETAILS);
+        let request = GetDetailsRequest {
+            id: id.parse().unwrap_or_default(),
+        };
+        let answer = self.client.call(method, headers, &request, PRODUCTPAGE_TIMEOUT);
+        match answer.await {
+            Some(details) => (StatusCode::OK, BookDetails::to_json(&details)),
+            None => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                json!({ "error": "Sorry, product details are currently unavailable for this book." }),
+            ),
+        }
     }
 
     async fn reviews(&self, id: &str, headers: &HeaderMap) -> Part {

@@ -44,7 +44,7 @@ pub(crate) fn render(user: Option<&str>, instance: &str, details: &Value, review
 pub(crate) fn index() -> String {
     let mut html = head("Bookinfo");
     html.push_str(
-        "<main><h1>Bookinfo</h1><p>A bookshop of four services, to see a service mesh at work. \
+        "<main><h1>Bookinfo</h1><p>A bookshop of five services, to see a service mesh at work. \
          <a href=\"/productpage\">Open the product page</a>.</p></main></body></html>\n",
     );
     html

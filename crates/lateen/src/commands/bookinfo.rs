@@ -21,7 +21,8 @@ pub(crate) fn run(arguments: BookinfoArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve(arguments: BookinfoArgs) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
-    let address = SocketAddr::new(arguments.bind, arguments.port);
+    let port = arguments.port.unwrap_or_else(|| arguments.service.default_port());
+    let address = SocketAddr::new(arguments.bind, port);
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("listen on {address}"))?;

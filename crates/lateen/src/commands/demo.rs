@@ -117,14 +117,20 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -
     Ok(shop)
 }
 
-/// The six workloads; each runs this program's `bookinfo` command.
+/// The seven workloads; each runs this program's `bookinfo` command.
 fn specs(capture: Capture) -> anyhow::Result<Vec<Spec>> {
     let program = std::env::current_exe().context("find this program's file")?;
     let specs = objects::BOOKINFO.iter().map(|(service, version)| {
-        let mut spec = Spec::sidecar("default", service, version, vec![objects::BOOKINFO_PORT]);
+        let mut spec = Spec::sidecar("default", service, version, vec![objects::bookinfo_port(service)]);
         spec.service_account = format!("bookinfo-{service}");
         spec.capture = capture.mode();
-        spec.calls = objects::BOOKINFO_SERVICES.map(str::to_owned).to_vec();
+        spec.calls = objects::BOOKINFO_SERVICES
+            .map(|(name, _)| name.to_owned())
+            .to_vec();
+        if *service == "ratings" {
+            let database = ("RATINGS_DATABASE".to_owned(), "ratingsdb".to_owned());
+            spec.environment.push(database);
+        }
         spec.command = vec![program.clone().into()];
         spec.command
             .extend(["bookinfo", service, "--version", version].map(Into::into));
