@@ -59,6 +59,8 @@ async fn client(mesh: &Mesh, folder: &Path, accounts: &[&str]) -> SpiffeWorkload
         authority: CertificateAuthority::Unix(mesh.host_socket()),
         key: KeyKind::default(),
         lifetime: Duration::from_secs(3600),
+        revocations: None,
+        status: None,
         clock: Arc::new(SystemTime::now),
     };
     let account = |name: &&str| ServiceAccount {
