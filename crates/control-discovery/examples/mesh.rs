@@ -36,6 +36,8 @@ const PORT: u16 = 9080;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long nothing is sent before the next change.
 const QUIET: Duration = Duration::from_millis(300);
+/// News of proxies that nobody has read yet.
+const NEWS: usize = 1 << 16;
 /// Namespaces that the services are spread over.
 const NAMESPACES: usize = 10;
 
@@ -233,7 +235,7 @@ fn connect(
     target: &Target,
     node: Node,
     proxy: usize,
-    taken: mpsc::UnboundedSender<Taken>,
+    taken: mpsc::Sender<Taken>,
 ) -> mpsc::Sender<xds::grpc::client::Command> {
     let mut client = Client::new(Variant::Delta, node);
     client.watch_all(type_url::CLUSTER);
@@ -248,8 +250,8 @@ fn connect(
         }
         client.accept(&update);
         let at = Instant::now();
-        // The measurement may be over.
-        let _ = taken.send(Taken {
+        // The measurement may be over. What does not fit is missed, and then the measurement fails.
+        let _ = taken.try_send(Taken {
             proxy,
             type_url: update.type_url,
             at,
@@ -273,7 +275,7 @@ fn discovered(update: &Update) -> Vec<String> {
 
 /// Waits until every proxy has taken something of a type; when the last of them had.
 async fn everybody(
-    taken: &mut mpsc::UnboundedReceiver<Taken>,
+    taken: &mut mpsc::Receiver<Taken>,
     proxies: usize,
     type_url: &str,
 ) -> Result<Instant, Failure> {
@@ -291,7 +293,7 @@ async fn everybody(
 }
 
 /// Waits until nothing has come for a while.
-async fn quiet(taken: &mut mpsc::UnboundedReceiver<Taken>) {
+async fn quiet(taken: &mut mpsc::Receiver<Taken>) {
     while tokio::time::timeout(QUIET, taken.recv()).await.is_ok() {}
 }
 
@@ -311,7 +313,7 @@ fn push(mesh: Mesh, proxies: usize, workloads: usize, changes: usize) -> Result<
     let (world, address) = served.block_on(control_plane(mesh))?;
     runtime()?.block_on(async {
         let target = Target::Tcp(address.to_string());
-        let (sender, mut taken) = mpsc::unbounded_channel();
+        let (sender, mut taken) = mpsc::channel(NEWS);
         let began = Instant::now();
         let workloads = workloads.clamp(1, mesh.services);
         let _links: Vec<_> = (0..proxies)

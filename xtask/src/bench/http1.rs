@@ -10,7 +10,7 @@ use super::figure::{Figure, verdict};
 use super::load::{self, Sample};
 use super::report::{median, of, ratio};
 use super::{Plan, limits, proxies};
-use crate::process::{cargo, root, succeeds, target_dir, which};
+use crate::process::{root, which};
 
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn run(plan: &Plan, dir: &Path) -> Result<bool> {
@@ -23,7 +23,7 @@ pub(super) fn run(plan: &Plan, dir: &Path) -> Result<bool> {
         load: &|port, seconds| load::wrk(port, connections, seconds),
     };
     let samples = contest.run(plan, dir)?;
-    for (part, each) in instructions()? {
+    for (part, each) in instructions(plan.build)? {
         println!("\n{part}: {each:.0} instructions per request (callgrind)");
     }
     let idle = median(of(&samples, "lateen"), |s: &Sample| s.idle_kib as f64);
@@ -43,7 +43,7 @@ pub(super) fn run(plan: &Plan, dir: &Path) -> Result<bool> {
 }
 
 /// Instructions per request of the codec and the router, by callgrind: repeatable, whatever else the machine does.
-fn instructions() -> Result<Vec<(String, f64)>> {
+fn instructions(build: bool) -> Result<Vec<(String, f64)>> {
     let mut found = Vec::new();
     for (package, example) in [("proxy-http", "instructions"), ("proxy-router", "instructions")] {
         let source = root()
@@ -54,20 +54,7 @@ fn instructions() -> Result<Vec<(String, f64)>> {
         if !source.is_file() || which("valgrind").is_none() {
             continue;
         }
-        let mut build = cargo([
-            "build",
-            "--release",
-            "--quiet",
-            "--package",
-            package,
-            "--example",
-            example,
-        ]);
-        anyhow::ensure!(
-            succeeds(&mut build)?,
-            "{package} example {example} does not build"
-        );
-        let binary = target_dir().join("release/examples").join(example);
+        let binary = super::programs::example(package, example, build)?;
         let (few, many) = (1_000_u64, 11_000_u64);
         #[allow(clippy::cast_precision_loss)]
         let each = (callgrind(&binary, many)? - callgrind(&binary, few)?) as f64 / (many - few) as f64;
