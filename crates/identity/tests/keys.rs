@@ -5,8 +5,8 @@ mod common;
 use base64::Engine as _;
 use common::{HOUR, authority, leaf, now, self_signed};
 use identity::{
-    CertificateRequest, KeyError, KeyKind, KeyType, PemError, PrivateKey, RequestError, SubjectName, Svid,
-    SvidError, request_certificate,
+    CertificateRequest, KeyError, KeyKind, KeyType, PemError, PrivateKey, PublicKey, RequestError,
+    SubjectName, Svid, SvidError, request_certificate,
 };
 
 macro_rules! data {
@@ -31,6 +31,25 @@ fn every_kind_of_key_is_made_written_and_read_back() {
         assert_eq!(read.algorithm(), key.algorithm());
     }
     assert_eq!(KeyKind::default(), KeyKind::EcdsaP256);
+}
+
+#[test]
+fn a_public_key_is_read_back_from_its_der_and_tells_its_point() {
+    for (kind, field_bytes) in [
+        (KeyKind::EcdsaP256, Some(32)),
+        (KeyKind::EcdsaP384, Some(48)),
+        (KeyKind::Rsa2048, None),
+    ] {
+        let key = PrivateKey::generate(kind).expect("a key");
+        let public = key.public_key();
+        assert_eq!(PublicKey::from_der(public.der()).as_ref(), Some(public));
+        let lengths = public.coordinates().map(|(x, y)| (x.len(), y.len()));
+        assert_eq!(lengths, field_bytes.map(|bytes| (bytes, bytes)));
+        let mut longer = public.der().to_vec();
+        longer.push(0);
+        assert_eq!(PublicKey::from_der(&longer), None);
+        assert_eq!(PublicKey::from_der(&longer[..40]), None);
+    }
 }
 
 #[test]

@@ -11,8 +11,10 @@ use api_spiffe::workload::{
     JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svid, X509svidRequest,
 };
 use base64::Engine as _;
-use control_ca::SELF_SIGNED_SECRET;
+use control_ca::{JWT_KEYS_SECRET, SELF_SIGNED_SECRET};
+use control_snapshot::Kind;
 use control_sources::secrets;
+use control_sources::write::{self, ObjectRef};
 use hyper_util::rt::TokioIo;
 use identity::{Certificate, KeyKind, PrivateKey, ServiceAccount, Svid};
 use net::peer::Peer;
@@ -156,6 +158,40 @@ async fn a_workload_gets_its_certificate_and_the_roots() {
         .into_inner();
     let answer = within(stream.message()).await.expect("an answer").expect("one");
     assert_eq!(&*answer.bundles["spiffe://cluster.local"], roots[0].der());
+    mesh.stop().0.shutdown().await;
+}
+
+#[tokio::test]
+async fn new_keys_of_tokens_are_pushed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    register(&mesh).await;
+    let node = Node::start(&mesh, DAY, &Registered::as_accounts(&["reviews"]));
+    let mut client = node.client().await;
+    let mut stream = within(client.fetch_jwt_bundles(call(JwtBundlesRequest {})))
+        .await
+        .expect("a stream")
+        .into_inner();
+    let mut known = Vec::new();
+    // The first answer may come before there are keys. Then there are some, and after the Secret is gone others.
+    for round in 0..2 {
+        let others = within(async {
+            loop {
+                let answer = stream.message().await.expect("an answer").expect("one");
+                let set = &answer.bundles["spiffe://cluster.local"];
+                let set: serde_json::Value = serde_json::from_slice(set).expect("JSON");
+                let keys = set["keys"].as_array().expect("keys").clone();
+                if !keys.is_empty() && keys != known {
+                    return keys;
+                }
+            }
+        })
+        .await;
+        assert_eq!(others.len(), 1, "round {round}");
+        known = others;
+        let keys = ObjectRef::new(Kind::Secret, "istio-system", JWT_KEYS_SECRET);
+        write::delete(&mesh.client, &keys).await.expect("deleted");
+    }
     mesh.stop().0.shutdown().await;
 }
 
