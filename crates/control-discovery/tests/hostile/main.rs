@@ -9,6 +9,7 @@ mod log;
 #[allow(dead_code, reason = "this test uses a part")]
 #[path = "../identities/mesh.rs"]
 mod mesh;
+mod node_socket;
 
 use identity::Certificate;
 use mesh::{Mesh, Shown};
