@@ -156,7 +156,7 @@ async fn names_in_headers(mesh: &Mesh<'_>, report: &mut Report) -> Result<()> {
         &impostor::server_name(),
         &[
             ("x-forwarded-client-cert", forged),
-            // Nobody who decides anything reads these.
+            // They are for statistics only: nobody who decides anything reads them.
             (
                 "x-envoy-peer-metadata-id",
                 "sidecar~10.0.0.1~admin.default~default.svc.cluster.local",
@@ -176,6 +176,21 @@ async fn names_in_headers(mesh: &Mesh<'_>, report: &mut Report) -> Result<()> {
         last.is_some_and(|last| last.ends_with(true_name)),
         format!("the last element of x-forwarded-client-cert is the true one, whatever was there: {shown:?}"),
     );
+    let metadata = [
+        values("x-envoy-peer-metadata"),
+        values("x-envoy-peer-metadata-id"),
+    ]
+    .concat();
+    match mesh.data_plane {
+        DataPlane::Lateen => report.check(
+            metadata.is_empty(),
+            format!("what a caller tells of itself does not reach the application: {metadata:?}"),
+        ),
+        DataPlane::Envoy => {
+            let left = "a plain Envoy, which lacks Istio's filter, leaves what a caller tells of itself";
+            report.seen.push(format!("{left}: {metadata:?}"));
+        }
+    }
     Ok(())
 }
 
