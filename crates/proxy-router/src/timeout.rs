@@ -42,6 +42,8 @@ pub struct RequestTimeouts {
     pub per_try_idle: Duration,
     /// Longest time of the stream; `None` leaves it to the connection manager, zero is for ever.
     pub max_stream_duration: Option<Duration>,
+    /// Whether hosts are told of it in `grpc-timeout`, too (`max_grpc_timeout`).
+    pub tells_grpc: bool,
     /// Whether a timeout is answered with 204 and no body (`x-envoy-upstream-rq-timeout-alt-response`).
     pub alt_response: bool,
 }
@@ -62,13 +64,14 @@ impl RouteTimeouts {
             per_try,
             per_try_idle,
             max_stream_duration: self.stream_limit(request, is_grpc),
+            tells_grpc: false,
             alt_response: request
                 .headers
                 .remove(&HeaderId::XEnvoyUpstreamRqTimeoutAltResponse),
         };
-        let uses_grpc_timeout =
+        timeouts.tells_grpc =
             is_grpc && self.max_stream_duration.is_none() && self.max_grpc_timeout.is_some();
-        if let (true, Some(max)) = (uses_grpc_timeout, self.max_grpc_timeout) {
+        if let (true, Some(max)) = (timeouts.tells_grpc, self.max_grpc_timeout) {
             timeouts.global = self.grpc_timeout(request, max);
         }
         if let Some(global) = take_milliseconds(request, HeaderId::XEnvoyUpstreamRqTimeoutMs) {
@@ -80,7 +83,7 @@ impl RouteTimeouts {
         if !timeouts.global.is_zero() && timeouts.per_try >= timeouts.global {
             timeouts.per_try = Duration::ZERO;
         }
-        announce(request, &timeouts, uses_grpc_timeout, suppress_envoy_headers);
+        announce(request, &timeouts, suppress_envoy_headers);
         timeouts
     }
 
@@ -113,7 +116,7 @@ impl RouteTimeouts {
 }
 
 /// Tells the host how long it has for one try.
-fn announce(request: &mut RequestHead, timeouts: &RequestTimeouts, grpc: bool, suppress_envoy_headers: bool) {
+fn announce(request: &mut RequestHead, timeouts: &RequestTimeouts, suppress_envoy_headers: bool) {
     let expected = if timeouts.per_try.is_zero() {
         timeouts.global
     } else {
@@ -129,7 +132,7 @@ fn announce(request: &mut RequestHead, timeouts: &RequestTimeouts, grpc: bool, s
             itoa::Buffer::new().format(milliseconds).as_bytes(),
         );
     }
-    if grpc {
+    if timeouts.tells_grpc {
         request
             .headers
             .set(&HeaderId::GrpcTimeout, format!("{milliseconds}m").as_bytes());

@@ -86,3 +86,22 @@ fn a_deadline_of_the_caller_ends_the_call() {
     });
     assert_eq!((answer.status, answer.field("grpc-status")), (200, Some("4")));
 }
+
+#[test]
+fn a_deadline_is_counted_down_when_a_call_is_tried_again() {
+    let route = ", max_grpc_timeout: 10s, retry_policy: { retry_on: unavailable, num_retries: 6, retry_back_off: { \
+                 base_interval: 0.05s } }";
+    let (proxy, upstream) = http2_proxy(route, "");
+    let answer = run(async {
+        let mut client = client(proxy.listener("web")).await;
+        let fields = [CALL[0], CALL[1], ("grpc-timeout", "5S")];
+        ask(&mut client, request("POST", "/grpc/14/6", &fields))
+            .await
+            .unwrap()
+    });
+    assert_eq!(answer.field("grpc-status"), Some("0"));
+    assert_eq!(upstream.requests.load(Ordering::SeqCst), 7);
+    let told = answer.field("x-timeout").and_then(|told| told.strip_suffix('m'));
+    let told: u32 = told.and_then(|told| told.parse().ok()).expect("milliseconds");
+    assert!((1..5000).contains(&told), "the last try was told {told} ms");
+}

@@ -132,7 +132,8 @@ pub(crate) struct Upstream {
 
 /// Starts one. `/echo` is answered with the request's fields as text, its body and its trailers; `/reset/7` resets the
 /// stream, `/half` after half an answer; `/refuse/2` refuses the first two; `/hang` never answers; `/go` ends the
-/// connection with the answer; `/early` says 103 first; `/grpc/14` fails so, `/grpc/14/2` the first two times.
+/// connection with the answer; `/early` says 103 first; `/grpc/14` fails so, `/grpc/14/2` the first two times,
+/// and says what `grpc-timeout` it was told.
 pub(crate) fn upstream() -> Upstream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -219,6 +220,10 @@ async fn answer(
             let response = Response::builder()
                 .header("content-type", "application/grpc")
                 .header("grpc-status", status.to_string());
+            let response = match head.headers.get("grpc-timeout") {
+                Some(told) => response.header("x-timeout", told),
+                None => response,
+            };
             respond.send_response(response.body(()).unwrap(), true)?;
             return Ok(());
         }

@@ -421,14 +421,20 @@ fn count_upstream_timeout(routed: &Routed<'_>, expiry: Expiry) {
 fn announce_what_is_left(heads: &mut Heads, routed: &Routed<'_>, now: Instant) {
     let id = HeaderId::XEnvoyExpectedRqTimeoutMs;
     let headers = &mut heads.request.headers;
-    let Some(deadline) = routed.deadlines.route.filter(|_| !routed.suppress) else {
+    let Some(deadline) = routed.deadlines.route else {
         return;
     };
     let left = deadline.saturating_duration_since(now);
     let per_try = Some(routed.timeouts.per_try).filter(|limit| !limit.is_zero());
     let expected = per_try.map_or(left, |limit| left.min(limit)).as_millis();
-    if expected > 0 && headers.get_id(id).is_some() {
+    if expected == 0 {
+        return;
+    }
+    if !routed.suppress && headers.get_id(id).is_some() {
         headers.set(&id, itoa::Buffer::new().format(expected).as_bytes());
+    }
+    if routed.timeouts.tells_grpc {
+        headers.set(&HeaderId::GrpcTimeout, format!("{expected}m").as_bytes());
     }
 }
 
