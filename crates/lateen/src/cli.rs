@@ -166,11 +166,21 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["service", "version", "namespace", "service_account", "label"])]
     pub(crate) workload_files: Option<PathBuf>,
     /// The address that the workload is reached at; of this machine's, the one from which it reaches the control plane
-    #[arg(long, value_name = "IP", requires = "workload_files", conflicts_with = "service")]
+    #[arg(
+        long,
+        value_name = "IP",
+        requires = "workload_files",
+        conflicts_with = "service"
+    )]
     pub(crate) address: Option<Ipv4Addr>,
     /// Show a certificate that somebody else keeps in files, instead of asking for one: the folder with cert-chain.pem,
     /// key.pem and root-cert.pem; /etc/certs where cluster.env has FILE_MOUNTED_CERTS
-    #[arg(long, value_name = "DIR", requires = "workload_files", conflicts_with = "service")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "workload_files",
+        conflicts_with = "service"
+    )]
     pub(crate) certificates: Option<PathBuf>,
     /// Another label, key=value; repeat it for several
     #[arg(long, short, value_parser = label)]
