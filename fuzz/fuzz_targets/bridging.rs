@@ -171,6 +171,8 @@ fn request_of_http2(bytes: &[u8]) {
     .contains(&head.method());
     // What the connection manager refuses goes nowhere.
     let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(byte);
+    // A path of other characters than ASCII passes, and our own parser would not take it.
+    let is_known = is_known && head.path().is_ascii();
     if is_known && head.path().starts_with(b"/") && head.authority().iter().all(is_host) {
         write_and_read_request(&head);
     }
