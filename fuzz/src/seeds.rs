@@ -26,6 +26,25 @@ const MESSAGES: &[&str] = &[
     "\x01\x02\x20\x01\x40HTTP/1.0 500 x y z\r\n\r\nuntil the end",
 ];
 
+/// Heads of both versions, the kind before each.
+const BRIDGED: &[&[u8]] = &[
+    b"\0GET /a?b=c HTTP/1.1\r\nHost: a\r\nCookie: x=1; y=2\r\nTE: trailers\r\nAccept: */*\r\n\r\n",
+    b"\0POST http://a:80/b HTTP/1.1\r\nHost: c\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+    b"\0CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
+    b"\x01HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\nSet-Cookie: c\r\n\r\n",
+    b"\x02POST\na:80\n/b?c=d\ncookie:x=1\nx-a: b\nte:trailers",
+    b"\x03\0\0content-type:text/plain\nset-cookie:a",
+];
+
+/// Headers of the PROXY protocol.
+const PROXIED: &[&[u8]] = &[
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 4321 80\r\nGET /",
+    b"PROXY TCP6 2001:db8::1 2001:db8::2 4321 80\r\n",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xc0\0\x02\x01\xc0\0\x02\x02\x10\xe1\0\x50\x01\0\x01x",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+];
+
 /// The kinds of the `xds` target, by file of a recording.
 const RECORDED: [(&str, u8); 4] = [("cds.json", 0), ("eds.json", 1), ("lds.json", 2), ("rds.json", 3)];
 
@@ -36,6 +55,12 @@ fn main() -> Outcome {
     };
     for (number, text) in MESSAGES.iter().enumerate() {
         write(corpora, "http1", &format!("message-{number}"), text.as_bytes())?;
+    }
+    for (number, head) in BRIDGED.iter().enumerate() {
+        write(corpora, "bridging", &format!("head-{number}"), head)?;
+    }
+    for (number, header) in PROXIED.iter().enumerate() {
+        write(corpora, "proxy_protocol", &format!("header-{number}"), header)?;
     }
     identities(corpora)?;
     hellos(corpora)?;

@@ -10,6 +10,8 @@ mod active_stream;
 mod alpn;
 mod attempt;
 mod body;
+#[cfg(feature = "conformance")]
+pub mod bridging;
 mod buffer;
 mod config;
 mod connection;

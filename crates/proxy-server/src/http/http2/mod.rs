@@ -5,7 +5,7 @@
 //! each, as an exchange sees it; [`convert`] turns heads into the proxy's own and back. [`wire`] is what connections run
 //! over: it gathers what is written, and its [`meter`] watches for floods.
 
-mod convert;
+pub(crate) mod convert;
 mod downlink;
 mod keepalive;
 mod meter;
