@@ -74,7 +74,7 @@ fn request_of_http1(bytes: &[u8]) {
         return;
     };
     let mut again = RequestHead::new();
-    request_from_http2(&request.into_parts().0, &mut again);
+    assert!(request_from_http2(&request.into_parts().0, &mut again));
     assert_eq!(head.method(), again.method());
     assert_eq!(head.authority(), again.authority());
     assert_eq!(without_fragment(head.path()), again.path());
@@ -130,9 +130,7 @@ fn fields_of_http2<'a>(lines: impl Iterator<Item = &'a [u8]>) -> http::HeaderMap
         // Neither has a value that begins or ends with white space (RFC 9113, section 8.2.1).
         let is_framing =
             name == http::header::CONTENT_LENGTH || value.as_bytes().trim_ascii() != value.as_bytes();
-        // The `http` crate takes this one for a character of names.
-        let is_token = !name.as_str().contains('"');
-        if is_token && !DROPPED.contains(&name.as_str()) && !is_framing {
+        if !DROPPED.contains(&name.as_str()) && !is_framing {
             fields.append(name, value);
         }
     }
@@ -156,7 +154,9 @@ fn request_of_http2(bytes: &[u8]) {
     (*request.method_mut(), *request.uri_mut()) = (method, uri);
     *request.headers_mut() = fields_of_http2(lines);
     let mut head = RequestHead::new();
-    request_from_http2(&request.into_parts().0, &mut head);
+    if !request_from_http2(&request.into_parts().0, &mut head) {
+        return;
+    }
     // The parser here knows the methods that Envoy's does; a host may know more.
     let is_known = [
         &b"GET"[..],
@@ -171,8 +171,6 @@ fn request_of_http2(bytes: &[u8]) {
     .contains(&head.method());
     // What the connection manager refuses goes nowhere.
     let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(byte);
-    // A path of other characters than ASCII passes, and our own parser would not take it.
-    let is_known = is_known && head.path().is_ascii();
     if is_known && head.path().starts_with(b"/") && head.authority().iter().all(is_host) {
         write_and_read_request(&head);
     }

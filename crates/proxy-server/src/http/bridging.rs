@@ -10,9 +10,11 @@ pub fn request_to_http2(head: &RequestHead) -> Option<http::Request<()>> {
     convert::request(head)
 }
 
-/// A request of an HTTP/2 client.
-pub fn request_from_http2(parts: &http::request::Parts, head: &mut RequestHead) {
+/// A request of an HTTP/2 client; false where it is malformed and goes nowhere.
+#[must_use]
+pub fn request_from_http2(parts: &http::request::Parts, head: &mut RequestHead) -> bool {
     convert::read_request(parts, head);
+    convert::is_well_formed(parts)
 }
 
 /// A response as it goes to an HTTP/2 client; `None` where HTTP/2 cannot say it.

@@ -57,10 +57,24 @@ pub(crate) fn read_trailers(fields: &HeaderMap) -> Headers {
     trailers
 }
 
-/// Appends fields; the pieces of a cookie are joined again (RFC 9113, section 8.2.3).
+/// Whether a name is one of HTTP (RFC 9110, section 5.1). Of what may not be in one, the `http` crate lets quotation marks
+/// pass.
+fn is_name(name: &HeaderName) -> bool {
+    !name.as_str().contains('"')
+}
+
+/// Whether a request can be said in HTTP/1 too: every field has a name, and the path is of characters that a URI may
+/// have. Others are malformed (RFC 9113, sections 8.2.1 and 8.3.1), and let pass by the `h2` crate.
+pub(crate) fn is_well_formed(parts: &http::request::Parts) -> bool {
+    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    path.is_ascii() && parts.headers.keys().all(is_name)
+}
+
+/// Appends fields; the pieces of a cookie are joined again (RFC 9113, section 8.2.3). What has no name is left out: where
+/// it matters, the message was refused before.
 fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
     for (name, value) in fields {
-        if *name == http::header::HOST {
+        if *name == http::header::HOST || !is_name(name) {
             continue;
         }
         if *name == http::header::COOKIE {
@@ -165,6 +179,21 @@ mod tests {
         let head = received(&[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2")]);
         let cookies: Vec<_> = head.headers.get_all("cookie").collect();
         assert_eq!(cookies, [b"a=1; b=2"]);
+    }
+
+    #[test]
+    fn what_http1_cannot_say_is_malformed_and_not_passed_on() {
+        let parts = |path: &str, name: &str| {
+            // As `h2` reads names.
+            let name = HeaderName::from_lowercase(name.as_bytes()).unwrap();
+            let request = http::Request::builder().uri(path).header(name, "1").body(());
+            request.unwrap().into_parts().0
+        };
+        assert!(is_well_formed(&parts("http://a.test/x", "x-a")));
+        assert!(!is_well_formed(&parts("http://a.test/\u{e9}", "x-a")));
+        let quoted = parts("http://a.test/x", "x\"a");
+        assert!(!is_well_formed(&quoted));
+        assert_eq!(read_trailers(&quoted.headers).len(), 0);
     }
 
     #[test]

@@ -419,6 +419,7 @@ async fn serve_stream(shared: &Rc<Shared>, request: Request<RecvStream>, respond
     let mut heads = manager.local.take_heads();
     let (parts, body) = request.into_parts();
     convert::read_request(&parts, &mut heads.request);
+    let is_well_formed = convert::is_well_formed(&parts);
     drop(parts);
     let field_bytes = convert::field_bytes(&heads.request.headers);
     let upload = Upload::streamed(body.is_end_stream());
@@ -426,17 +427,21 @@ async fn serve_stream(shared: &Rc<Shared>, request: Request<RecvStream>, respond
     let mut stream = ActiveStream::new(down, shared.origin.clone());
     stream.field_bytes = field_bytes;
     let most = manager.config.head_limits;
-    let too_much = if field_bytes > most.bytes {
+    let refused = if !is_well_formed {
+        Some("http2.invalid.header.field")
+    } else if field_bytes > most.bytes {
         Some("http2.header_list_size_too_large")
     } else if heads.request.headers.len() > most.fields {
         Some("http2.too_many_headers")
     } else {
         None
     };
-    let next = match too_much {
+    let next = match refused {
         Some(details) => {
-            let shard = shared.origin.worker.shard();
-            shard.inc(manager.config.http2_stats.header_overflow);
+            if is_well_formed {
+                let shard = shared.origin.worker.shard();
+                shard.inc(manager.config.http2_stats.header_overflow);
+            }
             stream.give_up(&mut heads, details)
         }
         None => stream.exchange(&mut heads, upload).await,
