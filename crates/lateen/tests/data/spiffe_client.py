@@ -7,13 +7,20 @@ another user who asks.
 import json
 import os
 import pathlib
+import shutil
 import sys
+
+folder = pathlib.Path(sys.argv[1])
+if len(sys.argv) > 2:
+    # That user may not see the folder of the packages, which import more when they are first used.
+    packages = folder / "packages"
+    shutil.copytree(os.environ["PYTHONPATH"], packages)
+    sys.path.insert(0, str(packages))
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from spiffe import JwtSvid, TrustDomain, WorkloadApiClient
 from spiffe.errors import PySpiffeError
 
-folder = pathlib.Path(sys.argv[1])
 domain = TrustDomain("cluster.local")
 
 
