@@ -203,7 +203,7 @@ impl Identities {
         }
         self.publish_for_workloads(&mut tasks);
         tasks.spawn(serving::keep(
-            self.0.renewed.subscribe(),
+            self.authorities(),
             self.0.settings.names.clone(),
             Arc::clone(&self.0.settings.clock),
             certificate,
@@ -231,7 +231,7 @@ impl Identities {
         let stopped = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stop| *stop).await.is_ok();
         };
-        let incoming = connections::incoming(listeners.secure, certificates, self.0.renewed.subscribe());
+        let incoming = connections::incoming(listeners.secure, certificates, self.authorities());
         let secure = server().serve_with_incoming_shutdown(incoming, stopped(stop.subscribe()));
         let host = async {
             match listeners.host {
@@ -272,7 +272,14 @@ impl Identities {
         let (text, written) = watch::channel(None);
         let client = self.0.client.clone();
         tasks.spawn(authority_config_maps::keep(client, config_map, written));
-        tasks.spawn(publish(self.0.renewed.subscribe(), print, text, file.clone()));
+        tasks.spawn(publish(self.authorities(), print, text, file.clone()));
+    }
+
+    /// Tells of each new authority, and first of the one that is in force already.
+    fn authorities(&self) -> watch::Receiver<Option<Arc<Authority>>> {
+        let mut authorities = self.0.renewed.subscribe();
+        authorities.mark_changed();
+        authorities
     }
 
     /// Follows the world and the Secrets, for ever.
