@@ -6,5 +6,6 @@
 
 pub mod histogram;
 pub mod logging;
+mod names;
 pub mod render;
 pub mod stats;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::histogram::{Cells, Merged};
+use crate::names::{Kind, NameId, Names};
 
 /// Cells in a page; shards grow by pages.
 const PAGE_CELLS: usize = 1024;
@@ -61,17 +62,10 @@ struct ScopeInner {
 /// The statistics of one scope. The table keeps them too, to free the slots when the scope is gone.
 type Leaves = Arc<Mutex<Vec<Leaf>>>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-#[derive(Debug)]
+/// A statistic of a scope. A mesh has tens of thousands, and most scopes have the same ones, so that it is small.
+#[derive(Clone, Copy, Debug)]
 struct Leaf {
-    name: Box<str>,
-    kind: Kind,
+    name: NameId,
     slot: u32,
 }
 
@@ -85,6 +79,7 @@ struct ScopeEntry {
 struct Table {
     scopes: Vec<ScopeEntry>,
     by_prefix: HashMap<Box<str>, Weak<ScopeInner>>,
+    names: Names,
     /// How many scopes there are before the next look for those that are gone.
     sweep_at: usize,
     stats: usize,
@@ -98,7 +93,7 @@ struct Table {
 #[derive(Debug, Default)]
 struct ShardInner {
     pages: Mutex<Vec<Page>>,
-    histograms: Mutex<Vec<Arc<Cells>>>,
+    histograms: Mutex<Vec<Option<Arc<Cells>>>>,
 }
 
 /// All statistics of a process. Cheap to clone.
@@ -123,7 +118,7 @@ pub struct Shard {
 #[derive(Debug)]
 struct Local {
     pages: RefCell<Vec<Page>>,
-    histograms: RefCell<Vec<Arc<Cells>>>,
+    histograms: RefCell<Vec<Option<Arc<Cells>>>>,
     shared: Arc<ShardInner>,
 }
 
@@ -272,8 +267,11 @@ impl Registry {
     pub fn reset_counters(&self) {
         let table = self.table.lock();
         for scope in &table.scopes {
-            for leaf in scope.leaves.lock().iter().filter(|l| l.kind != Kind::Gauge) {
-                table.clear(leaf.kind, leaf.slot);
+            for leaf in scope.leaves.lock().iter() {
+                let (kind, _) = table.names.of(leaf.name);
+                if kind != Kind::Gauge {
+                    table.clear(kind, leaf.slot);
+                }
             }
         }
     }
@@ -281,7 +279,8 @@ impl Registry {
     fn register(&self, scope: &ScopeInner, name: &str, kind: Kind) -> u32 {
         let mut table = self.table.lock();
         let mut leaves = scope.leaves.lock();
-        if let Some(leaf) = leaves.iter().find(|l| l.kind == kind && *l.name == *name) {
+        let known = table.names.find(kind, name);
+        if let Some(leaf) = leaves.iter().find(|leaf| Some(leaf.name) == known) {
             return leaf.slot;
         }
         if table.stats >= MAX_STATS {
@@ -289,11 +288,8 @@ impl Registry {
         }
         let slot = table.slot(kind);
         table.stats += 1;
-        leaves.push(Leaf {
-            name: name.into(),
-            kind,
-            slot,
-        });
+        let name = table.names.acquire(kind, name);
+        leaves.push(Leaf { name, slot });
         slot
     }
 }
@@ -327,9 +323,10 @@ impl Table {
         self.scopes = alive;
         self.by_prefix.retain(|_, scope| scope.strong_count() > 0);
         for leaf in dead.iter().flat_map(|s| std::mem::take(&mut *s.leaves.lock())) {
-            self.clear(leaf.kind, leaf.slot);
+            let kind = self.names.release(leaf.name);
+            self.clear(kind, leaf.slot);
             self.stats -= 1;
-            match leaf.kind {
+            match kind {
                 Kind::Histogram => self.free_histograms.push(leaf.slot),
                 _ => self.free_slots.push(leaf.slot),
             }
@@ -339,7 +336,7 @@ impl Table {
     fn clear(&self, kind: Kind, slot: u32) {
         for shard in &self.shards {
             if kind == Kind::Histogram {
-                if let Some(cells) = shard.histograms.lock().get(slot as usize) {
+                if let Some(Some(cells)) = shard.histograms.lock().get(slot as usize) {
                     cells.clear();
                 }
             } else if let Some(page) = shard.pages.lock().get(slot as usize / PAGE_CELLS) {
@@ -358,13 +355,14 @@ impl Table {
     }
 
     fn read(&self, scope: &ScopeInner, leaf: &Leaf) -> Stat {
-        let value = match leaf.kind {
+        let (kind, name) = self.names.of(leaf.name);
+        let value = match kind {
             Kind::Counter => Value::Counter(self.sum(leaf.slot)),
             Kind::Gauge => Value::Gauge(u64::try_from(self.sum(leaf.slot).cast_signed()).unwrap_or(0)),
             Kind::Histogram => {
                 let mut merged = Merged::default();
                 for shard in &self.shards {
-                    if let Some(cells) = shard.histograms.lock().get(leaf.slot as usize) {
+                    if let Some(Some(cells)) = shard.histograms.lock().get(leaf.slot as usize) {
                         cells.merge(&mut merged);
                     }
                 }
@@ -372,8 +370,8 @@ impl Table {
             }
         };
         Stat {
-            name: format!("{}{}", scope.prefix, leaf.name),
-            tag_free: format!("{}{}", scope.tag_free, leaf.name),
+            name: format!("{}{name}", scope.prefix),
+            tag_free: format!("{}{name}", scope.tag_free),
             tags: scope.tags.clone(),
             value,
         }
@@ -455,16 +453,16 @@ impl Shard {
     /// Counts a value.
     pub fn record(&self, histogram: Histogram, value: u64) {
         let index = histogram.0 as usize;
-        if let Some(cells) = self.local.histograms.borrow().get(index) {
+        if let Some(Some(cells)) = self.local.histograms.borrow().get(index) {
             cells.record(value);
             return;
         }
         let mut shared = self.local.shared.histograms.lock();
-        while shared.len() <= index {
-            shared.push(Arc::default());
+        if shared.len() <= index {
+            shared.resize(index + 1, None);
         }
+        shared[index].get_or_insert_default().record(value);
         self.local.histograms.borrow_mut().clone_from(&shared);
-        shared[index].record(value);
     }
 
     #[inline]
