@@ -1,11 +1,12 @@
 //! No key appears in a log of any level, of this program or of a library.
 
 #[allow(dead_code, reason = "this test uses a part")]
+#[path = "hostile/log.rs"]
+mod log;
+#[allow(dead_code, reason = "this test uses a part")]
 #[path = "identities/mesh.rs"]
 mod mesh;
 
-use std::io::Write;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use api_envoy::type_url;
@@ -14,32 +15,9 @@ use base64::engine::general_purpose::STANDARD;
 use control_snapshot::Kind;
 use control_sources::secrets::StoredSecret;
 use control_sources::{apply, client};
-use parking_lot::Mutex;
-use tracing_subscriber::fmt::MakeWriter;
 
+use log::Log;
 use mesh::{Mesh, STABLE, Shown, api_server, eventually, foreign_authority, node, secret, workload};
-
-/// Everything that was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// The spellings that a part of a key could have in a log.
 fn spellings(key: &str) -> Vec<String> {
@@ -91,7 +69,7 @@ async fn no_log_of_any_level_shows_a_key() {
     let own = mesh.get(Kind::Secret, "istio-system", "istio-ca-secret").await;
     let own = StoredSecret::of(&own.expect("the Secret")).expect("base64");
     let own = String::from_utf8(own.data["ca-key.pem"].clone()).expect("PEM");
-    let log = String::from_utf8_lossy(&log.0.lock()).into_owned();
+    let log = log.text();
     assert!(
         log.contains("certificate authority in force"),
         "the log is that of the program"

@@ -14,12 +14,12 @@ const LOOKS: u32 = 200;
 /// Time between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The lines of warnings and errors.
+/// What was written.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Listens on this thread until the guard is dropped.
+    /// Listens for warnings and errors on this thread until the guard is dropped.
     pub(crate) fn listen() -> (Self, DefaultGuard) {
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
@@ -45,7 +45,8 @@ impl Log {
         panic!("no line of the log says {words:?}:\n{}", self.text());
     }
 
-    fn text(&self) -> String {
+    /// All of it.
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock()).into_owned()
     }
 }
