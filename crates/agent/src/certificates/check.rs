@@ -2,12 +2,9 @@
 
 use std::time::SystemTime;
 
-use identity::{
-    Certificate, CertificateError, ChainError, PrivateKey, ServiceAccount, SpiffeId, Svid, SvidError,
-    path_to_root,
-};
+use identity::{Certificate, CertificateError, PrivateKey, ServiceAccount, Svid, SvidError};
 
-use super::Held;
+use super::{Held, NotOurs};
 
 /// Why an answer is refused.
 #[derive(Debug, thiserror::Error)]
@@ -24,17 +21,9 @@ pub(super) enum AnswerError {
     /// The chain and our key are no SVID.
     #[error("the certificate in the authority's answer")]
     Svid(#[from] SvidError),
-    /// It is not trusted by its own roots, or not valid now.
-    #[error("the certificate in the authority's answer is not trusted at this machine's time")]
-    NotTrusted(#[from] ChainError),
-    /// It is somebody else's.
-    #[error("the certificate in the authority's answer is for {got}, not for the service account {wanted}")]
-    Other {
-        /// Whose it is.
-        got: SpiffeId,
-        /// Who asked.
-        wanted: ServiceAccount,
-    },
+    /// It is not for us.
+    #[error("the authority's answer")]
+    NotOurs(#[from] NotOurs),
 }
 
 /// Takes the parts of an answer of Istio's certificate service, PEM each: the certificate, what leads from it to the
@@ -56,17 +45,5 @@ pub(super) fn answer(
     // Some authorities repeat the root; nobody has to be shown it.
     chain.retain(|certificate| !roots.contains(certificate));
     let svid = Svid::new(chain, key)?;
-    if svid.id().service_account().as_ref() != Some(account) {
-        return Err(AnswerError::Other {
-            got: svid.id().clone(),
-            wanted: account.clone(),
-        });
-    }
-    let above: Vec<Certificate> = svid.chain().skip(1).cloned().collect();
-    path_to_root(svid.leaf(), &above, &roots, now)?;
-    Ok(Held {
-        svid,
-        roots,
-        obtained: now,
-    })
+    Ok(Held::new(svid, roots, account, now)?)
 }

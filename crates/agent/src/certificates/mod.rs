@@ -23,7 +23,7 @@ pub mod roots;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::{Certificate, KeyKind, ServiceAccount, SpiffeId, Svid, TrustDomain};
+use identity::{Certificate, ChainError, KeyKind, ServiceAccount, SpiffeId, Svid, TrustDomain, path_to_root};
 
 pub use authority::{Authority, AuthorityError, SigningRequest};
 pub use keeper::{Keeper, serve};
@@ -84,6 +84,46 @@ pub struct Held {
     pub roots: Vec<Certificate>,
     /// When it came.
     pub obtained: SystemTime,
+}
+
+/// Why a certificate that can be read is not one to hold.
+#[derive(Debug, thiserror::Error)]
+enum NotOurs {
+    /// It is not trusted by the roots beside it, or not valid now.
+    #[error("the certificate is not trusted by the roots beside it at this machine's time")]
+    NotTrusted(#[from] ChainError),
+    /// It is somebody else's.
+    #[error("the certificate is for {got}, not for the service account {wanted}")]
+    Other {
+        /// Whose it is.
+        got: SpiffeId,
+        /// Who it was to be for.
+        wanted: ServiceAccount,
+    },
+}
+
+impl Held {
+    /// What is held from `now` on, if it is the account's own and leads to its roots.
+    fn new(
+        svid: Svid,
+        roots: Vec<Certificate>,
+        account: &ServiceAccount,
+        now: SystemTime,
+    ) -> Result<Self, NotOurs> {
+        if svid.id().service_account().as_ref() != Some(account) {
+            return Err(NotOurs::Other {
+                got: svid.id().clone(),
+                wanted: account.clone(),
+            });
+        }
+        let above: Vec<Certificate> = svid.chain().skip(1).cloned().collect();
+        path_to_root(svid.leaf(), &above, &roots, now)?;
+        Ok(Self {
+            svid,
+            roots,
+            obtained: now,
+        })
+    }
 }
 
 /// How things stand.

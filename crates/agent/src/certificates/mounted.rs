@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::{Certificate, ChainError, ServiceAccount, SpiffeId, Svid, SvidError, path_to_root};
+use identity::{ServiceAccount, Svid, SvidError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::roots::{self, RootsError};
-use super::{Clock, Held, State};
+use super::{Clock, Held, NotOurs, State};
 use crate::error::chain as causes;
 use crate::limits::{FILE_POLL_INTERVAL, MAX_SECRET_FILE_BYTES};
 use crate::metrics::Metrics;
@@ -52,10 +52,8 @@ enum MountedError {
     Roots(#[from] RootsError),
     #[error("the certificate")]
     Svid(#[from] SvidError),
-    #[error("the certificate is not trusted by the roots beside it at this machine's time")]
-    NotTrusted(#[from] ChainError),
-    #[error("the certificate is for {got}, not for the service account {wanted}")]
-    Other { got: SpiffeId, wanted: ServiceAccount },
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
 }
 
 fn read(files: &MountedFiles, account: &ServiceAccount, now: SystemTime) -> Result<Held, MountedError> {
@@ -65,19 +63,7 @@ fn read(files: &MountedFiles, account: &ServiceAccount, now: SystemTime) -> Resu
     };
     let roots = roots::read(&files.roots)?;
     let svid = Svid::from_pem(&text(&files.chain)?, &text(&files.key)?)?;
-    if svid.id().service_account().as_ref() != Some(account) {
-        return Err(MountedError::Other {
-            got: svid.id().clone(),
-            wanted: account.clone(),
-        });
-    }
-    let above: Vec<Certificate> = svid.chain().skip(1).cloned().collect();
-    path_to_root(svid.leaf(), &above, &roots, now)?;
-    Ok(Held {
-        svid,
-        roots,
-        obtained: now,
-    })
+    Ok(Held::new(svid, roots, account, now)?)
 }
 
 /// Follows the files, for ever; `state` tells how things stand.
