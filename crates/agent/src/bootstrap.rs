@@ -79,14 +79,6 @@ impl Identity {
         }
     }
 
-    /// Says by Istio's label whether the workload takes mutual TLS: one without a certificate cannot. Its WorkloadEntry gets
-    /// the label too, so callers know.
-    #[must_use]
-    pub fn taking_mutual_tls(mut self, able: bool) -> Self {
-        self.metadata["LABELS"][TLS_MODE_LABEL] = if able { "istio" } else { "disabled" }.into();
-        self
-    }
-
     /// The node as a message, for the agent's own stream.
     #[must_use]
     pub fn node(&self) -> Node {
@@ -100,7 +92,8 @@ impl Identity {
     }
 }
 
-/// The workload's labels: the user's, and Istio's canonical name and revision.
+/// The workload's labels: the user's, Istio's canonical name and revision, and that it takes mutual TLS; its
+/// WorkloadEntry gets them too, so callers know.
 fn labels(spec: &Spec) -> BTreeMap<String, String> {
     let mut labels = spec.labels.clone();
     let app = labels.get("app").cloned().unwrap_or_else(|| spec.name.clone());
@@ -115,18 +108,23 @@ fn labels(spec: &Spec) -> BTreeMap<String, String> {
         .entry("service.istio.io/canonical-revision".to_owned())
         .or_insert(revision);
     labels
+        .entry(TLS_MODE_LABEL.to_owned())
+        .or_insert_with(|| "istio".to_owned());
+    labels
 }
 
 /// The name of the cluster of the agent's SDS socket (Istio's), which configuration from the control plane refers to.
 const SDS_CLUSTER: &str = "sds-grpc";
 
-/// The bootstrap: one aggregated delta stream for everything, and secrets from the socket `sds`, if there is one; the
-/// proxy is administered on `address`.
+/// The bootstrap: one aggregated delta stream for everything, and secrets from the socket `sds`; the proxy is
+/// administered on `address`.
 #[must_use]
-pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: &Xds, sds: Option<&Path>) -> Value {
+pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: &Xds, sds: &Path) -> Value {
     let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
-    let sds_cluster = sds.map(|socket| grpc_cluster(SDS_CLUSTER, json!({ "pipe": { "path": socket } })));
-    let clusters: Vec<Value> = sds_cluster.into_iter().chain([xds_cluster(xds)]).collect();
+    let clusters = [
+        grpc_cluster(SDS_CLUSTER, json!({ "pipe": { "path": sds } })),
+        xds_cluster(xds),
+    ];
     json!({
         "node": { "id": identity.id, "cluster": identity.cluster, "metadata": identity.metadata },
         "admin": { "address": socket_address(SocketAddr::new(address.into(), ADMIN_PORT)) },
@@ -145,12 +143,9 @@ pub fn bootstrap(identity: &Identity, address: Ipv4Addr, xds: &Xds, sds: Option<
 }
 
 fn xds_cluster(xds: &Xds) -> Value {
-    let (Xds::Plaintext(address) | Xds::Secure { address, .. }) = xds;
-    let mut cluster = grpc_cluster("xds-grpc", socket_address(*address));
+    let mut cluster = grpc_cluster("xds-grpc", socket_address(xds.address));
     cluster["upstream_connection_options"] = json!({ "tcp_keepalive": { "keepalive_time": 300 } });
-    if let Xds::Secure { server_name, .. } = xds {
-        cluster["transport_socket"] = mutual_tls(server_name);
-    }
+    cluster["transport_socket"] = mutual_tls(&xds.server_name);
     cluster
 }
 
@@ -249,25 +244,20 @@ mod tests {
     fn the_bootstrap_is_one_that_envoys_protobufs_accept() {
         let address = Ipv4Addr::new(127, 66, 1, 2);
         let identity = Identity::new(&reviews(), address, None);
-        let plaintext = Xds::Plaintext("127.0.0.1:15010".parse().unwrap());
-        let secure = Xds::Secure {
+        let xds = Xds {
             address: "127.0.0.1:15012".parse().unwrap(),
             server_name: "istiod.istio-system.svc".to_owned(),
         };
-        let socket = Path::new("/run/sds.sock");
-        for (xds, sds, names) in [
-            (&plaintext, None, &["xds-grpc"][..]),
-            (&secure, Some(socket), &["sds-grpc", "xds-grpc"]),
-        ] {
-            let json = bootstrap(&identity, address, xds, sds);
-            let bootstrap: api_envoy::envoy::config::bootstrap::v3::Bootstrap =
-                api_envoy::json::Schema::get().parse(&json).unwrap();
-            assert_eq!(bootstrap.node.unwrap().id, identity.id);
-            let clusters = bootstrap.static_resources.unwrap().clusters;
-            let found: Vec<&str> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-            assert_eq!(found, names);
-            let secured = clusters.iter().any(|cluster| cluster.transport_socket.is_some());
-            assert_eq!(secured, sds.is_some());
-        }
+        let json = bootstrap(&identity, address, &xds, Path::new("/run/sds.sock"));
+        let bootstrap: api_envoy::envoy::config::bootstrap::v3::Bootstrap =
+            api_envoy::json::Schema::get().parse(&json).unwrap();
+        assert_eq!(bootstrap.node.unwrap().id, identity.id);
+        let clusters = bootstrap.static_resources.unwrap().clusters;
+        let secured = |name: &str| {
+            let cluster = clusters.iter().find(|cluster| cluster.name == name);
+            cluster.expect("the cluster").transport_socket.is_some()
+        };
+        assert!(secured("xds-grpc") && !secured("sds-grpc"));
+        assert_eq!(clusters.len(), 2);
     }
 }

@@ -29,8 +29,8 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Asks for the certificate of `spec`'s service account, or takes it from files, and serves it at `socket`; what is counted is on a page at
-    /// `address`. Must be called inside a tokio runtime.
+    /// Asks for the certificate of `spec`'s service account, or takes it from files, and serves it at `socket`; what is
+    /// counted is on a page at `address`. Must be called inside a tokio runtime.
     pub(crate) fn start(
         mesh: &MeshIdentity,
         spec: &Spec,

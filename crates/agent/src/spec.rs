@@ -20,8 +20,8 @@ pub struct Mesh {
     pub xds: Xds,
     /// How the agent itself reaches it.
     pub control: Control,
-    /// How workloads get their certificates; without it they have none.
-    pub identity: Option<MeshIdentity>,
+    /// How workloads get their certificates.
+    pub identity: MeshIdentity,
     /// Where the node agent serves SPIFFE's Workload API, which applications are told of; without it they are not.
     pub workload_api: Option<PathBuf>,
     /// The folder for sockets and bootstrap files; each workload makes its own inside.
@@ -41,18 +41,14 @@ impl Mesh {
     }
 }
 
-/// How a proxy reaches the control plane.
+/// How a proxy reaches the control plane: over mutual TLS, where the workload's certificate says who asks, and
+/// [`crate::secrets::ROOTS`] who answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Xds {
-    /// In plaintext, which proves nothing; on loopback only.
-    Plaintext(SocketAddr),
-    /// Over mutual TLS: the workload's certificate says who asks, and [`crate::secrets::ROOTS`] who answers.
-    Secure {
-        /// Where.
-        address: SocketAddr,
-        /// The DNS name that the control plane's certificate must have, and that is sent as SNI.
-        server_name: String,
-    },
+pub struct Xds {
+    /// Where.
+    pub address: SocketAddr,
+    /// The DNS name that the control plane's certificate must have, and that is sent as SNI.
+    pub server_name: String,
 }
 
 /// How an agent reaches the control plane.

@@ -25,7 +25,7 @@ use crate::policy::{Moved, WorkloadPolicy};
 use crate::probe;
 use crate::restarts::Restarts;
 use crate::sidecar::{self, Sidecar};
-use crate::spec::{CaptureMode, Control, Mesh, Spec, Xds};
+use crate::spec::{CaptureMode, Control, Mesh, Spec};
 use crate::surroundings::{
     Captured, capture_application, forward_dns, location, make_folder, serve_broker, settings, start_inside,
 };
@@ -49,7 +49,7 @@ pub struct Workload {
     discovery: Rc<Discovery>,
     probe: Option<JoinHandle<()>>,
     moved: Moved,
-    credentials: Option<Credentials>,
+    credentials: Credentials,
 }
 
 #[derive(Debug)]
@@ -125,21 +125,14 @@ impl Workload {
         let broker = serve_broker(&settings.broker, policy)
             .map_err(|error| socket_error(what("socket broker"), error))?;
         let secrets = folder.join("sds.sock");
-        let mut credentials = mesh
-            .identity
-            .as_ref()
-            .map(|identity| Credentials::start(identity, &spec, claim.admin(), &secrets))
-            .transpose()
+        let mut credentials = Credentials::start(&mesh.identity, &spec, claim.admin(), &secrets)
             .map_err(|error| socket_error(what("socket for secrets"), error))?;
-        let identity =
-            Identity::new(&spec, claim.address(), captured.mode()).taking_mutual_tls(credentials.is_some());
-        let secrets = credentials.is_some().then_some(&*secrets);
-        let json = bootstrap(&identity, claim.admin(), &mesh.xds, secrets);
+        let identity = Identity::new(&spec, claim.address(), captured.mode());
+        let json = bootstrap(&identity, claim.admin(), &mesh.xds, &secrets);
         std::fs::write(&settings.bootstrap, format!("{json:#}\n"))
             .map_err(|error| AgentError::new(what("bootstrap"), error))?;
         let sidecar = Sidecar::start(&settings).map_err(|error| AgentError::new(what("sidecar"), error))?;
-        let server = control(mesh, credentials.as_mut())
-            .map_err(|why| AgentError::new(what("stream to the control plane"), why))?;
+        let server = control(mesh, &mut credentials);
         let discovery = Rc::new(Discovery::start(&identity, server, names));
         Ok(Self {
             mesh: mesh.clone(),
@@ -259,7 +252,7 @@ impl Workload {
                 self.sidecar = Sidecar::start(&self.settings)?;
                 Ok(Event::SidecarRestarted)
             }
-            () = identity_changed(self.credentials.as_mut()) => Ok(Event::IdentityChanged),
+            () = self.credentials.changed() => Ok(Event::IdentityChanged),
         }
     }
 
@@ -360,10 +353,10 @@ impl Workload {
         }
     }
 
-    /// How it stands with the workload's certificate; `None` when it is to have none.
+    /// How it stands with the workload's certificate.
     #[must_use]
-    pub fn certificate(&self) -> Option<State> {
-        self.credentials.as_ref().map(Credentials::state)
+    pub fn certificate(&self) -> State {
+        self.credentials.state()
     }
 
     /// The folder with the workload's sockets and files.
@@ -409,21 +402,17 @@ impl Drop for Workload {
 }
 
 /// The server of the agent's own stream.
-fn control(mesh: &Mesh, credentials: Option<&mut Credentials>) -> Result<Server, &'static str> {
-    match (&mesh.control, &mesh.xds, credentials) {
-        (Control::Open(target), ..) => Ok(target.clone().into()),
-        (Control::AsProxy, Xds::Secure { address, server_name }, Some(credentials)) => Ok(Server {
-            target: Target::Tcp(address.to_string()),
+fn control(mesh: &Mesh, credentials: &mut Credentials) -> Server {
+    match &mesh.control {
+        Control::Open(target) => target.clone().into(),
+        Control::AsProxy => Server {
+            target: Target::Tcp(mesh.xds.address.to_string()),
             service: Service::Aggregated,
             security: Some(Security {
-                context: credentials.contexts(server_name),
+                context: credentials.contexts(&mesh.xds.server_name),
                 hostname: None,
             }),
-        }),
-        (Control::AsProxy, Xds::Plaintext(address), _) => Ok(Target::Tcp(address.to_string()).into()),
-        (Control::AsProxy, Xds::Secure { .. }, None) => {
-            Err("it needs a certificate, and there is none to be")
-        }
+        },
     }
 }
 
@@ -431,14 +420,6 @@ fn control(mesh: &Mesh, credentials: Option<&mut Credentials>) -> Result<Server,
 async fn application_ended(application: Option<&Application>) -> io::Result<()> {
     match application {
         Some(application) => application.watched.ended().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until a certificate has come, or has not; forever when there is to be none.
-async fn identity_changed(credentials: Option<&mut Credentials>) {
-    match credentials {
-        Some(credentials) => credentials.changed().await,
         None => std::future::pending().await,
     }
 }

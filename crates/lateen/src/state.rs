@@ -280,8 +280,8 @@ pub(crate) struct WorkloadRecord {
     /// Where the application listens, by port of the service; the same address for all of the workload in a namespace.
     pub(crate) application_ports: BTreeMap<u16, SocketAddr>,
     pub(crate) restarts: u32,
-    /// The workload's certificate; nothing when it is to have none.
-    pub(crate) certificate: Option<CertificateRecord>,
+    /// The workload's certificate.
+    pub(crate) certificate: CertificateRecord,
 }
 
 impl WorkloadRecord {
@@ -305,7 +305,7 @@ impl WorkloadRecord {
             namespace_refused: workload.namespace_refused().map(str::to_owned),
             application_ports: workload.application_ports(),
             restarts: application_restarts + workload.sidecar_restarts(),
-            certificate: workload.certificate().as_ref().map(CertificateRecord::of),
+            certificate: CertificateRecord::of(&workload.certificate()),
         }
     }
 

@@ -38,19 +38,19 @@ pub(crate) fn programs() -> anyhow::Result<Programs> {
 /// The running mesh, for workloads that join it: agents are known by their user, on the control plane's socket.
 pub(crate) fn joined(home: &Home, record: &MeshRecord) -> anyhow::Result<Mesh> {
     Ok(Mesh {
-        xds: Xds::Secure {
+        xds: Xds {
             address: record.secure,
             server_name: CONTROL_PLANE_NAME.to_owned(),
         },
         control: Control::Open(Target::Unix(home.agent_socket())),
-        identity: Some(MeshIdentity {
+        identity: MeshIdentity {
             source: CertificateSource::Authority(CertificateAuthority::Unix(home.agent_socket())),
             roots: Some(home.roots()),
             revocations: Some(home.revocations()),
             trust_domain: None,
             key: KeyKind::default(),
             lifetime: agent::limits::CERTIFICATE_LIFETIME,
-        }),
+        },
         workload_api: Some(home.workload_api()),
         folder: home.run(),
         logs: home.logs(),

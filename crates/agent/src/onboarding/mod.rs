@@ -231,7 +231,7 @@ impl Onboarding {
     /// # Errors
     /// When its name leads nowhere.
     pub async fn xds(&self) -> Result<Xds, OnboardingError> {
-        Ok(Xds::Secure {
+        Ok(Xds {
             address: self.resolve(&self.discovery).await?,
             server_name: self.server_name(&self.discovery),
         })

@@ -88,11 +88,11 @@ impl<'w> Mesh<'w> {
         let bootstrap = agent::bootstrap::bootstrap(
             &data_plane::identity(world),
             Ipv4Addr::LOCALHOST,
-            &Xds::Secure {
+            &Xds {
                 address: relay::SECURE,
                 server_name: relay::CONTROL_PLANE.to_owned(),
             },
-            Some(&scratch.join(data_plane::SECRETS_SOCKET)),
+            &scratch.join(data_plane::SECRETS_SOCKET),
         );
         let mut flags = vec!["--drain-time-s", DRAIN_SECONDS];
         if scene.data_plane == DataPlane::Envoy {

@@ -130,11 +130,11 @@ async fn an_envoy_gets_its_configuration_over_mutual_tls() {
     let mut spec = Spec::sidecar("shop", "reviews", "v1", vec![9080]);
     spec.service_account = "reviews".to_owned();
     let node = Identity::new(&spec, ADDRESS, None);
-    let xds = Xds::Secure {
+    let xds = Xds {
         address: mesh.secure,
         server_name: "istiod.istio-system.svc".to_owned(),
     };
-    let json = bootstrap(&node, ADDRESS, &xds, Some(&socket)).to_string();
+    let json = bootstrap(&node, ADDRESS, &xds, &socket).to_string();
     assert!(!json.contains("PRIVATE"));
     let envoy = Envoy::start(&program, directory.path(), &json);
     eventually("Envoy's configuration", Envoy::is_ready).await;
@@ -149,11 +149,11 @@ async fn an_envoy_gets_its_configuration_over_mutual_tls() {
     assert!(!log.contains("PRIVATE KEY"), "{log}");
     drop(envoy);
     // A control plane of another name is not believed.
-    let other = Xds::Secure {
+    let other = Xds {
         address: mesh.secure,
         server_name: "istiod.elsewhere.svc".to_owned(),
     };
-    let json = bootstrap(&node, ADDRESS, &other, Some(&socket)).to_string();
+    let json = bootstrap(&node, ADDRESS, &other, &socket).to_string();
     let _envoy = Envoy::start(&program, directory.path(), &json);
     let refused = || async {
         let stats = Envoy::admin("/stats?filter=xds-grpc.ssl.fail_verify_san").await?;

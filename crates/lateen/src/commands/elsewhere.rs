@@ -84,7 +84,7 @@ pub(super) async fn prepare(home: &Home, arguments: &RunArgs) -> anyhow::Result<
         mesh: Mesh {
             xds,
             control: Control::AsProxy,
-            identity: Some(identity),
+            identity,
             workload_api,
             folder: home.run(),
             logs: home.logs(),
@@ -94,8 +94,8 @@ pub(super) async fn prepare(home: &Home, arguments: &RunArgs) -> anyhow::Result<
 }
 
 fn reached_from(xds: &Xds) -> anyhow::Result<Ipv4Addr> {
-    let (Xds::Plaintext(remote) | Xds::Secure { address: remote, .. }) = xds;
-    own_address(*remote).with_context(|| format!("find this machine's address towards {remote}"))
+    let remote = xds.address;
+    own_address(remote).with_context(|| format!("find this machine's address towards {remote}"))
 }
 
 /// A socket's path, which goes with this value.

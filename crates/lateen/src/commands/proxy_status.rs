@@ -73,7 +73,7 @@ fn row(proxy: &Value, workload: Option<&WorkloadRecord>, verbose: bool, now: Off
         true => row.extend(TYPES.map(|(_, field)| state(proxy, field).to_owned())),
         false => row.push(subscribed(proxy)),
     }
-    let certificate = workload.and_then(|workload| workload.certificate.as_ref());
+    let certificate = workload.map(|workload| &workload.certificate);
     row.push(certificate.map_or_else(|| "-".to_owned(), |record| record.in_words(now)));
     row
 }
@@ -101,7 +101,7 @@ fn subscribed(proxy: &Value) -> String {
 /// What the control plane says, and the certificate.
 fn in_json(proxy: &Value, workloads: &[WorkloadRecord], now: OffsetDateTime) -> Value {
     let mut all = proxy.clone();
-    let certificate = record(proxy, workloads).and_then(|workload| workload.certificate.as_ref());
+    let certificate = record(proxy, workloads).map(|workload| &workload.certificate);
     all["certificate"] = json!(certificate);
     if let Some(certificate) = certificate {
         all["certificate"]["expires_soon"] = certificate.expires_soon(now).into();
