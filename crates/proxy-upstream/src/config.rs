@@ -61,8 +61,6 @@ pub struct ClusterConfig {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Passive health checking, shared by all workers.
     pub outlier_detector: Option<Detector>,
-    /// `Cluster.metadata`, for command operators and filters.
-    pub metadata: Option<core::Metadata>,
     /// Whether `istio.alpn` leaves its connections alone.
     pub refuses_alpn_override: bool,
     /// Whether its hosts are outside of the mesh, by what Istio says of it.
@@ -223,7 +221,6 @@ impl ClusterConfig {
                 .map(Detector::new),
             refuses_alpn_override: proto.metadata.as_ref().is_some_and(refuses_alpn_override),
             is_external: is_external(proto),
-            metadata: proto.metadata.clone(),
             metadata_exchange: metadata_exchange(&proto.filters)?,
             stats: ClusterStats::new(scope),
         })

@@ -14,6 +14,7 @@ use api_envoy::envoy::config::core::v3::socket_address::PortSpecifier;
 use api_envoy::envoy::config::endpoint::v3 as pb;
 use api_envoy::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use foldhash::{HashSet, HashSetExt as _};
+use prost_types::value::Kind;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
@@ -68,8 +69,9 @@ pub struct HostSpec {
     pub health: Health,
     /// `LbEndpoint.health_status` as it came.
     pub health_status: core::HealthStatus,
-    /// `LbEndpoint.metadata`.
-    pub metadata: Option<Arc<core::Metadata>>,
+    /// What consistent hashing hashes instead of name or address: `hash_key` of the metadata `envoy.lb`. Nothing else of
+    /// `LbEndpoint.metadata` is kept; [`HostSpec::transport`] was chosen by it.
+    pub hash_key: Option<Box<str>>,
     /// The locality.
     pub locality: Arc<core::Locality>,
     /// The priority, 0 is first.
@@ -281,11 +283,26 @@ fn compile_host(
         weight,
         health: health(health_status),
         health_status,
-        metadata: proto.metadata.clone().map(Arc::new),
+        hash_key: proto.metadata.as_ref().and_then(hash_key),
         locality: Arc::clone(locality),
         priority: group.priority,
         transport: transport.of(proto.metadata.as_ref(), group.metadata.as_ref()),
     })
+}
+
+/// The metadata by which a host's hash key may be given.
+const LB_METADATA: &str = "envoy.lb";
+
+fn hash_key(metadata: &core::Metadata) -> Option<Box<str>> {
+    let value = metadata
+        .filter_metadata
+        .get(LB_METADATA)?
+        .fields
+        .get("hash_key")?;
+    match &value.kind {
+        Some(Kind::StringValue(key)) if !key.is_empty() => Some(key.as_str().into()),
+        _ => None,
+    }
 }
 
 fn health(status: core::HealthStatus) -> Health {

@@ -94,7 +94,7 @@ fn spec(destination: SocketAddr, transport: &Transport) -> Arc<HostSpec> {
         weight: 1,
         health: Health::Healthy,
         health_status: HealthStatus::Unknown,
-        metadata: None,
+        hash_key: None,
         locality: Arc::new(Locality::default()),
         priority: 0,
         transport: transport.clone(),

@@ -118,7 +118,7 @@ impl<H> ConfigState<H> {
         let service: Arc<str> = service.into();
         if let Some(entry) = self.endpoints.get_mut(&service) {
             entry.add_cluster(cluster);
-            if let Some(known) = entry.proto.clone() {
+            if let Some(known) = entry.decoded() {
                 match self.compile_endpoints(cluster, &known) {
                     Ok(endpoints) => return self.activate(cluster, endpoints),
                     Err(error) => tracing::warn!(%cluster, %error, "known endpoints do not fit the cluster"),

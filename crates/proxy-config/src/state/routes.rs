@@ -19,12 +19,16 @@ pub struct EndpointsEntry {
     pub source: Option<Source>,
     /// The last update, if it was refused.
     pub refused: Option<Refused>,
-    pub(super) proto: Option<Arc<ClusterLoadAssignment>>,
     /// The clusters that get them.
     pub(super) clusters: Vec<Arc<str>>,
 }
 
 impl EndpointsEntry {
+    /// The endpoints that are in force, decoded: kept like this they would take many times the room.
+    pub(super) fn decoded(&self) -> Option<ClusterLoadAssignment> {
+        any::unpack(&self.source.as_ref()?.resource).ok()
+    }
+
     pub(super) fn add_cluster(&mut self, name: &Arc<str>) {
         if !self.clusters.contains(name) {
             self.clusters.push(Arc::clone(name));
@@ -87,10 +91,8 @@ impl<H> ConfigState<H> {
         let names = self.clusters_of(&proto.cluster_name).to_vec();
         let compiled = names.iter().map(|name| self.compile_endpoints(name, &proto));
         let compiled: Vec<_> = compiled.collect::<ConfigResult<_>>()?;
-        let proto = Arc::new(proto);
         if let Some(entry) = self.endpoints.get_mut(proto.cluster_name.as_str()) {
             entry.source = Some(source);
-            entry.proto = Some(Arc::clone(&proto));
         }
         for (name, endpoints) in names.iter().zip(compiled) {
             self.activate(name, endpoints);

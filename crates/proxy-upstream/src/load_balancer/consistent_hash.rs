@@ -8,30 +8,12 @@ use twox_hash::XxHash64;
 use super::{RingHashConfig, weight};
 use crate::host::Host;
 
-/// The metadata by which a host's hash key may be given.
-const LB_METADATA: &str = "envoy.lb";
-const HASH_KEY: &str = "hash_key";
-
-/// What is hashed of a host: the `hash_key` of its `envoy.lb` metadata, else its name or address.
+/// What is hashed of a host: its own key, else its name or address.
 fn hash_key(host: &Host, use_hostname: bool) -> String {
-    host.with_spec(|spec| {
-        let metadata = spec
-            .metadata
-            .as_ref()
-            .and_then(|m| m.filter_metadata.get(LB_METADATA));
-        let given = metadata
-            .and_then(|lb| lb.fields.get(HASH_KEY))
-            .and_then(|value| match &value.kind {
-                Some(prost_types::value::Kind::StringValue(key)) if !key.is_empty() => Some(key.clone()),
-                _ => None,
-            });
-        given.unwrap_or_else(|| {
-            if use_hostname {
-                spec.hostname.to_string()
-            } else {
-                spec.address.to_string()
-            }
-        })
+    host.with_spec(|spec| match &spec.hash_key {
+        Some(key) => key.to_string(),
+        None if use_hostname => spec.hostname.to_string(),
+        None => spec.address.to_string(),
     })
 }
 
