@@ -142,6 +142,10 @@ impl WriteBuffer {
     pub(crate) fn bytes(&mut self, pool: &BufferPool) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
             self.bytes = pool.take_write();
+        } else if self.written > 0 && self.written >= self.pending() {
+            // Who writes slowly never sees it empty: what has gone makes room. Each byte is moved once at most.
+            self.bytes.drain(..self.written);
+            self.written = 0;
         }
         &mut self.bytes
     }
@@ -203,6 +207,44 @@ mod tests {
         buffer.consume(3);
         buffer.release(&pool);
         assert_eq!((buffer.block.len(), pool.blocks.borrow().len()), (0, 1));
+    }
+
+    /// Takes a part of what is written.
+    struct Slow;
+
+    impl AsyncWrite for Slow {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            match bytes.len() {
+                0..1000 => Poll::Pending,
+                length => Poll::Ready(Ok(length / 2)),
+            }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_a_slow_reader_has_taken_makes_room() {
+        let pool = BufferPool::default();
+        let mut buffer = WriteBuffer::default();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut sent = 0;
+        for _ in 0..1000 {
+            buffer.bytes(&pool).extend_from_slice(&[b'x'; 10_000]);
+            assert!(
+                buffer
+                    .poll_flush(&mut Slow, &mut context, &pool, &mut sent)
+                    .is_pending()
+            );
+        }
+        assert!(buffer.bytes.capacity() < 100_000, "{}", buffer.bytes.capacity());
+        assert_eq!(sent + buffer.pending() as u64, 10_000_000);
     }
 
     #[tokio::test]
