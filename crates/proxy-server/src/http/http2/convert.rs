@@ -74,13 +74,22 @@ pub(crate) fn is_well_formed(parts: &http::request::Parts) -> bool {
 /// it matters, the message was refused before.
 fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
     for (name, value) in fields {
-        if *name == http::header::HOST || !is_name(name) {
+        if *name == http::header::HOST || *name == http::header::COOKIE || !is_name(name) {
             continue;
         }
-        if *name == http::header::COOKIE {
-            headers.append_to_list(&HeaderId::Cookie, b"; ", value.as_bytes());
-        } else {
-            headers.append(name.as_str(), value.as_bytes());
+        headers.append(name.as_str(), value.as_bytes());
+    }
+    let mut crumbs = fields
+        .get_all(http::header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    match (crumbs.next(), crumbs.next()) {
+        (None, _) => {}
+        (Some(cookie), None) => headers.append(&HeaderId::Cookie, cookie),
+        // Joined once: a peer may send hundreds of them in a few bytes.
+        (Some(first), Some(second)) => {
+            let all: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).collect();
+            headers.append(&HeaderId::Cookie, &all.join(&b"; "[..]));
         }
     }
 }
@@ -104,7 +113,7 @@ pub(crate) fn request(head: &RequestHead) -> Option<http::Request<()>> {
         target.authority = Some(Authority::try_from(head.authority()).ok()?);
     }
     if !head.is_connect() {
-        target.path_and_query = Some(PathAndQuery::try_from(head.path()).ok()?);
+        target.path_and_query = Some(path_and_query(head.path())?);
         if target.authority.is_some() {
             target.scheme = Some(match head.scheme() {
                 b"https" => Scheme::HTTPS,
@@ -115,6 +124,28 @@ pub(crate) fn request(head: &RequestHead) -> Option<http::Request<()>> {
     *request.uri_mut() = Uri::from_parts(target).ok()?;
     *request.headers_mut() = fields(&head.headers)?;
     Some(request)
+}
+
+/// A target for `:path`. Characters that clients write though a URI has none of them (`<`, a backtick) go on in percent
+/// encoding, which means the same: the `http` crate would refuse them.
+fn path_and_query(path: &[u8]) -> Option<PathAndQuery> {
+    if let Ok(target) = PathAndQuery::try_from(path) {
+        return Some(target);
+    }
+    let mut encoded = Vec::with_capacity(path.len() + 8);
+    for &byte in path {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%#".contains(&byte) {
+            encoded.push(byte);
+        } else {
+            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+            encoded.extend([
+                b'%',
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ]);
+        }
+    }
+    PathAndQuery::try_from(encoded).ok()
 }
 
 /// The head of a response to send; `None` where HTTP/2 cannot say it.
@@ -223,8 +254,35 @@ mod tests {
     }
 
     #[test]
+    fn characters_that_a_uri_has_not_go_on_in_percent_encoding() {
+        for (path, sent) in [
+            ("/a?q=%3C&c=d|e", "/a?q=%3C&c=d|e"),
+            ("/<a>`?q=\"<\"", "/%3Ca%3E%60?q=%22%3C%22"),
+        ] {
+            let head = RequestHead::with("GET", "http", "a.test", path);
+            let target = request(&head).unwrap().uri().path_and_query().unwrap().clone();
+            assert_eq!(target.as_str(), sent);
+        }
+    }
+
+    #[test]
+    fn many_crumbs_of_a_cookie_are_joined_once() {
+        let crumb = "c".repeat(30);
+        let fields: Vec<_> = (0..900).map(|_| ("cookie", crumb.as_str())).collect();
+        let mut builder = http::Request::builder().uri("http://a.test/");
+        for (name, value) in fields {
+            builder = builder.header(name, value);
+        }
+        let mut head = RequestHead::new();
+        read_request(&builder.body(()).unwrap().into_parts().0, &mut head);
+        let cookie = head.headers.get_id(HeaderId::Cookie).unwrap();
+        assert_eq!(cookie.len(), 900 * 32 - 2);
+        assert!(field_bytes(&head.headers) < 30_000);
+    }
+
+    #[test]
     fn what_http2_cannot_say_is_not_said() {
-        let head = RequestHead::with("GET", "http", "a.test", "/a b");
+        let head = RequestHead::with("GET", "http", "a:1:2", "/");
         assert!(request(&head).is_none());
         let mut head = ResponseHead::with_status(200);
         head.headers.append("x", b"a\nb");
