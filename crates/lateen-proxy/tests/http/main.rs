@@ -1,5 +1,7 @@
 //! The HTTP connection manager on the wire: raw bytes in, raw bytes out, against scripted upstreams.
 
+mod framing;
+#[path = "../harness/mod.rs"]
 mod harness;
 
 use std::io::{Read as _, Write as _};

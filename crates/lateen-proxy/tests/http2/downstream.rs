@@ -154,6 +154,42 @@ fn answers_of_our_own_have_no_field_that_http2_forbids() {
 }
 
 #[test]
+fn a_request_of_two_lengths_ends_its_stream() {
+    let (proxy, upstream) = http2_proxy("", "");
+    run(async {
+        let mut client = client(proxy.listener("web")).await;
+        let fields = [("content-length", "5"), ("content-length", "05")];
+        let body = Some(Bytes::from_static(b"hello"));
+        let sent = send(&mut client, request("POST", "/echo", &fields), body, None).await;
+        assert_eq!(sent.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
+    });
+    assert_eq!(lines(&proxy, 1), ["HTTP/2 - 0 DR http2.invalid.header.field -"]);
+    assert_eq!(upstream.requests.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_client_that_gives_up_is_noticed_while_its_host_takes_nothing() {
+    let (proxy, _) = http2_proxy("", "");
+    let in_flight = |count: u64| {
+        eventually("the request is in flight, or no more", || {
+            (proxy.stat("http.http.downstream_rq_active") == count).then_some(())
+        });
+    };
+    run(async {
+        let mut client = client(proxy.listener("web")).await;
+        let (_response, mut stream) = client.send_request(request("POST", "/hang", &[]), false).unwrap();
+        // Much more than the host and the proxy take before somebody reads.
+        stream.send_data(vec![b'x'; 8 << 20].into(), false).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        in_flight(1);
+        stream.send_reset(Reason::CANCEL);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        in_flight(0);
+    });
+    assert_eq!(lines(&proxy, 1), ["HTTP/2 HTTP/2 0 DR http2.remote_reset -"]);
+}
+
+#[test]
 fn heads_beyond_the_limits_end_their_stream_alone() {
     let manager = ", max_request_headers_kb: 1, common_http_protocol_options: { max_headers_count: 10 }";
     let (proxy, _) = http2_proxy("", manager);

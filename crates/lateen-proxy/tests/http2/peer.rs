@@ -132,7 +132,7 @@ pub(crate) struct Upstream {
 
 /// Starts one. `/echo` is answered with the request's fields as text, its body and its trailers; `/reset/7` resets the
 /// stream, `/half` after half an answer; `/refuse/2` refuses the first two; `/hang` never answers; `/go` ends the
-/// connection with the answer; `/early` says 103 first; `/grpc/14` fails so, `/grpc/14/2` the first two times,
+/// connection with the answer; `/early` says 103 first; `/empty` ends after a head that says so, `/lengths` has two; `/grpc/14` fails so, `/grpc/14/2` the first two times,
 /// and says what `grpc-timeout` it was told.
 pub(crate) fn upstream() -> Upstream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -225,6 +225,22 @@ async fn answer(
                 None => response,
             };
             respond.send_response(response.body(()).unwrap(), true)?;
+            return Ok(());
+        }
+        "empty" => {
+            let response = Response::builder().header("content-length", "0");
+            let mut stream = respond.send_response(response.body(()).unwrap(), false)?;
+            // Not with the head.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            stream.send_data(Bytes::new(), true)?;
+            return Ok(());
+        }
+        "lengths" => {
+            let response = Response::builder()
+                .header("content-length", "5")
+                .header("content-length", "05");
+            let mut stream = respond.send_response(response.body(()).unwrap(), false)?;
+            stream.send_data("hello".into(), true)?;
             return Ok(());
         }
         "early" => {

@@ -176,6 +176,14 @@ fn through_http1(proxy: &Proxy, kind: Kind, ends: bool) {
 
 /// Begins a tunnel over HTTP/2, with bytes that come too early.
 async fn open_http2(proxy: &Proxy, kind: Kind) -> (u16, SendStream<Bytes>, RecvStream) {
+    open_http2_with(proxy, kind, &[]).await
+}
+
+async fn open_http2_with(
+    proxy: &Proxy,
+    kind: Kind,
+    fields: &[(&str, &str)],
+) -> (u16, SendStream<Bytes>, RecvStream) {
     let stream = tokio::net::TcpStream::connect(proxy.listener("web"))
         .await
         .unwrap();
@@ -195,6 +203,9 @@ async fn open_http2(proxy: &Proxy, kind: Kind) -> (u16, SendStream<Bytes>, RecvS
             .extension(Protocol::from_static("websocket")),
         Kind::Connect => request.uri("app.test:443"),
     };
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
     let (response, mut sending) = client.send_request(request.body(()).unwrap(), false).unwrap();
     sending.send_data("early ".into(), false).unwrap();
     let response = response.await.unwrap();
@@ -285,6 +296,33 @@ fn what_neither_the_manager_nor_the_route_allows_is_refused() {
         let head = open_http1(&proxy, Kind::Connect).1;
         assert!(head.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{head}");
     });
+}
+
+#[test]
+fn a_refused_tunnel_leaves_no_body_to_be_awaited() {
+    let (seen, heads) = std::sync::mpsc::channel();
+    let upstream = upstream_with(move |mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            let _ = seen.send(head);
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let proxy = start(&Program::Lateen, cluster("app", upstream), "", UPGRADES);
+    run(async {
+        for _ in 0..2 {
+            let (status, ..) = open_http2_with(&proxy, Kind::WebSocket, &[("content-length", "100")]).await;
+            assert_eq!(status, 403);
+        }
+    });
+    for _ in 0..2 {
+        let head = heads.recv_timeout(PATIENCE).unwrap();
+        assert!(
+            head.contains("upgrade: websocket\r\n") && !head.contains("content-length"),
+            "{head}"
+        );
+    }
+    // Whoever was asked for a tunnel may still be waiting for one.
+    assert_eq!(proxy.stat("cluster.app.upstream_cx_total"), 2);
 }
 
 #[test]

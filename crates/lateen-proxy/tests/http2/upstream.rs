@@ -50,6 +50,48 @@ fn an_answer_that_ends_with_its_head_is_one_without_a_body_for_an_http1_client()
 }
 
 #[test]
+fn lengths_of_an_http2_upstream_are_told_in_one_way() {
+    let (proxy, _) = http2_proxy("", "");
+    let exchange = |path: &str| {
+        let mut stream = connect(proxy.listener("web")).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let empty = exchange("/empty");
+    assert!(empty.contains("transfer-encoding: chunked\r\n"), "{empty}");
+    assert!(
+        !empty.contains("content-length") && empty.ends_with("\r\n\r\n0\r\n\r\n"),
+        "{empty}"
+    );
+    let lengths = exchange("/lengths");
+    assert!(lengths.starts_with("HTTP/1.1 502 "), "{lengths}");
+}
+
+#[test]
+fn a_request_that_http2_cannot_say_is_no_failure_of_the_host() {
+    let (proxy, upstream) = http2_proxy("", "");
+    let exchange = |target: &str, host: &str| {
+        let mut stream = connect(proxy.listener("web")).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let sloppy = exchange("/echo/`?q=<a>", "a");
+    assert!(sloppy.contains("GET http://a/echo/%60?q=%3Ca%3E\n"), "{sloppy}");
+    let answer = exchange("/echo", "a:1:2");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(upstream.requests.load(Ordering::SeqCst), 1);
+    assert_eq!(proxy.stat("cluster.app.upstream_rq_rx_reset"), 0);
+    let clusters = proxy.admin("GET", "/clusters");
+    assert!(clusters.contains("::rq_error::0\n"), "{clusters}");
+}
+
+#[test]
 fn requests_share_connections_up_to_the_hosts_limit() {
     let (proxy, upstream) = http2_proxy("", "");
     run(async {

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use super::active_stream::ActiveStream;
 use super::downlink::Downlink;
 use super::exchange::Exchange;
-use super::failures::{connect_failure, expired, no_host, overflow, reset_reply};
+use super::failures::{connect_failure, expired, no_host, overflow, reset_reply, unsayable};
 use super::forward::{ClientFault, Expiry, Forward, PhaseEnd, Reception, Reset};
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::routing::Routed;
-use super::uplink::Uplink;
+use super::uplink::{Unsent, Uplink};
 use super::upstream::{CheckoutError, Wanted, address_of, checkout, take_ready, versions};
 
 /// How a try ended.
@@ -217,7 +217,9 @@ impl<D: Downlink> ActiveStream<D> {
         let ends = is_empty && exchange.tunnel.is_none();
         match connection.write_request(&heads.request, ends, chunked, pool) {
             Ok(bytes) => exchange.info.bytes.upstream_header_sent += bytes as u64,
-            Err(reset) => return self.reset(routed, &request, &connection, reset),
+            Err(Unsent::Reset(reset)) => return self.reset(routed, &request, &connection, reset),
+            // That is nothing the host has done.
+            Err(Unsent::Unsayable) => return unsayable(),
         }
         if exchange.info.attempt_count > 1 && !is_empty {
             exchange.upload.replay(&mut connection, pool);
@@ -407,7 +409,7 @@ fn limit(timeout: Duration) -> Option<Duration> {
 }
 
 /// Counts a try or a request that took too long, on its cluster.
-fn count_upstream_timeout(routed: &Routed<'_>, expiry: Expiry) {
+pub(crate) fn count_upstream_timeout(routed: &Routed<'_>, expiry: Expiry) {
     let stats = &routed.cluster.config().stats;
     let counter = match expiry {
         Expiry::Route => stats.upstream_rq_timeout,
@@ -438,27 +440,43 @@ fn announce_what_is_left(heads: &mut Heads, routed: &Routed<'_>, now: Instant) {
     }
 }
 
-/// Sets the fields that frame the request for the upstream; true when its body goes out in chunks.
+/// Sets the fields that frame the request for the upstream; true when its body goes out in chunks. What is sent follows
+/// from the body that there is, not from the fields: they may have been removed or changed on the way here.
 fn frame_request(heads: &mut Heads, exchange: &Exchange<'_>, version: Version) -> bool {
+    // Methods that anticipate content say so when there is none (RFC 9110 section 8.6).
+    let anticipates = !matches!(
+        heads.request.method(),
+        b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT"
+    );
     let headers = &mut heads.request.headers;
     let has_length = headers.get_id(HeaderId::ContentLength).is_some();
-    if exchange.upload.is_open() && !has_length {
+    let length = match exchange.upload.is_empty() {
+        // What follows the head belongs to the tunnel.
+        true if exchange.tunnel.is_some() => None,
+        true => (has_length || anticipates).then_some(0),
+        false => exchange.upload.length().filter(|_| has_length),
+    };
+    match length {
+        Some(length) => {
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(length).as_bytes();
+            if headers.get_id(HeaderId::ContentLength) != Some(digits) {
+                headers.set(&HeaderId::ContentLength, digits);
+            }
+        }
+        None => {
+            headers.remove(&HeaderId::ContentLength);
+        }
+    }
+    let chunked = length.is_none() && !exchange.upload.is_empty();
+    if chunked && version != Version::Http2 {
         // HTTP/2 needs no field for that, and what it may not carry is left out there.
-        if version != Version::Http2 {
-            headers.set(&HeaderId::TransferEncoding, b"chunked");
-        }
-        return true;
+        headers.set(&HeaderId::TransferEncoding, b"chunked");
+    } else {
+        // An earlier try may have set it.
+        headers.remove(&HeaderId::TransferEncoding);
     }
-    if !has_length && exchange.tunnel.is_none() {
-        // Methods that anticipate content say so when there is none (RFC 9110 section 8.6).
-        if !matches!(
-            heads.request.method(),
-            b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT"
-        ) {
-            heads.request.headers.set(&HeaderId::ContentLength, b"0");
-        }
-    }
-    false
+    chunked
 }
 
 /// True when the upstream will take another request on its connection.

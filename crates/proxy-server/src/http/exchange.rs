@@ -158,7 +158,7 @@ impl<D: Downlink> ActiveStream<D> {
     /// Records a request whose head is beyond the limits, and which gets no answer but the end of its stream.
     pub(crate) fn give_up(&mut self, heads: &mut Heads, details: &'static str) -> Next {
         heads.request.headers.clear();
-        let mut exchange = Exchange::new(&self.info, Upload::streamed(true));
+        let mut exchange = Exchange::new(&self.info, Upload::none());
         self.begin(&heads.request, &mut exchange);
         exchange.info.flag(ResponseFlag::DownstreamRemoteReset);
         exchange.info.response_code_details = Some(details.into());
@@ -230,7 +230,7 @@ impl<D: Downlink> ActiveStream<D> {
         };
         if exchange.tunnel.is_some() && D::MULTIPLEXED {
             // What the stream carries from here on belongs to the tunnel, if there comes to be one.
-            exchange.upload = Upload::streamed(true);
+            exchange.upload = Upload::none();
             exchange.upload.begin(exchange.began);
         }
         if !config.proxy_100_continue
@@ -240,7 +240,8 @@ impl<D: Downlink> ActiveStream<D> {
                 .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
         {
             request.headers.remove(&HeaderId::Expect);
-            if !exchange.upload.is_complete() {
+            // A client of HTTP/1.0 would take it for its answer (RFC 9110, section 10.1.1).
+            if !exchange.upload.is_complete() && request.version != Version::Http10 {
                 self.down.write_continue(&self.manager.local.buffers);
             }
         }

@@ -49,6 +49,14 @@ pub(crate) fn reset_reply(status: u16, words: &str, name: &str, transport_failur
     reply
 }
 
+/// What a request leads to that HTTP/2 cannot say: the client's mistake, since HTTP/1 would have carried it.
+pub(crate) fn unsayable() -> TryEnd {
+    TryEnd::Over(Box::new(LocalReply::new(
+        400,
+        "http2.invalid_request_for_upstream",
+    )))
+}
+
 /// What the lack of a host leads to.
 pub(crate) fn no_host(error: PickError) -> TryEnd {
     let PickError::NoHealthyUpstream = error;

@@ -212,9 +212,10 @@ impl<D: Downlink> Forward<'_, D> {
         reception: &mut Reception<'_>,
         context: &mut Context<'_>,
     ) -> Poll<PhaseEnd> {
-        if let Err(fault) = self.poll_upload(context) {
-            return Poll::Ready(PhaseEnd::Client(fault));
-        }
+        let awaits_client = match self.poll_upload(context) {
+            Ok(awaits_client) => awaits_client,
+            Err(fault) => return Poll::Ready(PhaseEnd::Client(fault)),
+        };
         let (down, pool) = (&mut *self.down, self.pool);
         let interim = |head: &ResponseHead| down.write_interim(head, pool);
         match self.up.poll_head(reception, interim, pool, context) {
@@ -223,9 +224,7 @@ impl<D: Downlink> Forward<'_, D> {
             Poll::Pending => {}
         }
         // While the response is awaited the client's end is noticed; a client that sends is read.
-        if self.request_is_sent()
-            && let Err(fault) = self.down.watch(self.pool, context)
-        {
+        if !awaits_client && let Err(fault) = self.down.watch(self.pool, context) {
             return Poll::Ready(PhaseEnd::Client(fault));
         }
         // A 1xx waits, ours or the upstream's: the client may send nothing before it has it.
@@ -253,32 +252,33 @@ impl<D: Downlink> Forward<'_, D> {
         self.upload.is_complete() && self.up.is_flushed() && self.upload.sent_at.is_some()
     }
 
-    /// Moves the request body as far as it goes.
-    fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), ClientFault> {
+    /// Moves the request body as far as it goes; true when the client has to send more first, whose end is noticed
+    /// then.
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<bool, ClientFault> {
         if self.request_is_sent() {
-            return Ok(());
+            return Ok(false);
         }
         loop {
             let starved = self.fill_upload(context)?;
             self.upload.note_completion();
             if self.upload_broken {
                 self.up.clear(self.pool);
-                return Ok(());
+                return Ok(starved);
             }
             match self.up.poll_flush(context, self.pool) {
                 Poll::Ready(Ok(())) if self.upload.is_complete() => {
                     self.request_is_complete();
-                    return Ok(());
+                    return Ok(false);
                 }
-                Poll::Ready(Ok(())) if starved => return Ok(()),
+                Poll::Ready(Ok(())) if starved => return Ok(true),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(NoMoreTaken)) => {
                     // The answer may already be on its way, so reading goes on.
                     self.upload_broken = true;
                     self.up.clear(self.pool);
-                    return Ok(());
+                    return Ok(false);
                 }
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return Ok(starved),
             }
         }
     }
@@ -327,12 +327,14 @@ impl<D: Downlink> Forward<'_, D> {
 
     /// Drives the exchange until the response has gone out. The head waits in the downstream's write buffer.
     pub(crate) fn poll_body(&mut self, download: &mut Download, context: &mut Context<'_>) -> Poll<PhaseEnd> {
-        if !self.upload.is_complete()
-            && !self.upload_broken
-            && let Err(fault) = self.poll_upload(context)
-        {
-            return Poll::Ready(PhaseEnd::Client(fault));
-        }
+        let awaits_client = match self.upload_broken {
+            true => Ok(false),
+            false => self.poll_upload(context),
+        };
+        let awaits_client = match awaits_client {
+            Ok(awaits_client) => awaits_client,
+            Err(fault) => return Poll::Ready(PhaseEnd::Client(fault)),
+        };
         loop {
             let starved = match self.fill_download(download, context) {
                 Ok(starved) => starved,
@@ -352,9 +354,7 @@ impl<D: Downlink> Forward<'_, D> {
             }
         }
         // While the response is awaited the client's end is noticed; while it flows, by writing.
-        if self.upload.is_complete()
-            && let Err(fault) = self.down.watch(self.pool, context)
-        {
+        if !awaits_client && let Err(fault) = self.down.watch(self.pool, context) {
             return Poll::Ready(PhaseEnd::Client(fault));
         }
         self.poll_deadlines(context)

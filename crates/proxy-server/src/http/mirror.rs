@@ -151,7 +151,7 @@ async fn read_answer(local: &HttpLocal, connection: &mut Uplink, to_head: bool) 
 
 fn may_be_reused(heads: &Heads, framing: BodyFraming, connection: &Uplink) -> bool {
     let is_clean = match connection {
-        Uplink::Http1(connection) => connection.read.is_empty(),
+        Uplink::Http1(connection) => connection.is_clean(),
         Uplink::Http2(_) => true,
     };
     is_clean && framing != BodyFraming::UntilClose && upstream_persists(heads)

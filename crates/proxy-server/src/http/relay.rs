@@ -114,7 +114,9 @@ impl<D: Downlink> ActiveStream<D> {
             route_timeout: Some(routed.timeouts.global).filter(|timeout| !timeout.is_zero()),
             per_try_timeout: None,
         };
-        poll_fn(|context| forward.poll_body(download, context)).await
+        let end = poll_fn(|context| forward.poll_body(download, context)).await;
+        answer.upload_broken = forward.upload_broken;
+        end
     }
 
     /// Counts how long the upstream took after it had the whole request.
@@ -137,8 +139,9 @@ impl<D: Downlink> ActiveStream<D> {
         if !persists {
             cluster.shard().inc(stats.upstream_cx_close_notify);
         }
-        let clean = exchange.upload.is_complete() && !answer.upload_broken && connection.read.is_empty();
-        if persists && clean {
+        // Whoever was asked for a tunnel may be waiting for one still.
+        let sent = exchange.upload.is_complete() && !answer.upload_broken && exchange.tunnel.is_none();
+        if persists && sent && connection.is_clean() {
             connection.give_back(now, &self.manager.local.buffers);
         } else {
             cluster.shard().inc(stats.upstream_cx_destroy_local);

@@ -186,11 +186,17 @@ impl<D: Downlink> ActiveStream<D> {
         framing: BodyFraming,
     ) -> Download {
         let writer = exchange.grpc.as_ref().and_then(|call| call.answer_writer());
-        let is_rewritten = writer.is_some() && framing != BodyFraming::None;
-        if is_rewritten {
+        let told = heads.response.headers.get_id(HeaderId::ContentLength);
+        // The body that comes counts, not the field: the route may have removed or changed it.
+        let is_told = |length: u64| told == Some(itoa::Buffer::new().format(length).as_bytes());
+        let by_length = match framing {
+            BodyFraming::None => true,
+            BodyFraming::Length(length) => writer.is_none() && is_told(length),
+            BodyFraming::Chunked | BodyFraming::UntilClose => false,
+        };
+        if !by_length {
+            // Beside chunks it would be read as another length (RFC 9112, section 6.2).
             heads.response.headers.remove(&HeaderId::ContentLength);
-        }
-        if is_rewritten || !matches!(framing, BodyFraming::None | BodyFraming::Length(_)) {
             match D::delimiter(heads.request.version) {
                 Delimiter::Frames => {}
                 Delimiter::Chunks => exchange.chunked = true,

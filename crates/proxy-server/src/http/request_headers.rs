@@ -272,7 +272,12 @@ fn remove_hop_by_hop(head: &mut RequestHead) -> Result<(), Nominated> {
 fn remove_nominated(head: &mut RequestHead) -> Result<(), Nominated> {
     const OPTIONS: [&[u8]; 5] = [b"", b"close", b"keep-alive", b"upgrade", b"te"];
     // Nobody has an honest reason to have these removed on the way.
-    const KEPT: [&[u8]; 3] = [b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"];
+    const KEPT: [&[u8]; 4] = [
+        b"host",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+    ];
     let mut nominated: Vec<Vec<u8>> = Vec::new();
     for value in head.headers.get_all(&HeaderId::Connection) {
         for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {

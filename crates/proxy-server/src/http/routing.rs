@@ -12,12 +12,13 @@ use proxy_router::{
     ClusterRef, Forward as ForwardAction, Match, RequestTimeouts, RetryDecision, RetryState, Terminate,
 };
 use proxy_upstream::{ActiveRetry, Cluster, Host, RequestPriority};
+use tokio::time::Instant;
 
 use super::active_stream::ActiveStream;
-use super::attempt::TryEnd;
+use super::attempt::{TryEnd, count_upstream_timeout};
 use super::downlink::Downlink;
 use super::exchange::{Exchange, Outcome};
-use super::failures::mention_retries;
+use super::failures::{expired, mention_retries};
 use super::forward::{ClientFault, Deadlines};
 use super::limits;
 use super::local::Heads;
@@ -90,8 +91,8 @@ impl<D: Downlink> ActiveStream<D> {
             let (decision, end) = self.judge(heads, exchange, &mut routed, end);
             match decision {
                 RetryDecision::Retry(wait) => {
-                    if let Some(fault) = self.wait_for_retry(wait).await {
-                        return self.client_fault(heads, exchange, fault).await;
+                    if let Some(end) = self.wait_for_retry(wait, exchange, &mut routed).await {
+                        return self.conclude(heads, exchange, &mut routed, Some(end)).await;
                     }
                 }
                 RetryDecision::No | RetryDecision::LimitExceeded => {
@@ -245,18 +246,38 @@ impl<D: Downlink> ActiveStream<D> {
         (decision, Some(end))
     }
 
-    async fn wait_for_retry(&mut self, wait: Duration) -> Option<ClientFault> {
+    /// Waits before another try, unless the request ends meanwhile: its own time goes on.
+    async fn wait_for_retry(
+        &mut self,
+        wait: Duration,
+        exchange: &Exchange<'_>,
+        routed: &mut Routed<'_>,
+    ) -> Option<TryEnd> {
+        (routed.deadlines.per_try, routed.deadlines.per_try_idle) = (None, None);
         let mut sleep = pin!(tokio::time::sleep(wait));
-        poll_fn(|context| {
+        let deadlines = routed.deadlines;
+        let expiry = poll_fn(|context| {
             if sleep.as_mut().poll(context).is_ready() {
-                return Poll::Ready(None);
+                return Poll::Ready(Ok(None));
             }
-            match self.down.watch(&self.manager.local.buffers, context) {
-                Ok(()) => Poll::Pending,
-                Err(fault) => Poll::Ready(Some(fault)),
+            if let Err(fault) = self.down.watch(&self.manager.local.buffers, context) {
+                return Poll::Ready(Err(fault));
             }
+            self.timer
+                .poll(deadlines.next(), context)
+                .map(|()| Ok(Some(deadlines.expired(Instant::now()))))
         })
-        .await
+        .await;
+        match expiry {
+            Ok(None) => None,
+            Ok(Some(expiry)) => {
+                self.count_expiry(expiry);
+                count_upstream_timeout(routed, expiry);
+                let is_complete = exchange.upload.is_complete();
+                Some(expired(expiry, is_complete, routed.timeouts.alt_response))
+            }
+            Err(fault) => Some(TryEnd::Client(fault)),
+        }
     }
 
     /// Sends what the last try has brought.

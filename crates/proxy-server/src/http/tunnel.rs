@@ -150,6 +150,8 @@ impl<D: Downlink> ActiveStream<D> {
                     let mut deadlines = deadlines;
                     // The answer has come; how long that took matters no more.
                     (deadlines.route, deadlines.request) = (None, None);
+                    (deadlines.per_try, deadlines.per_try_idle) = (None, None);
+                    deadlines.last_activity = last_activity;
                     PhaseEnd::Expired(deadlines.expired(Instant::now()))
                 })
         })

@@ -81,7 +81,7 @@ impl Uplink {
         end: bool,
         chunked: bool,
         pool: &BufferPool,
-    ) -> Result<usize, Reset> {
+    ) -> Result<usize, Unsent> {
         match self {
             Uplink::Http1(up) => {
                 up.begin_request(chunked);
@@ -207,6 +207,15 @@ impl Uplink {
             up.give_back(now, pool);
         }
     }
+}
+
+/// Why a request could not be begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unsent {
+    /// HTTP/2 has no way to say it.
+    Unsayable,
+    /// The connection took it no more.
+    Reset(Reset),
 }
 
 /// The upstream takes no more of a request.

@@ -40,8 +40,8 @@ impl Filters {
 pub(crate) struct Upload {
     /// Takes an HTTP/1 body apart; that of an HTTP/2 stream comes in pieces already.
     decoder: BodyDecoder,
-    /// Its length is not known before its end.
-    open: bool,
+    /// Its length, where that is known before its end.
+    length: Option<u64>,
     complete: bool,
     /// What has been sent, while a retry is possible.
     replay: Option<Vec<u8>>,
@@ -63,7 +63,10 @@ impl Upload {
     pub(crate) fn new(framing: BodyFraming, limits: HeadLimits) -> Self {
         Upload {
             decoder: BodyDecoder::new(framing, limits),
-            open: framing == BodyFraming::Chunked,
+            length: match framing {
+                BodyFraming::Length(length) => Some(length),
+                BodyFraming::None | BodyFraming::Chunked | BodyFraming::UntilClose => None,
+            },
             complete: framing == BodyFraming::None,
             replay: None,
             replay_limit: 0,
@@ -75,11 +78,16 @@ impl Upload {
         }
     }
 
-    /// The body of an HTTP/2 request; `ended` says that there is none.
-    pub(crate) fn streamed(ended: bool) -> Self {
-        let mut upload = Upload::new(BodyFraming::None, HeadLimits::default());
-        (upload.open, upload.complete) = (!ended, ended);
+    /// The body of an HTTP/2 request, which is of this length if it tells one.
+    pub(crate) fn streamed(length: Option<u64>) -> Self {
+        let mut upload = Upload::none();
+        (upload.length, upload.complete) = (length, false);
         upload
+    }
+
+    /// There is no body.
+    pub(crate) fn none() -> Self {
+        Upload::new(BodyFraming::None, HeadLimits::default())
     }
 
     /// The head of its request has come.
@@ -95,7 +103,7 @@ impl Upload {
 
     /// The body is gRPC-Web's; with a reader it comes in base64. Its length is not that of what goes on.
     pub(crate) fn translate(&mut self, text: Option<TextReader>) {
-        self.open |= !self.complete;
+        self.length = None;
         self.filters.get_or_insert_default().text = text;
     }
 
@@ -126,9 +134,9 @@ impl Upload {
         }
     }
 
-    /// True when the length of the body is told by nothing but its end.
-    pub(crate) fn is_open(&self) -> bool {
-        self.open
+    /// The length of the body. `None`: it is told by nothing but its end.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// True when another try could send everything again.

@@ -440,6 +440,12 @@ impl UpstreamConnection {
         cluster.shard().add(stats.upstream_cx_tx_bytes_total, self.sent);
     }
 
+    /// Whether nothing of an exchange is left over: what was not sent would be lost, and what was not read would be
+    /// taken for the next answer.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.read.is_empty() && self.write.is_empty()
+    }
+
     /// Gives the connection back for the next request, unless it has carried enough.
     pub(crate) fn give_back(mut self: Box<Self>, now: Instant, pool: &BufferPool) {
         self.read.release(pool);

@@ -14,6 +14,7 @@ use futures::future::{Either, select};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
+use proxy_http::{BodyFraming, request_framing};
 use proxy_upstream::config::Http2Options;
 use tokio::time::Instant;
 
@@ -422,7 +423,13 @@ async fn serve_stream(shared: &Rc<Shared>, request: Request<RecvStream>, respond
     let is_well_formed = convert::is_well_formed(&parts);
     drop(parts);
     let field_bytes = convert::field_bytes(&heads.request.headers);
-    let upload = Upload::streamed(body.is_end_stream());
+    let framing = request_framing(&heads.request);
+    let is_well_formed = is_well_formed && framing.is_ok();
+    let upload = match framing {
+        _ if body.is_end_stream() => Upload::none(),
+        Ok(BodyFraming::Length(length)) => Upload::streamed(Some(length)),
+        _ => Upload::streamed(None),
+    };
     let down = Http2Downlink::new(respond, body, field_bytes, shared);
     let mut stream = ActiveStream::new(down, shared.origin.clone());
     stream.field_bytes = field_bytes;

@@ -7,7 +7,7 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 use proxy_core::Address;
 use proxy_core::stream_info::StreamBytes;
-use proxy_http::{BodyFraming, HeaderId, Headers, RequestHead, ResponseHead};
+use proxy_http::{BodyFraming, Headers, RequestHead, ResponseHead, response_framing};
 
 use super::super::body::{BodySink, Piece, Pulled};
 use super::super::buffer::BufferPool;
@@ -15,7 +15,7 @@ use super::super::download::Download;
 use super::super::forward::{Reception, Reset};
 use super::super::transport::SocketStream;
 use super::super::tunnel_end::{StreamEnd, StreamOf, TunnelEnd};
-use super::super::uplink::NoMoreTaken;
+use super::super::uplink::{NoMoreTaken, Unsent};
 use super::convert;
 use super::stream::{FRAME_HEADER, Sending};
 use super::upstream::Http2Connection;
@@ -77,8 +77,8 @@ impl Http2Uplink {
     }
 
     /// Opens the stream.
-    pub(crate) fn write_request(&mut self, head: &RequestHead, end: bool) -> Result<usize, Reset> {
-        let request = convert::request(head).ok_or(Reset::Protocol)?;
+    pub(crate) fn write_request(&mut self, head: &RequestHead, end: bool) -> Result<usize, Unsent> {
+        let request = convert::request(head).ok_or(Unsent::Unsayable)?;
         self.upgrade = request
             .extensions()
             .get::<h2::ext::Protocol>()
@@ -86,7 +86,7 @@ impl Http2Uplink {
         let (response, stream) = self
             .connection
             .send(request, end)
-            .map_err(|error| reset_of(&error))?;
+            .map_err(|error| Unsent::Reset(reset_of(&error)))?;
         self.response = Some(response);
         self.request = Some(Sending::new(stream, end));
         self.over = false;
@@ -150,7 +150,10 @@ impl Http2Uplink {
         self.over = body.is_end_stream();
         let framing = match body.is_end_stream() || reception.opens_tunnel() {
             true => BodyFraming::None,
-            false => framing(reception.head, reception.to_head),
+            false => match framing(reception.head, reception.to_head) {
+                Ok(framing) => framing,
+                Err(reset) => return Poll::Ready(Err(reset)),
+            },
         };
         self.body = Some(body);
         if self.connection.too_large(reception.head, reception.field_bytes) {
@@ -248,18 +251,18 @@ impl Http2Uplink {
     }
 }
 
-/// How long a body is that does not end with its head.
-fn framing(head: &ResponseHead, to_head: bool) -> BodyFraming {
+/// How long a body is that does not end with its head. What tells several lengths is refused, as of hosts of HTTP/1.
+fn framing(head: &ResponseHead, to_head: bool) -> Result<BodyFraming, Reset> {
     if to_head || matches!(head.status(), 204 | 304) {
-        return BodyFraming::None;
+        return Ok(BodyFraming::None);
     }
-    let length = head.headers.get_id(HeaderId::ContentLength);
-    let length = length.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-    match length {
-        // A body of no bytes that has not ended yet may have trailers.
-        Some(0) | None => BodyFraming::Chunked,
-        Some(length) => BodyFraming::Length(length),
-    }
+    Ok(
+        match response_framing(head, to_head).map_err(|_| Reset::Protocol)? {
+            length @ BodyFraming::Length(_) => length,
+            // A body of no bytes that has not ended yet may have trailers.
+            _ => BodyFraming::Chunked,
+        },
+    )
 }
 
 impl BodySink for Http2Uplink {
