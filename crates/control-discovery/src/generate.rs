@@ -1,10 +1,11 @@
 //! Translations ready to be sent, shared by all proxies that see the same.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use api_envoy::any::pack;
 use control_snapshot::{Proxy, ProxyView, Snapshot};
+use control_translate::{Held, Packed, Parts};
 use diagnostics::Diagnostic;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -21,34 +22,27 @@ pub struct Translated {
     pub listeners: Vec<Outgoing>,
     /// RDS, by name. Others can be asked for: see [`Translated::route`].
     pub routes: BTreeMap<Arc<str>, Outgoing>,
-    /// NDS.
-    pub name_table: Outgoing,
     /// What could not be translated.
     pub diagnostics: Vec<Diagnostic>,
+    /// NDS, once somebody has asked for it: few proxies do.
+    name_table: OnceLock<Outgoing>,
+    parts: Arc<Parts>,
+    _held: Held,
 }
 
 impl Translated {
-    fn new(view: ProxyView) -> Self {
-        let (resources, diagnostics) = control_translate::translate(&view);
-        let clusters = resources
-            .clusters
-            .iter()
-            .map(|c| Outgoing::new(c.name.as_str(), pack(c)));
-        let listeners = resources
-            .listeners
-            .iter()
-            .map(|l| Outgoing::new(l.name.as_str(), pack(l)));
-        let routes = resources.routes.iter().map(|r| {
-            let name: Arc<str> = r.name.as_str().into();
-            (Arc::clone(&name), Outgoing::new(name, pack(r)))
-        });
+    fn new(view: ProxyView, parts: &Arc<Parts>) -> Self {
+        let (translation, diagnostics) = control_translate::translate_with(&view, parts);
+        let routes = translation.routes.into_iter().map(outgoing);
         Self {
-            clusters: clusters.collect(),
-            listeners: listeners.collect(),
-            routes: routes.collect(),
-            name_table: Outgoing::new("", pack(&resources.name_table)),
+            clusters: translation.clusters.into_iter().map(outgoing).collect(),
+            listeners: translation.listeners.into_iter().map(outgoing).collect(),
+            routes: routes.map(|route| (Arc::clone(&route.name), route)).collect(),
             diagnostics,
             view: Arc::new(view),
+            name_table: OnceLock::new(),
+            parts: Arc::clone(parts),
+            _held: translation.held,
         }
     }
 
@@ -56,11 +50,20 @@ impl Translated {
     /// answers: the client that asks knows of a listener we do not know yet, or no longer.
     #[must_use]
     pub fn route(&self, name: &str) -> Outgoing {
-        self.routes
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| Outgoing::new(name, pack(&control_translate::route(&self.view, name).0)))
+        let known = self.routes.get(name).cloned();
+        known.unwrap_or_else(|| outgoing(control_translate::route(&self.view, name, &self.parts)))
     }
+
+    /// NDS.
+    #[must_use]
+    pub fn name_table(&self) -> &Outgoing {
+        let make = || Outgoing::new("", pack(&control_translate::name_table(&self.view)));
+        self.name_table.get_or_init(make)
+    }
+}
+
+fn outgoing(packed: Packed) -> Outgoing {
+    Outgoing::new(packed.name, packed.body)
 }
 
 /// The endpoints of one cluster, as one proxy sees them. A cluster that is not there has none.
@@ -74,6 +77,8 @@ pub fn endpoints(snapshot: &Snapshot, proxy: &Proxy, cluster: &str) -> Outgoing 
 #[derive(Debug, Default)]
 pub struct Cache {
     translations: Mutex<HashMap<Arc<ProxyView>, Weak<Translated>>>,
+    /// What translations of different views have in common.
+    parts: Arc<Parts>,
     /// How many translations were made.
     made: watch::Sender<u64>,
 }
@@ -86,7 +91,7 @@ impl Cache {
             return found;
         }
         // Two sessions may translate the same view at the same time; the result is the same, and waiting is worse.
-        let translated = Arc::new(Translated::new(view));
+        let translated = Arc::new(Translated::new(view, &self.parts));
         let mut translations = self.translations.lock();
         translations.retain(|_, translation| translation.strong_count() > 0);
         translations.insert(Arc::clone(&translated.view), Arc::downgrade(&translated));

@@ -256,7 +256,7 @@ impl Session {
             type_url::ROUTE => named(watch, scope, |name| translated.route(name)),
             type_url::ENDPOINT => named(watch, scope, |name| self.endpoint(name)),
             type_url::NAME_TABLE => Content {
-                resources: vec![translated.name_table.clone()],
+                resources: vec![translated.name_table().clone()],
                 removed: Vec::new(),
             },
             _ => Content::default(),
@@ -272,15 +272,16 @@ impl Session {
         let (Some(watch), Some(translated)) = (self.stream.watch(type_url::CLUSTER), &self.translated) else {
             return Content::default();
         };
-        let differing = translated.clusters.iter().filter(|c| watch.differs(c));
-        warming.extend(differing.map(|c| c.name.to_string()));
-        let mut content = listed(&translated.clusters, watch, &Scope::All);
-        if variant == Variant::Delta {
-            content
-                .resources
-                .retain(|c| warming.contains(&*c.name) || !c.name.starts_with("outbound"));
+        let changes = watch.changes(&translated.clusters);
+        warming.extend(changes.differing.iter().map(|c| c.name.to_string()));
+        let sent = |c: &&Outgoing| {
+            let always = variant == Variant::StateOfTheWorld || !c.name.starts_with("outbound");
+            (always || warming.contains(&*c.name)) && watch.wants(&c.name)
+        };
+        Content {
+            resources: translated.clusters.iter().filter(sent).cloned().collect(),
+            removed: changes.vanished,
         }
-        content
     }
 
     /// Assignments are made only where they are sent in any case or something in them may differ: a proxy watches every
@@ -308,9 +309,13 @@ impl Session {
     }
 
     fn name_table_change(&self) -> Content {
+        // Whoever does not watch it costs no name table.
         let watch = self.stream.watch(type_url::NAME_TABLE);
-        let names = self.translated.as_ref().map(|translated| &translated.name_table);
-        let changed = names.filter(|names| watch.is_some_and(|watch| watch.differs(names)));
+        let names = watch.zip(self.translated.as_deref());
+        let names = names.map(|(watch, translated)| (watch, translated.name_table()));
+        let changed = names
+            .filter(|(watch, names)| watch.differs(names))
+            .map(|(_, names)| names);
         Content {
             resources: changed.into_iter().cloned().collect(),
             removed: Vec::new(),
@@ -318,16 +323,15 @@ impl Session {
     }
 }
 
-/// Of a type whose resources are all known: those in scope, and what the client holds and is no more.
+/// Of a type whose resources are all known, sorted by name: those in scope, and what the client holds and is no more.
 fn listed(resources: &[Outgoing], watch: &Watch, scope: &Scope) -> Content {
     let wanted = |name: &str| match scope {
         Scope::All => watch.wants(name),
         Scope::Names(names) => names.contains(name),
     };
-    let exists: BTreeSet<&str> = resources.iter().map(|r| &*r.name).collect();
     Content {
         resources: resources.iter().filter(|r| wanted(&r.name)).cloned().collect(),
-        removed: watch.vanished(|name| exists.contains(name)),
+        removed: watch.changes(resources).vanished,
     }
 }
 

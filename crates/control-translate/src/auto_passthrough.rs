@@ -5,18 +5,25 @@
 
 use std::collections::BTreeSet;
 
-use control_snapshot::{GatewayServer, Protocol, ProxyView, ServerTls, ServicePort, ServiceView, host};
+use control_snapshot::{
+    GatewayServer, Protocol, ProxyView, ServerTls, ServicePort, ServiceView, Shared, host,
+};
 
 /// The services inside the mesh that the hosts of a server cover, with each of their ports.
 pub(crate) fn services<'a>(
     view: &'a ProxyView,
     server: &GatewayServer,
 ) -> impl Iterator<Item = (&'a ServiceView, &'a ServicePort)> {
-    covered(view, server.server_names())
+    covered(view, server.server_names()).flat_map(|one| {
+        let ports = one.service.ports.iter();
+        ports
+            .filter(|port| port.protocol != Protocol::Udp)
+            .map(move |port| (&**one, port))
+    })
 }
 
-/// Those of all servers of the proxy.
-pub(crate) fn of_all_servers(view: &ProxyView) -> impl Iterator<Item = (&ServiceView, &ServicePort)> {
+/// The services inside the mesh that the hosts of any such server of the proxy cover.
+pub(crate) fn of_all_servers(view: &ProxyView) -> impl Iterator<Item = &Shared<ServiceView>> {
     let servers = view.gateways.iter().flat_map(|port| &port.servers);
     let hosts = servers
         .filter(|server| server.tls == ServerTls::AutoPassthrough)
@@ -24,13 +31,8 @@ pub(crate) fn of_all_servers(view: &ProxyView) -> impl Iterator<Item = (&Service
     covered(view, hosts.collect())
 }
 
-fn covered(view: &ProxyView, hosts: BTreeSet<String>) -> impl Iterator<Item = (&ServiceView, &ServicePort)> {
-    view.services
-        .iter()
-        .map(|service| &**service)
-        .filter(move |one| {
-            !one.service.external && hosts.iter().any(|h| host::is_subset(&one.service.hostname, h))
-        })
-        .flat_map(|one| one.service.ports.iter().map(move |port| (one, port)))
-        .filter(|(_, port)| port.protocol != Protocol::Udp)
+fn covered(view: &ProxyView, hosts: BTreeSet<String>) -> impl Iterator<Item = &Shared<ServiceView>> {
+    view.services.iter().filter(move |one| {
+        !one.service.external && hosts.iter().any(|h| host::is_subset(&one.service.hostname, h))
+    })
 }

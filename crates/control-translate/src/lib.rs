@@ -9,6 +9,7 @@
 
 mod access_log;
 mod auto_passthrough;
+mod client;
 mod clusters;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -20,9 +21,11 @@ mod http_connection_manager;
 mod http_filters;
 pub mod limits;
 mod listeners;
+mod memo;
 mod mutual_tls;
 mod name_table;
 pub mod names;
+mod packed;
 mod role;
 mod routes;
 mod server_tls;
@@ -30,6 +33,7 @@ mod tcp;
 mod tracing;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use api_envoy::any;
 use api_envoy::envoy::config::cluster::v3::Cluster;
@@ -43,6 +47,11 @@ use api_envoy::istio::networking::nds::v1::NameTable;
 use control_snapshot::{EndpointView, ProxyKind, ProxyView};
 use diagnostics::Diagnostic;
 
+use clusters::{MadeClusters, ServiceClusters};
+use memo::Memo;
+use routes::{MadeHost, ServiceHost};
+
+pub use packed::Packed;
 pub use role::Role;
 
 /// Everything one proxy gets, except endpoints (see [`endpoints`]).
@@ -58,33 +67,88 @@ pub struct Resources {
     pub name_table: NameTable,
 }
 
+/// What of [`Resources`] is sent, ready for that. The name table is made by [`name_table`], for those who want it.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    /// CDS, sorted by name.
+    pub clusters: Vec<Packed>,
+    /// LDS, sorted by name.
+    pub listeners: Vec<Packed>,
+    /// RDS: every route configuration a listener refers to, sorted by name.
+    pub routes: Vec<Packed>,
+    /// Its parts stay in [`Parts`] for as long as this is held.
+    pub held: Held,
+}
+
+/// Parts of translations that views have in common. Each is a function of one small value, which holds everything that
+/// it is made of and by which it is found again; it is there for as long as a translation holds it.
+#[derive(Debug, Default)]
+pub struct Parts {
+    clusters: Memo<ServiceClusters, MadeClusters>,
+    hosts: Memo<ServiceHost, MadeHost>,
+}
+
+/// What a translation holds of [`Parts`].
+#[derive(Clone, Debug, Default)]
+#[allow(dead_code, reason = "it keeps them alive, and nobody looks at it")]
+pub struct Held {
+    clusters: Vec<Arc<MadeClusters>>,
+    hosts: Vec<Arc<MadeHost>>,
+}
+
 /// Translates a view.
 #[must_use]
 pub fn translate(view: &ProxyView) -> (Resources, Vec<Diagnostic>) {
+    let (translation, diagnostics) = translate_with(view, &Parts::default());
+    let resources = Resources {
+        clusters: translation.clusters.iter().map(Packed::message).collect(),
+        listeners: translation.listeners.iter().map(Packed::message).collect(),
+        routes: translation.routes.iter().map(Packed::message).collect(),
+        name_table: name_table(view),
+    };
+    (resources, diagnostics)
+}
+
+/// Translates a view, with the parts that other translations have made already. What comes of it is the same whatever
+/// those are.
+#[must_use]
+pub fn translate_with(view: &ProxyView, parts: &Parts) -> (Translation, Vec<Diagnostic>) {
     let mut diagnostics = view.diagnostics.clone();
-    let clusters = clusters::build(view, &mut diagnostics);
+    let (clusters, held) = clusters::build(view, &parts.clusters, &mut diagnostics);
+    let mut held = Held {
+        clusters: held,
+        hosts: Vec::new(),
+    };
     let listeners = listeners::build(view, &mut diagnostics);
     let names: BTreeSet<String> = listeners.iter().flat_map(route_names).collect();
-    let routes = route_configurations(view, names.iter().map(String::as_str), &mut diagnostics);
-    let resources = Resources {
-        clusters,
-        listeners,
-        routes,
-        name_table: name_table::build(view),
-    };
+    let names = names.iter().map(String::as_str);
+    let routes = route_configurations(view, names, parts, &mut held, &mut diagnostics);
     // A rule is translated once per port, so that its problems come as often.
     diagnostics.sort();
     diagnostics.dedup();
-    (resources, diagnostics)
+    let translation = Translation {
+        clusters,
+        listeners: listeners.iter().map(|l| Packed::new(&l.name, l)).collect(),
+        routes,
+        held,
+    };
+    (translation, diagnostics)
 }
 
 /// One route configuration by name, be it one a listener refers to or not; an unknown name gives one that holds the
 /// catch-all only.
 #[must_use]
-pub fn route(view: &ProxyView, name: &str) -> (RouteConfiguration, Vec<Diagnostic>) {
-    let mut diagnostics = Vec::new();
-    let mut routes = route_configurations(view, [name].into_iter(), &mut diagnostics);
-    (routes.pop().unwrap_or_default(), diagnostics)
+pub fn route(view: &ProxyView, name: &str, parts: &Parts) -> Packed {
+    let names = std::iter::once(name);
+    let mut routes = route_configurations(view, names, parts, &mut Held::default(), &mut Vec::new());
+    let nothing = || Packed::new(name, &routes::configuration(name, Vec::new()));
+    routes.pop().unwrap_or_else(nothing)
+}
+
+/// The name table.
+#[must_use]
+pub fn name_table(view: &ProxyView) -> NameTable {
+    name_table::build(view)
 }
 
 /// Translates the endpoints of one cluster.
@@ -96,15 +160,18 @@ pub fn endpoints(view: &EndpointView) -> ClusterLoadAssignment {
 fn route_configurations<'a>(
     view: &ProxyView,
     names: impl Iterator<Item = &'a str>,
+    parts: &Parts,
+    held: &mut Held,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<RouteConfiguration> {
+) -> Vec<Packed> {
     match view.profile.kind {
         ProxyKind::Gateway => names
-            .map(|name| routes::gateway::build(view, name, diagnostics))
+            .map(|name| Packed::new(name, &routes::gateway::build(view, name, diagnostics)))
             .collect(),
         ProxyKind::Sidecar => {
-            let ports = routes::sidecar::Ports::new(view);
-            names.map(|name| ports.configuration(name, diagnostics)).collect()
+            let ports = routes::sidecar::Ports::new(view, &parts.hosts);
+            held.hosts = ports.parts();
+            ports.configurations(names, diagnostics)
         }
     }
 }

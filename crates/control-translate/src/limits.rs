@@ -20,3 +20,6 @@ pub const DNS_UDP_MAX_QUERIES: u32 = 100;
 pub const DNS_JITTER_MILLISECONDS: u64 = 100;
 /// Hosts a dynamic forward proxy remembers.
 pub const DYNAMIC_DNS_MAX_HOSTS: u32 = 1024;
+/// Entries of a table of shared parts at which those that nobody uses any more are dropped first; later it is twice as
+/// many as were in use then.
+pub const MEMO_SWEEP_ENTRIES: usize = 1024;

@@ -268,14 +268,15 @@ impl ServerUnderTest {
             "<" => self.respond(variant, rest, at),
             "vanished" => {
                 let (kind, present) = rest.split_once(" of ").unwrap();
-                let present: Vec<_> = present.split_whitespace().collect();
                 let (kind, expected) = kind.split_once(' ').unwrap_or((kind, ""));
-                let gone = self
-                    .stream
-                    .watch(&url(kind))
-                    .unwrap()
-                    .vanished(|name| present.contains(&name));
-                assert_eq!(gone.join(" "), expected, "{at}");
+                let type_url = url(kind);
+                let present = present
+                    .split_whitespace()
+                    .map(|name| Outgoing::new(name, body(&type_url, name, "")));
+                let mut present: Vec<_> = present.collect();
+                present.sort_by(|a, b| a.name.cmp(&b.name));
+                let changes = self.stream.watch(&type_url).unwrap().changes(&present);
+                assert_eq!(changes.vanished.join(" "), expected, "{at}");
             }
             "nack" => {
                 let (kind, reason) = rest.split_once(' ').unwrap();

@@ -96,7 +96,7 @@ pub(super) async fn edsz(Subject(connection): Subject) -> Response {
 /// The name table of a proxy.
 pub(super) async fn ndsz(Subject(connection): Subject) -> Response {
     let translated = connection.session.lock().translated().cloned();
-    let names = translated.map(|translated| print(&Schema::get(), &translated.name_table));
+    let names = translated.map(|translated| print(&Schema::get(), translated.name_table()));
     pretty(&names.unwrap_or_default())
 }
 

@@ -63,7 +63,7 @@ fn passthrough(view: &ProxyView) -> Cluster {
         ..CommonOptions::default()
     };
     protocol::set(&mut cluster, Some(common), Some(protocol::as_downstream()));
-    exchange_metadata(view, &mut cluster);
+    exchange_metadata(view.profile.exchanges_metadata, &mut cluster);
     cluster
 }
 
@@ -111,8 +111,8 @@ pub(super) fn inbound_source() -> BindConfig {
 }
 
 /// Workload metadata is exchanged on upstream connections, by proxies that can.
-pub(super) fn exchange_metadata(view: &ProxyView, cluster: &mut Cluster) {
-    if view.profile.exchanges_metadata {
+pub(super) fn exchange_metadata(able: bool, cluster: &mut Cluster) {
+    if able {
         cluster.filters.push(cluster_filter_any(
             "istio.metadata_exchange",
             tcp::metadata_exchange_config(),

@@ -8,17 +8,17 @@ use api_envoy::envoy::config::cluster::v3::{
 use api_envoy::envoy::config::core::v3::TypedExtensionConfig;
 use api_envoy::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use api_envoy::wkt;
-use control_snapshot::{Endpoint, EndpointView, Mesh, ProxyKind, ProxyView, Resolution, ServiceView, Spread};
+use control_snapshot::{Endpoint, EndpointView, Mesh, ProxyKind, Resolution, ServiceView, Spread};
 use std::time::Duration;
 
 use crate::extension::ads;
 use crate::{endpoints, limits};
 
 /// How a service is discovered by a proxy. Gateways dial nobody's original destination, so they use endpoints instead.
-pub(super) fn kind(view: &ProxyView, service: &ServiceView) -> DiscoveryType {
+pub(super) fn kind(client: ProxyKind, service: &ServiceView) -> DiscoveryType {
     match service.service.resolution {
         Resolution::Endpoints => DiscoveryType::Eds,
-        Resolution::Passthrough if view.profile.kind == ProxyKind::Gateway && service.service.headless => {
+        Resolution::Passthrough if client == ProxyKind::Gateway && service.service.headless => {
             DiscoveryType::Eds
         }
         Resolution::Passthrough => DiscoveryType::OriginalDst,

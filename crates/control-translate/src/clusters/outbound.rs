@@ -1,19 +1,24 @@
-//! Clusters of the services a proxy may call: one per port and subset.
+//! Clusters of the services a proxy may call: one per port and subset. Those of a service are made together, of the service
+//! and of the client alone, so that clients that are alike have them in common.
 
 use api_envoy::envoy::config::cluster::v3::Cluster;
 use api_envoy::wkt;
 use control_snapshot::spread::effective_policy;
-use control_snapshot::{Endpoint, Protocol, ProxyKind, ProxyView, ServicePort, ServiceView, kubernetes};
+use control_snapshot::{
+    Endpoint, Protocol, ProxyKind, ProxyView, ServicePort, ServiceView, Shared, kubernetes,
+};
 use diagnostics::Diagnostic;
 
 use super::upstream_tls::Upstream;
 use super::{builtin, discovery, metadata, protocol, upstream_tls};
+use crate::client::Client;
 use crate::features::{cluster_names, connection_pool, load_balancing, outlier_detection};
+use crate::packed::Packed;
 use crate::role::Role;
 use crate::{auto_passthrough, names};
 
 /// How a cluster is chosen, and what is sent to it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Chosen {
     /// By a route: requests and streams, which it may wrap in TLS.
     ByRoute,
@@ -21,34 +26,58 @@ enum Chosen {
     ByServerName,
 }
 
-/// All outbound clusters.
-pub(super) fn build(view: &ProxyView, diagnostics: &mut Vec<Diagnostic>) -> Vec<Cluster> {
-    let mut clusters = Vec::new();
-    for (service, port) in auto_passthrough::of_all_servers(view) {
-        for subset in subsets(service) {
-            clusters.extend(cluster(
-                view,
-                service,
-                port,
-                subset,
-                Chosen::ByServerName,
-                diagnostics,
-            ));
-        }
-    }
-    for service in &view.services {
-        for port in service
-            .service
-            .ports
-            .iter()
-            .filter(|p| p.protocol != Protocol::Udp)
-        {
+/// The clusters that lead to one service, by all that they are made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ServiceClusters {
+    client: Client,
+    service: Shared<ServiceView>,
+    chosen: Chosen,
+}
+
+/// What comes of that.
+#[derive(Debug)]
+pub(crate) struct MadeClusters {
+    pub(super) clusters: Vec<Packed>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+/// All outbound clusters of a proxy, service by service.
+pub(super) fn services(view: &ProxyView) -> impl Iterator<Item = ServiceClusters> {
+    let client = Client::of(view);
+    let passed_on = auto_passthrough::of_all_servers(view).map(|service| (service, Chosen::ByServerName));
+    let routed = view.services.iter().map(|service| (service, Chosen::ByRoute));
+    passed_on
+        .chain(routed)
+        .map(move |(service, chosen)| ServiceClusters {
+            client: client.clone(),
+            service: service.clone(),
+            chosen,
+        })
+}
+
+impl ServiceClusters {
+    pub(super) fn make(&self) -> MadeClusters {
+        let service = &self.service;
+        let mut made = MadeClusters {
+            clusters: Vec::new(),
+            diagnostics: Vec::new(),
+        };
+        let ports = service.service.ports.iter();
+        for port in ports.filter(|p| p.protocol != Protocol::Udp) {
             for subset in subsets(service) {
-                clusters.extend(cluster(view, service, port, subset, Chosen::ByRoute, diagnostics));
+                let cluster = cluster(
+                    &self.client,
+                    service,
+                    port,
+                    subset,
+                    self.chosen,
+                    &mut made.diagnostics,
+                );
+                made.clusters.extend(cluster.map(|c| Packed::new(&c.name, &c)));
             }
         }
+        made
     }
-    clusters
 }
 
 /// The whole service, then each subset.
@@ -59,20 +88,20 @@ fn subsets(service: &ServiceView) -> impl Iterator<Item = &str> {
 }
 
 fn cluster(
-    view: &ProxyView,
+    client: &Client,
     service: &ServiceView,
     port: &ServicePort,
     subset: &str,
     chosen: Chosen,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Cluster> {
-    let role = match view.profile.kind {
+    let role = match client.kind {
         ProxyKind::Sidecar => Role::SidecarOutbound,
         ProxyKind::Gateway => Role::Gateway,
     };
     let rule = service.rule.as_deref();
     let mut policy = effective_policy(rule, subset, port.port);
-    let mesh = &view.mesh;
+    let mesh = &client.mesh;
     policy.connection_pool = policy
         .connection_pool
         .or_else(|| mesh.default_connection_pool().cloned());
@@ -85,35 +114,33 @@ fn cluster(
     };
     let mut cluster = Cluster {
         alt_stat_name: names::stat(&cluster_names::outbound(
-            &view.mesh,
+            mesh,
             &service.service,
             port,
             subset,
             &name,
         )),
         name,
-        connect_timeout: Some(wkt::duration(connection_pool::connect_timeout(
-            &policy, &view.mesh,
-        ))),
+        connect_timeout: Some(wkt::duration(connection_pool::connect_timeout(&policy, mesh))),
         circuit_breakers: Some(connection_pool::circuit_breakers(Some(&policy))),
-        upstream_connection_options: connection_pool::keepalive(&policy, &view.mesh),
+        upstream_connection_options: connection_pool::keepalive(&policy, mesh),
         outlier_detection: policy.outlier_detection.as_ref().map(outlier_detection::build),
         metadata: Some(metadata::of(&service.service, rule, subset)),
         ..Cluster::default()
     };
-    load_balancing::apply(&mut cluster, &policy, &service.service, &view.mesh);
-    let found = load_balancing::discovery(&policy, discovery::kind(view, service));
+    load_balancing::apply(&mut cluster, &policy, &service.service, mesh);
+    let found = load_balancing::discovery(&policy, discovery::kind(client.kind, service));
     if !discovery::apply(
         &mut cluster,
         found,
         dns_endpoints(service, port.port, subset),
-        &view.mesh,
+        mesh,
     ) {
         return None;
     }
-    let version = protocol::apply(&mut cluster, role, port.protocol, &policy, &view.mesh);
+    let version = protocol::apply(&mut cluster, role, port.protocol, &policy, mesh);
     let upstream = Upstream {
-        view,
+        client,
         service,
         port: port.port,
         subset,
@@ -121,7 +148,7 @@ fn cluster(
         protocol: port.protocol,
         version,
     };
-    builtin::exchange_metadata(view, &mut cluster);
+    builtin::exchange_metadata(client.exchanges_metadata, &mut cluster);
     if chosen == Chosen::ByServerName {
         return Some(cluster);
     }

@@ -12,12 +12,13 @@ use api_envoy::wkt;
 use api_istio::networking::{
     ClientTlsMode, ClientTlsSettings, DestinationRule, PortTrafficPolicy, ProxyProtocolVersion, TrafficPolicy,
 };
-use control_snapshot::{Protocol, ProxyView, ServiceView};
+use control_snapshot::{Protocol, ServiceView};
 use diagnostics::{Code, Diagnostic};
 use serde_json::json;
 use std::sync::Arc;
 
 use super::protocol::{self, Version};
+use crate::client::Client;
 use crate::extension::transport_socket;
 use crate::features::tls_origination::{CREDENTIAL_FIELD, Origination, Refusal};
 use crate::mutual_tls::{self, Announced};
@@ -25,7 +26,7 @@ use crate::names;
 
 /// What a cluster is for.
 pub(super) struct Upstream<'a> {
-    pub(super) view: &'a ProxyView,
+    pub(super) client: &'a Client,
     pub(super) service: &'a ServiceView,
     pub(super) port: u32,
     pub(super) subset: &'a str,
@@ -66,7 +67,7 @@ fn socket(
     };
     match tls.mode {
         ClientTlsMode::Disable => {}
-        ClientTlsMode::IstioMutual if upstream.view.identity => {
+        ClientTlsMode::IstioMutual if upstream.client.identity => {
             cluster.transport_socket = Some(upstream.mutual(Some(tls)));
         }
         ClientTlsMode::IstioMutual => {
@@ -77,7 +78,7 @@ fn socket(
         }
         ClientTlsMode::Simple | ClientTlsMode::Mutual => {
             let origination = Origination {
-                view: upstream.view,
+                client: upstream.client,
                 service: upstream.service,
                 tls,
                 http2: upstream.version == Version::Http2,
@@ -100,8 +101,9 @@ fn socket(
 
 /// Without a rule the mesh's mutual TLS is spoken where both sides can.
 fn offer(cluster: &mut Cluster, upstream: &Upstream<'_>) {
-    let Upstream { view, service, .. } = *upstream;
-    if !view.identity || !view.mesh.auto_mtls() || service.service.external || service.refuses_mutual_tls {
+    let Upstream { client, service, .. } = *upstream;
+    if !client.identity || !client.mesh.auto_mtls() || service.service.external || service.refuses_mutual_tls
+    {
         return;
     }
     if upstream.discovery == DiscoveryType::OriginalDst {
@@ -154,7 +156,7 @@ impl Upstream<'_> {
         let expected = tls
             .map(|tls| &tls.subject_alt_names)
             .filter(|names| !names.is_empty());
-        let announced = (self.announced(), self.view.profile.exchanges_metadata);
+        let announced = (self.announced(), self.client.exchanges_metadata);
         match expected {
             Some(names) => {
                 let names: Vec<Arc<str>> = names.iter().map(|name| name.as_str().into()).collect();
@@ -166,7 +168,7 @@ impl Upstream<'_> {
 
     /// A proxy that cannot say per request what it speaks says it for the whole cluster, where that is known.
     fn announced(&self) -> Announced {
-        match (self.version, self.view.profile.announces_protocols) {
+        match (self.version, self.client.announces_protocols) {
             (Version::Http1, false) if self.protocol.is_http() => Announced::Http1,
             (Version::Http2, false) => Announced::Http2,
             (Version::Http2, true) => Announced::Http2Stream,

@@ -13,8 +13,9 @@ use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
 };
 use api_istio::mesh::TlsConfig;
 use api_istio::networking::{ClientTlsMode, ClientTlsSettings};
-use control_snapshot::{CredentialName, ProxyKind, ProxyView, ServiceView};
+use control_snapshot::{CredentialName, ProxyKind, ServiceView};
 
+use crate::client::Client;
 use crate::extension::transport_socket;
 use crate::mutual_tls;
 
@@ -40,8 +41,8 @@ pub(crate) struct Refusal {
 
 /// Who asks for TLS, and to whom.
 pub(crate) struct Origination<'a> {
-    /// What the proxy sees.
-    pub(crate) view: &'a ProxyView,
+    /// Who asks.
+    pub(crate) client: &'a Client,
     /// The upstream.
     pub(crate) service: &'a ServiceView,
     /// What the rule says.
@@ -58,7 +59,7 @@ impl Origination<'_> {
             ecdh_curves,
             cipher_suites,
             ..
-        }) = &self.view.mesh.tls_defaults
+        }) = &self.client.mesh.tls_defaults
         {
             params.ecdh_curves.clone_from(ecdh_curves);
             params.cipher_suites.clone_from(cipher_suites);
@@ -98,7 +99,7 @@ impl Origination<'_> {
                 field: CREDENTIAL_FIELD,
                 message: format!("{name}: of references, those to Secrets are available in this version"),
             })
-        } else if self.view.profile.kind == ProxyKind::Gateway || selected {
+        } else if self.client.kind == ProxyKind::Gateway || selected {
             Ok(Some(name))
         } else if !self.tls.ca_certificates.is_empty() || !self.tls.client_certificate.is_empty() {
             Ok(None)
@@ -124,7 +125,7 @@ impl Origination<'_> {
                 message: "mode MUTUAL needs clientCertificate and privateKey, or credentialName".to_owned(),
             });
         }
-        if self.view.identity {
+        if self.client.identity {
             let name = format!("file-cert:{}~{}", tls.client_certificate, tls.private_key);
             common.tls_certificate_sds_secret_configs = vec![mutual_tls::secret(&name)];
         } else {
@@ -152,7 +153,7 @@ impl Origination<'_> {
                 if !self.tls.ca_crl.is_empty() {
                     expected.crl = Some(file(&self.tls.ca_crl));
                 }
-                if !self.view.identity {
+                if !self.client.identity {
                     let path = if path == SYSTEM_ROOTS {
                         SYSTEM_ROOTS_FILE
                     } else {

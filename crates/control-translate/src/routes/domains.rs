@@ -2,17 +2,16 @@
 
 use control_snapshot::{Resolution, Service};
 
-/// Every name of a service for clients of a namespace: fully qualified with and without the final dot, the short
-/// forms, those of ExternalName services that stand for it, and its addresses. The workloads of a headless service
-/// have names below its own.
-pub(super) fn of_service(service: &Service, namespace: &str, domain: &str) -> Vec<String> {
+/// Every name of a service: fully qualified with and without the final dot, the short forms, those of ExternalName
+/// services that stand for it, and its addresses. The workloads of a headless service have names below its own. In the
+/// namespace `near` its services have the shortest form, too.
+pub(super) fn of_service(service: &Service, near: Option<&str>, domain: &str) -> Vec<String> {
     let mut domains = Vec::new();
-    add_host(&mut domains, &service.hostname, namespace, domain, "");
-    for alias in &service.aliases {
-        add_host(&mut domains, alias, namespace, domain, "");
+    for host in hosts(service) {
+        add_host(&mut domains, host, near, domain, "");
     }
     if service.headless && service.resolution == Resolution::Passthrough {
-        add_host(&mut domains, &service.hostname, namespace, domain, "*.");
+        add_host(&mut domains, &service.hostname, near, domain, "*.");
     }
     domains.extend(service.addresses.iter().map(|a| a.to_string()));
     let mut seen = std::collections::BTreeSet::new();
@@ -20,15 +19,30 @@ pub(super) fn of_service(service: &Service, namespace: &str, domain: &str) -> Ve
     domains
 }
 
-fn add_host(domains: &mut Vec<String>, host: &str, namespace: &str, domain: &str, prefix: &str) {
+/// Whether a service has names that are shorter for clients of a namespace than for others.
+pub(super) fn shorter_in(service: &Service, namespace: &str, domain: &str) -> bool {
+    hosts(service).any(|host| name_and_namespace(host, domain).is_some_and(|(_, of)| of == namespace))
+}
+
+fn hosts(service: &Service) -> impl Iterator<Item = &str> {
+    std::iter::once(&service.hostname)
+        .chain(&service.aliases)
+        .map(|host| &**host)
+}
+
+/// The parts of `name.namespace.svc.domain`, the only form that has short ones.
+fn name_and_namespace<'a>(host: &'a str, domain: &str) -> Option<(&'a str, &'a str)> {
+    let host = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
+    host.rsplit_once('.')
+}
+
+fn add_host(domains: &mut Vec<String>, host: &str, near: Option<&str>, domain: &str, prefix: &str) {
     domains.push(format!("{prefix}{host}"));
     domains.push(format!("{prefix}{host}."));
-    // `name.namespace.svc.domain` is the only form that has short ones.
-    let suffix = format!(".svc.{domain}");
-    let Some((name, of)) = host.strip_suffix(&suffix).and_then(|h| h.rsplit_once('.')) else {
+    let Some((name, of)) = name_and_namespace(host, domain) else {
         return;
     };
-    if of == namespace {
+    if near == Some(of) {
         domains.push(format!("{prefix}{name}"));
     }
     domains.push(format!("{prefix}{name}.{of}.svc"));
@@ -46,7 +60,7 @@ mod tests {
             add_host(
                 &mut domains,
                 "caller.other.svc.cluster.local",
-                namespace,
+                Some(namespace),
                 "cluster.local",
                 "",
             );

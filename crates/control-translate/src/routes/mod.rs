@@ -5,6 +5,7 @@ pub(crate) mod gateway;
 mod http_route;
 pub(crate) mod inbound;
 pub(crate) mod sidecar;
+mod virtual_host;
 
 use api_envoy::envoy::config::core::v3::Metadata;
 use api_envoy::envoy::config::route::v3::{
@@ -16,6 +17,8 @@ use serde_json::json;
 
 use crate::features::timeout;
 use crate::{extension, limits, names};
+
+pub(crate) use virtual_host::{MadeHost, ServiceHost};
 
 /// A route configuration of the outbound side or a gateway.
 pub(crate) fn configuration(name: &str, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {

@@ -1,19 +1,20 @@
 //! The route configurations of a sidecar's outbound side: one per HTTP port, and one per host and port where the
 //! protocol is sniffed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
-use api_envoy::envoy::config::route::v3::{
-    Decorator, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action, route_action,
-};
+use api_envoy::envoy::config::route::v3::{DirectResponseAction, VirtualHost, route::Action};
 use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{MESH_GATEWAY, ProxyView, Routing, ServicePort, ServiceView, Shared, host};
 use diagnostics::Diagnostic;
 
 use super::http_route::{self, Context};
-use super::{catch_all, configuration, domains, everything};
-use crate::features::{consistent_hash, retry, timeout};
+use super::virtual_host::{self, Host, MadeHost, Routes, ServiceHost};
+use super::{catch_all, configuration};
+use crate::memo::Memo;
 use crate::names;
+use crate::packed::Packed;
 
 /// The port on which hosts without any service are routed as well.
 const HTTP_PORT: u32 = 80;
@@ -21,43 +22,82 @@ const HTTP_PORT: u32 = 80;
 /// Services by port and host, made once for all route configurations of a proxy.
 pub(crate) struct Ports<'a> {
     view: &'a ProxyView,
-    by_port: BTreeMap<u32, BTreeMap<&'a str, (&'a ServiceView, &'a ServicePort)>>,
+    by_port: BTreeMap<u32, OnPort<'a>>,
+    nobody: OnPort<'a>,
+}
+
+type OnPort<'a> = BTreeMap<&'a str, Listening<'a>>;
+
+/// A service on a port.
+struct Listening<'a> {
+    service: &'a ServiceView,
+    port: &'a ServicePort,
+    /// Its virtual host, if requests on the port are routed.
+    host: Option<Arc<MadeHost>>,
 }
 
 impl<'a> Ports<'a> {
-    pub(crate) fn new(view: &'a ProxyView) -> Self {
-        let mut by_port: BTreeMap<u32, BTreeMap<&str, _>> = BTreeMap::new();
+    pub(crate) fn new(view: &'a ProxyView, memo: &Memo<ServiceHost, MadeHost>) -> Self {
+        let mut by_port: BTreeMap<u32, OnPort<'_>> = BTreeMap::new();
         for service in &view.services {
             for port in &service.service.ports {
                 let hosts = by_port.entry(port.port).or_default();
-                hosts
-                    .entry(&*service.service.hostname)
-                    .or_insert((&**service, port));
+                hosts.entry(&*service.service.hostname).or_insert_with(|| {
+                    let key = || ServiceHost::new(view, service, port.port);
+                    Listening {
+                        service,
+                        port,
+                        host: is_routed(port).then(|| memo.get(key(), ServiceHost::make)),
+                    }
+                });
             }
         }
-        Self { view, by_port }
+        Self {
+            view,
+            by_port,
+            nobody: OnPort::new(),
+        }
     }
 
-    /// The route configuration of this name: a port, or `host:port`.
-    pub(crate) fn configuration(&self, name: &str, diagnostics: &mut Vec<Diagnostic>) -> RouteConfiguration {
-        let (sniffed, number) = match name.rsplit_once(':') {
-            Some((_, port)) => (true, port.parse()),
-            None => (false, name.parse()),
-        };
-        let Ok(number) = number else {
-            return configuration(name, vec![self.unknown_hosts()]);
-        };
-        let mut hosts = self.virtual_hosts(number, diagnostics);
-        if sniffed && let Some(own) = hosts.iter().position(|h| h.name == name) {
-            // The listener is this service's alone, so whatever host is asked for means it.
-            let own = VirtualHost {
-                domains: vec!["*".to_owned()],
-                ..hosts.swap_remove(own)
+    /// The parts that others may share.
+    pub(crate) fn parts(&self) -> Vec<Arc<MadeHost>> {
+        let all = self.by_port.values().flat_map(BTreeMap::values);
+        all.filter_map(|listening| listening.host.clone()).collect()
+    }
+
+    /// The route configurations of these names: each a port, or `host:port`.
+    pub(crate) fn configurations<'n>(
+        &self,
+        names: impl Iterator<Item = &'n str>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Vec<Packed> {
+        let last = self.unknown_hosts();
+        // Where protocols are sniffed, every service of a port has a route configuration of its own.
+        let mut hosts_of: BTreeMap<u32, Vec<Host<'_>>> = BTreeMap::new();
+        let one = |name: &str| {
+            let frame = configuration(name, Vec::new());
+            let (sniffed, number) = match name.rsplit_once(':') {
+                Some((_, port)) => (true, port.parse()),
+                None => (false, name.parse()),
             };
-            return configuration(name, vec![own]);
-        }
-        hosts.push(self.unknown_hosts());
-        configuration(name, hosts)
+            let Ok(number) = number else {
+                return virtual_host::configuration(frame, &[], Some(&last));
+            };
+            let hosts = hosts_of
+                .entry(number)
+                .or_insert_with(|| self.virtual_hosts(number, diagnostics));
+            let own = hosts.binary_search_by(|host| host.name.as_str().cmp(name));
+            if let (true, Ok(own)) = (sniffed, own) {
+                // The listener is this service's alone, so whatever host is asked for means it.
+                let own = Host {
+                    domains: vec!["*"],
+                    ..hosts[own].clone()
+                };
+                return virtual_host::configuration(frame, &[own], None);
+            }
+            virtual_host::configuration(frame, hosts, Some(&last))
+        };
+        names.map(one).collect()
     }
 
     fn unknown_hosts(&self) -> VirtualHost {
@@ -70,20 +110,19 @@ impl<'a> Ports<'a> {
         }
     }
 
-    fn virtual_hosts(&self, number: u32, diagnostics: &mut Vec<Diagnostic>) -> Vec<VirtualHost> {
-        let empty = BTreeMap::new();
-        let on_port = self.by_port.get(&number).unwrap_or(&empty);
+    /// The virtual hosts of a port, sorted by name.
+    fn virtual_hosts(&self, number: u32, diagnostics: &mut Vec<Diagnostic>) -> Vec<Host<'_>> {
+        let on_port = self.by_port.get(&number).unwrap_or(&self.nobody);
         let mut hosts = VirtualHosts {
-            view: self.view,
             number,
-            names: BTreeSet::new(),
-            taken: BTreeSet::new(),
+            names: HashSet::new(),
+            taken: HashSet::new(),
             list: Vec::new(),
         };
         let mut routed: BTreeSet<&str> = BTreeSet::new();
         for routing in &self.view.routing {
             let (services, others) = split_hosts(routing, on_port);
-            let known = services.iter().any(|(_, port)| is_routed(port));
+            let known = services.iter().any(|listening| listening.host.is_some());
             let nowhere = services.is_empty() && number == HTTP_PORT;
             if !known && !nowhere {
                 continue;
@@ -91,7 +130,7 @@ impl<'a> Ports<'a> {
             let lookup = |host: &str| {
                 on_port
                     .get(host)
-                    .map(|(service, port)| (*service, Some(port.port)))
+                    .map(|listening| (listening.service, Some(listening.port.port)))
             };
             let context = Context {
                 view: self.view,
@@ -104,17 +143,22 @@ impl<'a> Ports<'a> {
             if routes.is_empty() {
                 continue;
             }
+            let routes = Routes::new(routes);
             for other in others {
-                hosts.add(other, vec![other.to_owned()], &routes);
+                hosts.add(other, [other].into_iter(), &routes);
             }
-            for (service, _) in services.iter().filter(|(_, port)| is_routed(port)) {
-                routed.insert(&service.service.hostname);
-                hosts.add_service(service, &routes);
+            for listening in services {
+                let Some(host) = &listening.host else { continue };
+                let hostname = &*listening.service.service.hostname;
+                routed.insert(hostname);
+                hosts.add(hostname, host.domains.iter().map(String::as_str), &routes);
             }
         }
-        for (hostname, (service, port)) in on_port {
-            if is_routed(port) && !routed.contains(hostname) {
-                hosts.add_service(service, &[default_route(self.view, service, port)]);
+        for (hostname, listening) in on_port {
+            if let Some(host) = &listening.host
+                && !routed.contains(hostname)
+            {
+                hosts.add(hostname, host.domains.iter().map(String::as_str), &host.routes);
             }
         }
         hosts.list.sort_by(|a, b| a.name.cmp(&b.name));
@@ -127,13 +171,11 @@ fn is_routed(port: &ServicePort) -> bool {
     port.protocol.is_http() || port.protocol.is_sniffed()
 }
 
-type OnPort<'a> = BTreeMap<&'a str, (&'a ServiceView, &'a ServicePort)>;
-
 /// The services a VirtualService is for among those on a port, and its hosts that are no service there.
 fn split_hosts<'a, 'r>(
     routing: &'r Shared<Routing>,
-    on_port: &OnPort<'a>,
-) -> (Vec<(&'a ServiceView, &'a ServicePort)>, Vec<&'r str>) {
+    on_port: &'r OnPort<'a>,
+) -> (Vec<&'r Listening<'a>>, Vec<&'r str>) {
     let mut services = Vec::new();
     let mut others = Vec::new();
     let (wildcards, exact): (Vec<&str>, Vec<&str>) = routing
@@ -145,7 +187,7 @@ fn split_hosts<'a, 'r>(
         .partition(|h| host::is_wildcard(h));
     for name in exact {
         match on_port.get(name) {
-            Some(found) => services.push(*found),
+            Some(found) => services.push(found),
             None => others.push(name),
         }
     }
@@ -155,7 +197,7 @@ fn split_hosts<'a, 'r>(
             on_port
                 .iter()
                 .filter(|(h, _)| host::is_subset(h, pattern))
-                .map(|(_, found)| *found),
+                .map(|(_, found)| found),
         );
         if services.len() == before {
             others.push(pattern);
@@ -166,62 +208,27 @@ fn split_hosts<'a, 'r>(
 
 /// Virtual hosts under construction: a name or domain that is taken stays with whom it belongs to.
 struct VirtualHosts<'a> {
-    view: &'a ProxyView,
     number: u32,
-    names: BTreeSet<String>,
-    taken: BTreeSet<String>,
-    list: Vec<VirtualHost>,
+    names: HashSet<&'a str>,
+    taken: HashSet<&'a str>,
+    list: Vec<Host<'a>>,
 }
 
-impl VirtualHosts<'_> {
-    fn add_service(&mut self, service: &ServiceView, routes: &[Route]) {
-        let profile = &self.view.profile;
-        let domains = domains::of_service(&service.service, &profile.namespace, &profile.domain);
-        self.add(&service.service.hostname, domains, routes);
-    }
-
-    fn add(&mut self, hostname: &str, mut domains: Vec<String>, routes: &[Route]) {
-        let name = format!("{hostname}:{}", self.number);
-        if self.names.contains(&name) {
+impl<'a> VirtualHosts<'a> {
+    fn add(&mut self, hostname: &'a str, domains: impl Iterator<Item = &'a str>, routes: &Routes) {
+        if self.names.contains(hostname) {
             return;
         }
-        domains.retain(|d| self.taken.insert(d.clone()));
+        let domains: Vec<&str> = domains.filter(|domain| self.taken.insert(domain)).collect();
         if domains.is_empty() {
             return;
         }
-        self.names.insert(name.clone());
-        self.list.push(VirtualHost {
-            name,
+        self.names.insert(hostname);
+        self.list.push(Host {
+            name: format!("{hostname}:{}", self.number),
             domains,
-            routes: routes.to_vec(),
-            include_request_attempt_count: true,
-            ..VirtualHost::default()
+            routes: routes.clone(),
         });
-    }
-}
-
-/// The route of a service that no VirtualService is for.
-fn default_route(view: &ProxyView, service: &ServiceView, port: &ServicePort) -> Route {
-    let hostname = &service.service.hostname;
-    let hash = consistent_hash::of_destination(service, "", port.port);
-    let mut action = RouteAction {
-        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(names::outbound(
-            port.port, "", hostname,
-        ))),
-        retry_policy: retry::of_route(None, &view.mesh, hash.is_some()),
-        hash_policy: hash.into_iter().collect(),
-        ..RouteAction::default()
-    };
-    timeout::apply(&mut action, None);
-    Route {
-        name: "default".to_owned(),
-        r#match: Some(everything()),
-        decorator: Some(Decorator {
-            operation: format!("{hostname}:{}/*", port.port),
-            ..Decorator::default()
-        }),
-        action: Some(Action::Route(action)),
-        ..Route::default()
     }
 }
 
@@ -231,12 +238,10 @@ const BLOCKED_STATUS: u32 = 502;
 fn block_all() -> VirtualHost {
     let mut host = catch_all(names::BLOCK_ALL, names::BLACK_HOLE_CLUSTER);
     for route in &mut host.routes {
-        route.action = Some(Action::DirectResponse(
-            api_envoy::envoy::config::route::v3::DirectResponseAction {
-                status: BLOCKED_STATUS,
-                ..Default::default()
-            },
-        ));
+        route.action = Some(Action::DirectResponse(DirectResponseAction {
+            status: BLOCKED_STATUS,
+            ..DirectResponseAction::default()
+        }));
     }
     host
 }

@@ -18,7 +18,7 @@ use api_envoy::envoy::service::discovery::v3 as ads;
 use api_envoy::{Any, type_url};
 
 pub use protocol::{Delta, Protocol, StateOfTheWorld};
-pub use watch::{Nack, Watch};
+pub use watch::{Changes, Nack, Watch};
 
 use crate::limits;
 use crate::resource::fingerprint;
@@ -42,12 +42,12 @@ pub struct Outgoing {
 impl Outgoing {
     /// Wraps a packed resource; its bytes are hashed once, here.
     #[must_use]
-    pub fn new(name: impl Into<Arc<str>>, body: Any) -> Self {
-        let fingerprint = fingerprint(&body);
+    pub fn new(name: impl Into<Arc<str>>, body: impl Into<Arc<Any>>) -> Self {
+        let body = body.into();
         Self {
             name: name.into(),
-            body: Arc::new(body),
-            fingerprint,
+            fingerprint: fingerprint(&body),
+            body,
         }
     }
 }

@@ -35,6 +35,15 @@ pub struct Watch {
     digest_refused: Option<u64>,
 }
 
+/// What of all resources of a type is not what the client holds.
+#[derive(Debug, Default)]
+pub struct Changes<'a> {
+    /// New or other than what was sent last.
+    pub differing: Vec<&'a Outgoing>,
+    /// Names that the client holds, and that are no more.
+    pub vanished: Vec<Arc<str>>,
+}
+
 impl Watch {
     /// Whether everything of this type is wanted.
     #[must_use]
@@ -65,9 +74,25 @@ impl Watch {
         self.held.keys()
     }
 
-    /// Held names for which `exists` is false.
-    pub fn vanished(&self, exists: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        self.held.keys().filter(|name| !exists(name)).cloned().collect()
+    /// What of all resources of this type, sorted by name, differs from what was sent last.
+    #[must_use]
+    pub fn changes<'a>(&self, resources: &'a [Outgoing]) -> Changes<'a> {
+        let mut changes = Changes::default();
+        let mut resources = resources.iter().peekable();
+        for (name, fingerprint) in &self.held {
+            // Mostly both names are one, so that nobody has to read them.
+            let before = |r: &&Outgoing| !Arc::ptr_eq(&r.name, name) && r.name < *name;
+            while let Some(new) = resources.next_if(|r| before(r)) {
+                changes.differing.push(new);
+            }
+            match resources.next_if(|r| r.name == *name) {
+                Some(same) if same.fingerprint == *fingerprint => {}
+                Some(other) => changes.differing.push(other),
+                None => changes.vanished.push(Arc::clone(name)),
+            }
+        }
+        changes.differing.extend(resources);
+        changes
     }
 
     /// The nonce of the last response; empty before the first.
@@ -186,4 +211,51 @@ fn digest(content: &Content) -> u64 {
         hasher.write_u8(0);
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api_envoy::Any;
+
+    fn resource(name: &str, content: &str) -> Outgoing {
+        Outgoing::new(
+            name,
+            Any {
+                type_url: "t".to_owned(),
+                value: content.as_bytes().to_vec(),
+            },
+        )
+    }
+
+    fn changes(held: &[(&str, &str)], now: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let mut watch = Watch::default();
+        let resources = |list: &[(&str, &str)]| list.iter().map(|(n, c)| resource(n, c)).collect();
+        let content = Content {
+            resources: resources(held),
+            removed: Vec::new(),
+        };
+        assert!(watch.send("1", "1", &content));
+        let now: Vec<Outgoing> = resources(now);
+        let changes = watch.changes(&now);
+        let differing = changes.differing.iter().map(|r| r.name.to_string()).collect();
+        (
+            differing,
+            changes.vanished.iter().map(|name| name.to_string()).collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_new_or_other_differs_and_what_is_missing_has_vanished() {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let held = [("b", "1"), ("d", "1"), ("f", "1")];
+        assert_eq!(changes(&held, &held), (names(&[]), names(&[])));
+        assert_eq!(changes(&[], &held), (names(&["b", "d", "f"]), names(&[])));
+        assert_eq!(changes(&held, &[]), (names(&[]), names(&["b", "d", "f"])));
+        let now = [("a", "1"), ("b", "1"), ("c", "1"), ("f", "2"), ("g", "1")];
+        assert_eq!(
+            changes(&held, &now),
+            (names(&["a", "c", "f", "g"]), names(&["d"]))
+        );
+    }
 }
