@@ -36,6 +36,7 @@ mod shared;
 mod sidecar;
 mod snapshot;
 pub mod spread;
+mod stream_rules;
 mod tls_conflicts;
 mod view;
 mod virtual_services;

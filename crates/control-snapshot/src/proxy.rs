@@ -67,6 +67,8 @@ pub struct Profile {
     pub injects_faults: bool,
     /// Whether it answers cross-origin requests (`envoy.filters.http.cors`).
     pub answers_cors: bool,
+    /// Whether its retries can prefer other priorities (`envoy.retry_priorities.previous_priorities`).
+    pub retries_elsewhere: bool,
     /// Whether it counts what is said in MongoDB's protocol (`envoy.filters.network.mongo_proxy`).
     pub counts_mongo: bool,
     /// Whether it must not bind ports below 1024 (`UNPRIVILEGED_POD`).
@@ -188,6 +190,7 @@ impl Proxy {
                 identity: metadata.has_identity(),
                 injects_faults: has_extension(node, "envoy.filters.http.fault"),
                 answers_cors: has_extension(node, "envoy.filters.http.cors"),
+                retries_elsewhere: has_extension(node, "envoy.retry_priorities.previous_priorities"),
                 counts_mongo: has_extension(node, "envoy.filters.network.mongo_proxy"),
                 unprivileged: metadata.flag("UNPRIVILEGED_POD"),
                 http10: metadata.flag("HTTP10"),

@@ -11,6 +11,7 @@ use crate::host;
 use crate::objects::Objects;
 use crate::service::Visibility;
 use crate::shared::Shared;
+use crate::stream_rules;
 
 /// The reserved gateway name for all sidecars.
 pub const MESH_GATEWAY: &str = "mesh";
@@ -44,6 +45,7 @@ impl VirtualServices {
         let mut this = Self::default();
         for root in roots {
             let mut spec = resolve_names(&root.spec, &root.meta.namespace, &objects.settings.domain);
+            stream_rules::keep_servable(&mut spec, &root.resource(), diagnostics);
             merge_delegates(objects, root, &mut spec, diagnostics);
             let routing = Routing {
                 visibility: visibility(objects, root),

@@ -71,7 +71,7 @@ fn removals(operations: &HeaderOperations) -> Vec<String> {
 }
 
 /// Pseudo-headers and the host are not headers to Envoy.
-fn is_internal(key: &str) -> bool {
+pub(crate) fn is_internal(key: &str) -> bool {
     key.starts_with(':') || key.eq_ignore_ascii_case("host")
 }
 

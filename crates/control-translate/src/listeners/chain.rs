@@ -77,7 +77,7 @@ pub(super) fn server_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<
 }
 
 /// `address/bits`, or an address alone, which is a range of one.
-fn range(text: &str) -> Option<CidrRange> {
+pub(super) fn range(text: &str) -> Option<CidrRange> {
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, bits.parse().ok()?),
         None => (text, if text.contains(':') { 128 } else { 32 }),

@@ -22,32 +22,30 @@ use crate::{auto_passthrough, names, server_tls};
 
 /// The conditions that chains of one listener have already: a proxy refuses a listener with two chains for one name.
 #[derive(Debug, Default)]
-pub(super) struct Taken(BTreeSet<(String, Vec<String>, Vec<String>)>);
+pub(super) struct Taken(BTreeSet<(String, String, Vec<String>)>);
+
+/// What stands for no name and for no range.
+const ANY: &str = "*";
 
 impl Taken {
     /// Takes the conditions of a chain; the names of which there is a chain already, and then nothing is taken.
     pub(super) fn reserve(&mut self, conditions: &Conditions) -> Vec<String> {
-        let key = |name: &str| {
-            let Conditions {
-                ranges,
-                application_protocols,
-                ..
-            } = conditions;
-            (name.to_owned(), ranges.clone(), application_protocols.clone())
+        let any = [ANY.to_owned()];
+        let or_any = |list: &'_ Vec<String>| match list.is_empty() {
+            true => any.to_vec(),
+            false => list.clone(),
         };
-        let every = [String::from("*")];
-        let names = if conditions.server_names.is_empty() {
-            &every[..]
-        } else {
-            &conditions.server_names
+        let (names, ranges) = (or_any(&conditions.server_names), or_any(&conditions.ranges));
+        // A range may be written in several ways, an address like a range of one.
+        let key = |name: &str, range: &str| {
+            let range = chain::range(range).map_or_else(|| range.to_owned(), |r| format!("{r:?}"));
+            (name.to_owned(), range, conditions.application_protocols.clone())
         };
-        let double: Vec<String> = names
-            .iter()
-            .filter(|name| self.0.contains(&key(name)))
-            .cloned()
-            .collect();
+        let keys = |name: &String| ranges.iter().map(|range| key(name, range)).collect::<Vec<_>>();
+        let is_taken = |name: &&String| keys(name).iter().any(|key| self.0.contains(key));
+        let double: Vec<String> = names.iter().filter(is_taken).cloned().collect();
         if double.is_empty() {
-            self.0.extend(names.iter().map(|name| key(name)));
+            self.0.extend(names.iter().flat_map(keys));
         }
         double
     }
@@ -88,7 +86,7 @@ pub(super) fn chains(
     match &server.tls {
         ServerTls::None | ServerTls::Terminated(_) => tcp_route(view, server).into_iter().collect(),
         ServerTls::Passthrough => tls_routes(view, server, taken, diagnostics),
-        ServerTls::AutoPassthrough => by_mesh_names(view, server),
+        ServerTls::AutoPassthrough => by_mesh_names(view, server, taken),
     }
 }
 
@@ -147,8 +145,12 @@ fn tls_routes(
                 .enumerate()
                 .filter(|(_, m)| chooses(view, server, m))
             {
+                let names = offered(server, &routing.config.meta.namespace, &m.sni_hosts);
+                if names.is_empty() {
+                    continue;
+                }
                 let conditions = Conditions {
-                    server_names: chain::server_names(m.sni_hosts.iter().map(String::as_str)),
+                    server_names: chain::server_names(names.iter().map(String::as_str)),
                     ranges: m.destination_subnets.clone(),
                     ..Conditions::default()
                 };
@@ -176,6 +178,22 @@ fn tls_routes(
         }
     }
     chains
+}
+
+/// Of the names that a match asks for, those that the server lets objects of the namespace serve; of two wildcards, or a
+/// wildcard and a name, the narrower.
+fn offered(server: &GatewayServer, namespace: &str, asked: &[String]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for host in server.hosts_for(namespace).map(str::to_ascii_lowercase) {
+        for name in asked.iter().map(|name| name.to_ascii_lowercase()) {
+            if host::is_subset(&name, &host) {
+                names.insert(name);
+            } else if host::is_subset(&host, &name) {
+                names.insert(host.clone());
+            }
+        }
+    }
+    names
 }
 
 fn chooses(view: &ProxyView, server: &GatewayServer, m: &TlsMatchAttributes) -> bool {
@@ -221,7 +239,8 @@ fn stream(
 
 /// A chain for each cluster that mesh clients may name (`AUTO_PASSTHROUGH`). They must offer a protocol of the mesh, so
 /// that what is passed on is mutual TLS, which nobody could see here.
-fn by_mesh_names(view: &ProxyView, server: &GatewayServer) -> Vec<FilterChain> {
+/// Names that another server of the port has chains for already are left to it: they would be the same.
+fn by_mesh_names(view: &ProxyView, server: &GatewayServer, taken: &mut Taken) -> Vec<FilterChain> {
     let mut chains = Vec::new();
     for (service, port) in auto_passthrough::services(view, server) {
         let subsets = service
@@ -229,13 +248,19 @@ fn by_mesh_names(view: &ProxyView, server: &GatewayServer) -> Vec<FilterChain> {
             .iter()
             .flat_map(|r| r.config.spec.subsets.iter().map(|s| s.name.as_str()));
         for subset in std::iter::once("").chain(subsets) {
-            chains.push(by_mesh_name(view, service, port, subset));
+            chains.extend(by_mesh_name(view, service, port, subset, taken));
         }
     }
     chains
 }
 
-fn by_mesh_name(view: &ProxyView, service: &ServiceView, port: &ServicePort, subset: &str) -> FilterChain {
+fn by_mesh_name(
+    view: &ProxyView,
+    service: &ServiceView,
+    port: &ServicePort,
+    subset: &str,
+    taken: &mut Taken,
+) -> Option<FilterChain> {
     let name = names::server_name(port.port, subset, &service.service.hostname);
     // A tunnel would carry the TLS of the client to a place that its name does not mean.
     let policy = TrafficPolicy {
@@ -256,5 +281,6 @@ fn by_mesh_name(view: &ProxyView, service: &ServiceView, port: &ServicePort, sub
         application_protocols: ALL_ALPN.map(str::to_owned).to_vec(),
         ..Conditions::default()
     };
-    chain::outbound(&conditions, stream.filters(), None)
+    let is_new = taken.reserve(&conditions).is_empty();
+    is_new.then(|| chain::outbound(&conditions, stream.filters(), None))
 }

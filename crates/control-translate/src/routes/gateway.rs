@@ -110,10 +110,10 @@ fn add_server(
     }
     if redirects {
         // Hosts without any rule are redirected as well.
-        for name in server.hosts() {
+        for name in server.server_names() {
             let draft = hosts
-                .entry(name.to_owned())
-                .or_insert_with(|| virtual_host(name, port));
+                .entry(name.clone())
+                .or_insert_with(|| virtual_host(&name, port));
             draft.host.require_tls = TlsRequirementType::All.into();
         }
     }
@@ -130,17 +130,21 @@ fn only_port(service: &ServiceView) -> Option<u32> {
 /// The hosts that both a server and a VirtualService name; of two wildcards or a wildcard and a name, the narrower.
 fn intersection(server: &GatewayServer, routing: &Routing) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
+    // In lower case, as a proxy compares them: it refuses two spellings of one host.
+    let of_rules = routing.config.spec.hosts.iter().map(|h| h.to_ascii_lowercase());
+    let of_rules: Vec<String> = of_rules.collect();
     for of_server in server.hosts_for(&routing.config.meta.namespace) {
-        for of_rule in &routing.config.spec.hosts {
-            let narrower = if host::is_subset(of_rule, of_server) {
-                of_rule.as_str()
-            } else if host::is_subset(of_server, of_rule) {
-                of_server
+        let of_server = of_server.to_ascii_lowercase();
+        for of_rule in &of_rules {
+            let narrower = if host::is_subset(of_rule, &of_server) {
+                of_rule
+            } else if host::is_subset(&of_server, of_rule) {
+                &of_server
             } else {
                 continue;
             };
             if names.iter().all(|n| n != narrower) {
-                names.push(narrower.to_owned());
+                names.push(narrower.clone());
             }
         }
     }

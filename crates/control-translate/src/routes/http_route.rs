@@ -6,6 +6,7 @@ use api_istio::networking::{Destination, HttpMatchRequest, HttpRoute};
 use control_snapshot::{ProxyView, Routing, ServiceView};
 use diagnostics::{Code, Diagnostic};
 
+use super::check::{self, Problem};
 use super::{decorator, origin};
 use crate::features::{
     consistent_hash, cors, direct_response, fault_injection, header_operations, mirroring, redirect,
@@ -85,12 +86,22 @@ fn beyond_the_proxy(
     let profile = &context.view.profile;
     let fault = http.fault.is_some() && !profile.injects_faults;
     let cors = http.cors_policy.is_some() && !profile.answers_cors;
+    let remote = http
+        .retries
+        .as_ref()
+        .is_some_and(|r| r.retry_remote_localities == Some(true));
+    let remote = remote && !profile.retries_elsewhere;
     let lacking = [
         ("fault", fault, "the proxies do not inject faults"),
         (
             "corsPolicy",
             cors,
             "the proxies do not answer cross-origin requests",
+        ),
+        (
+            "retries.retryRemoteLocalities",
+            remote,
+            "the proxies do not prefer other localities for retries",
         ),
     ];
     let found = lacking.into_iter().filter(|(_, lacks, _)| *lacks);
@@ -101,19 +112,13 @@ fn beyond_the_proxy(
     })
 }
 
-/// Why a route is left out.
-struct Problem {
-    field: &'static str,
-    message: String,
-}
-
 fn route(
     context: &Context<'_>,
     routing: &Routing,
     http: &HttpRoute,
     request: Option<&HttpMatchRequest>,
 ) -> Result<Route, Problem> {
-    check(http, request)?;
+    check::servable(http, request)?;
     let operations = header_operations::translate(http.headers.as_ref());
     let route_match = request_matching::translate(request).map_err(|reason| Problem {
         field: ".match",
@@ -182,8 +187,14 @@ fn forward(
         .iter()
         .filter_map(|d| hash_policy(context, &d.destination))
         .collect();
+    let mut retries = retry::of_route(http.retries.as_ref(), &context.view.mesh, !hashes.is_empty());
+    if let Some(policy) = &mut retries
+        && !context.view.profile.retries_elsewhere
+    {
+        policy.retry_priority = None;
+    }
     let mut action = RouteAction {
-        retry_policy: retry::of_route(http.retries.as_ref(), &context.view.mesh, !hashes.is_empty()),
+        retry_policy: retries,
         host_rewrite_specifier: authority.map(route_action::HostRewriteSpecifier::HostRewriteLiteral),
         hash_policy: hashes,
         ..RouteAction::default()
@@ -215,58 +226,4 @@ fn cluster(context: &Context<'_>, destination: &Destination) -> String {
 fn hash_policy(context: &Context<'_>, destination: &Destination) -> Option<route_action::HashPolicy> {
     let service = context.view.service(&destination.host)?;
     consistent_hash::of_destination(service, &destination.subset, port(context, destination))
-}
-
-/// What a proxy would refuse, and with it the whole route configuration.
-fn check(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> Result<(), Problem> {
-    let rewrite = http
-        .rewrite
-        .as_ref()
-        .and_then(|r| r.uri_regex_rewrite.as_ref())
-        .map(|r| r.r#match.as_str());
-    let origins = http
-        .cors_policy
-        .iter()
-        .flat_map(|c| &c.allow_origins)
-        .filter_map(|o| o.regex.as_deref());
-    let of_match = request
-        .into_iter()
-        .flat_map(request_matching::regexes)
-        .map(|r| (".match", r));
-    let all = of_match
-        .chain(rewrite.map(|r| (".rewrite.uriRegexRewrite.match", r)))
-        .chain(origins.map(|r| (".corsPolicy.allowOrigins", r)));
-    for (field, regex) in all {
-        if let Err(error) = regex_automata::util::syntax::parse(regex) {
-            let reason = error
-                .to_string()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim()
-                .to_owned();
-            return Err(Problem {
-                field,
-                message: format!("invalid regular expression {regex:?}: {reason}"),
-            });
-        }
-    }
-    let direct = http.direct_response.as_ref().map(|r| r.status);
-    if let Some(status) = direct.filter(|s| !(200..600).contains(s)) {
-        return Err(Problem {
-            field: ".directResponse.status",
-            message: format!("{status} is not a final status code"),
-        });
-    }
-    if http.redirect.is_none() && http.direct_response.is_none() {
-        let positive = http.route.iter().any(|d| d.weight > 0);
-        if http.route.is_empty() || (http.route.len() > 1 && !positive) {
-            let message = "no destination gets any requests".to_owned();
-            return Err(Problem {
-                field: ".route",
-                message,
-            });
-        }
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Route configurations (RDS, and those that travel with listeners).
 
+mod check;
 mod domains;
 pub(crate) mod gateway;
 mod http_route;

@@ -1,6 +1,7 @@
 //! The route configurations of a sidecar's outbound side: one per HTTP port, and one per host and port where the
 //! protocol is sniffed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -210,8 +211,16 @@ fn split_hosts<'a, 'r>(
 struct VirtualHosts<'a> {
     number: u32,
     names: HashSet<&'a str>,
-    taken: HashSet<&'a str>,
+    /// In lower case, as the proxy compares them.
+    taken: HashSet<Cow<'a, str>>,
     list: Vec<Host<'a>>,
+}
+
+fn lower(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    }
 }
 
 impl<'a> VirtualHosts<'a> {
@@ -219,7 +228,9 @@ impl<'a> VirtualHosts<'a> {
         if self.names.contains(hostname) {
             return;
         }
-        let domains: Vec<&str> = domains.filter(|domain| self.taken.insert(domain)).collect();
+        let domains: Vec<&str> = domains
+            .filter(|domain| self.taken.insert(lower(domain)))
+            .collect();
         if domains.is_empty() {
             return;
         }

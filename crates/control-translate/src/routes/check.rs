@@ -1,0 +1,201 @@
+//! What a proxy would refuse of a VirtualService's route, and with it the whole route configuration: every host of the
+//! port, whoever it belongs to. Istio's webhook refuses most of it when it is written; here the route is left out.
+
+use api_istio::networking::{HeaderOperations, Headers, HttpMatchRequest, HttpRoute};
+use regex_automata::util::syntax;
+
+use crate::features::{header_operations, request_matching};
+
+/// Why a route is left out.
+#[derive(Debug, PartialEq)]
+pub(super) struct Problem {
+    /// The field below the route, with a dot.
+    pub(super) field: &'static str,
+    /// What is wrong with it.
+    pub(super) message: String,
+}
+
+fn problem(field: &'static str, message: impl Into<String>) -> Problem {
+    Problem {
+        field,
+        message: message.into(),
+    }
+}
+
+/// Finds what no proxy takes in a route, as far as it is for requests of this match.
+pub(super) fn servable(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> Result<(), Problem> {
+    regular_expressions(http, request)?;
+    if let Some(rewrite) = http.rewrite.as_ref().and_then(|r| r.uri_regex_rewrite.as_ref()) {
+        substitution(&rewrite.r#match, &rewrite.rewrite)
+            .map_err(|why| problem(".rewrite.uriRegexRewrite.rewrite", why))?;
+    }
+    if let Some(headers) = &http.headers {
+        changes(headers).map_err(|why| problem(".headers", why))?;
+    }
+    for headers in http.route.iter().filter_map(|d| d.headers.as_ref()) {
+        changes(headers).map_err(|why| problem(".route.headers", why))?;
+    }
+    let port = http.redirect.as_ref().and_then(|r| r.port);
+    if let Some(port) = port.filter(|port| *port > u32::from(u16::MAX)) {
+        return Err(problem(".redirect.port", format!("{port} is not a port")));
+    }
+    let direct = http.direct_response.as_ref().map(|r| r.status);
+    if let Some(status) = direct.filter(|s| !(200..600).contains(s)) {
+        let message = format!("{status} is not a final status code");
+        return Err(problem(".directResponse.status", message));
+    }
+    if http.redirect.is_none() && http.direct_response.is_none() {
+        let positive = http.route.iter().any(|d| d.weight > 0);
+        if http.route.is_empty() || (http.route.len() > 1 && !positive) {
+            return Err(problem(".route", "no destination gets any requests"));
+        }
+    }
+    Ok(())
+}
+
+fn regular_expressions(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> Result<(), Problem> {
+    let rewrite = http
+        .rewrite
+        .as_ref()
+        .and_then(|r| r.uri_regex_rewrite.as_ref())
+        .map(|r| r.r#match.as_str());
+    let origins = http
+        .cors_policy
+        .iter()
+        .flat_map(|c| &c.allow_origins)
+        .filter_map(|o| o.regex.as_deref());
+    let of_match = request
+        .into_iter()
+        .flat_map(request_matching::regexes)
+        .map(|r| (".match", r));
+    let all = of_match
+        .chain(rewrite.map(|r| (".rewrite.uriRegexRewrite.match", r)))
+        .chain(origins.map(|r| (".corsPolicy.allowOrigins", r)));
+    for (field, regex) in all {
+        if let Err(error) = syntax::parse(regex) {
+            let error = error.to_string();
+            let reason = error.lines().last().unwrap_or_default().trim();
+            let message = format!("invalid regular expression {regex:?}: {reason}");
+            return Err(problem(field, message));
+        }
+    }
+    Ok(())
+}
+
+/// A backslash and a digit stand for a group that the expression must have, `\0` for the whole, two backslashes for one;
+/// RE2 knows no more.
+fn substitution(regex: &str, text: &str) -> Result<(), String> {
+    let groups = syntax::parse(regex).map_or(0, |hir| hir.properties().explicit_captures_len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            continue;
+        }
+        match bytes.next() {
+            Some(b'\\') => {}
+            Some(digit @ b'0'..=b'9') if usize::from(digit - b'0') <= groups => {}
+            Some(digit @ b'0'..=b'9') => {
+                let group = char::from(digit);
+                return Err(format!("the expression {regex:?} has no group {group}"));
+            }
+            _ => return Err("a backslash must be followed by a digit or a backslash".to_owned()),
+        }
+    }
+    Ok(())
+}
+
+fn changes(headers: &Headers) -> Result<(), String> {
+    let operations = [&headers.request, &headers.response];
+    operations.into_iter().flatten().try_for_each(operation)
+}
+
+fn operation(operations: &HeaderOperations) -> Result<(), String> {
+    let set = || operations.set.iter().chain(&operations.add);
+    let names = set().map(|(name, _)| name).chain(&operations.remove);
+    for name in names.filter(|name| !header_operations::is_internal(name)) {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(format!("{name:?} is not the name of a header"));
+        }
+    }
+    for (name, value) in set().filter(|(name, _)| !header_operations::is_internal(name)) {
+        formatted(value).map_err(|why| format!("header {name}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// A value is text in which `%NAME%`, `%NAME(…)%` and `%NAME(…):N%` stand for something, and two percent signs for one.
+fn formatted(value: &str) -> Result<(), String> {
+    if value.contains(['\r', '\n', '\0']) {
+        return Err("its value has a line break".to_owned());
+    }
+    let alone = || format!("{value:?} has a percent sign that begins no operator; %% stands for one");
+    let mut rest = value;
+    while let Some((_, after)) = rest.split_once('%') {
+        if let Some(after) = after.strip_prefix('%') {
+            rest = after;
+            continue;
+        }
+        let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        let end = after.find(|c| !is_name(c)).filter(|end| *end > 0);
+        let (_, mut tail) = after.split_at(end.ok_or_else(alone)?);
+        if let Some(argument) = tail.strip_prefix('(') {
+            tail = argument.split_once(')').ok_or_else(alone)?.1;
+        }
+        if let Some(length) = tail.strip_prefix(':') {
+            tail = length.trim_start_matches(|c: char| c.is_ascii_digit());
+        }
+        rest = tail.strip_prefix('%').ok_or_else(alone)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn field(route: serde_json::Value) -> Option<&'static str> {
+        let route: HttpRoute = serde_json::from_value(route).expect("a route");
+        servable(&route, None).err().map(|problem| problem.field)
+    }
+
+    #[test]
+    fn what_every_proxy_takes_is_served() {
+        let value = "100%% of %DOWNSTREAM_REMOTE_ADDRESS% %REQ(X-B?:PATH):10% %START_TIME(%Y)%";
+        let headers =
+            json!({ "request": { "set": { "x-a": value, ":authority": "a %" }, "remove": ["x-c"] } });
+        let route = json!({
+            "route": [{ "destination": { "host": "a" }, "headers": headers }],
+            "rewrite": { "uriRegexRewrite": { "match": "^/(a)/(b)", "rewrite": r"/\2/\1\0\\" } },
+            "headers": headers,
+        });
+        assert_eq!(field(route), None);
+    }
+
+    #[test]
+    fn what_no_proxy_takes_is_named() {
+        let to = json!([{ "destination": { "host": "a" } }]);
+        let value = |value: &str| json!({ "response": { "add": { "x-a": value } } });
+        for headers in [
+            value("100%"),
+            value("%lower%"),
+            value("%REQ(x%"),
+            value("a\nb"),
+            json!({ "request": { "set": { "x a": "1" } } }),
+            json!({ "request": { "remove": [""] } }),
+        ] {
+            let route = json!({ "route": to, "headers": headers });
+            assert_eq!(field(route), Some(".headers"), "{headers}");
+            let route = json!({ "route": [{ "destination": { "host": "a" }, "headers": headers }] });
+            assert_eq!(field(route), Some(".route.headers"), "{headers}");
+        }
+        for rewrite in [r"\2", r"\", r"\x"] {
+            let rewrite = json!({ "uriRegexRewrite": { "match": "(a)", "rewrite": rewrite } });
+            let route = json!({ "route": to, "rewrite": rewrite });
+            assert_eq!(field(route), Some(".rewrite.uriRegexRewrite.rewrite"));
+        }
+        let route = json!({ "redirect": { "port": 70000 } });
+        assert_eq!(field(route), Some(".redirect.port"));
+    }
+}
