@@ -29,7 +29,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A version of TLS. TLS 1.0 and 1.1 do not exist here (RFC 8996): `TLSv1_0` and `TLSv1_1` are to be refused.
+/// A version of TLS. TLS 1.0 and 1.1 do not exist here (RFC 8996): as the least version `TLSv1_0` and `TLSv1_1` mean 1.2,
+/// as the greatest they are to be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
     /// `TLSv1_2`.

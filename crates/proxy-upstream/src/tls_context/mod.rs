@@ -235,7 +235,7 @@ fn validation_context(kind: &ValidationContextType) -> ConfigResult<Validation> 
 fn parameters(proto: &pb::TlsParameters) -> ConfigResult<TlsParameters> {
     refuse_unsupported(&[("compliance_policies", !proto.compliance_policies.is_empty())])?;
     Ok(TlsParameters {
-        minimum_version: version(proto.tls_minimum_protocol_version)
+        minimum_version: minimum(proto.tls_minimum_protocol_version)
             .within("tls_minimum_protocol_version")?,
         maximum_version: version(proto.tls_maximum_protocol_version)
             .within("tls_maximum_protocol_version")?,
@@ -243,6 +243,14 @@ fn parameters(proto: &pb::TlsParameters) -> ConfigResult<TlsParameters> {
         ecdh_curves: proto.ecdh_curves.clone(),
         signature_algorithms: proto.signature_algorithms.clone(),
     })
+}
+
+/// Who would take TLS 1.0 too is served from 1.2 on: refusing that would take the listener from everybody else.
+fn minimum(value: i32) -> ConfigResult<Option<TlsVersion>> {
+    match TlsProtocol::try_from(value) {
+        Ok(TlsProtocol::TlSv10 | TlsProtocol::TlSv11) => Ok(Some(TlsVersion::V1_2)),
+        _ => version(value),
+    }
 }
 
 fn version(value: i32) -> ConfigResult<Option<TlsVersion>> {

@@ -71,6 +71,13 @@ fn every_field_that_is_enforced_reaches_the_settings() {
     assert!(settings.full_scan_certs_on_sni_mismatch && !settings.session_tickets);
     let common = settings.common;
     assert_eq!(common.tls_params.minimum_version, Some(TlsVersion::V1_2));
+    let params = |version: &str| json!({ "tls_params": { "tls_minimum_protocol_version": version } });
+    for older in ["TLSv1_0", "TLSv1_1"] {
+        let settings = served(&json!({ "common_tls_context": params(older) }))
+            .unwrap()
+            .settings;
+        assert_eq!(settings.common.tls_params.minimum_version, Some(TlsVersion::V1_2));
+    }
     assert_eq!(common.tls_params.maximum_version, Some(TlsVersion::V1_3));
     assert_eq!(common.tls_params.cipher_suites, ["ECDHE-ECDSA-AES128-GCM-SHA256"]);
     assert_eq!(common.tls_params.ecdh_curves, ["P-256"]);
@@ -133,8 +140,9 @@ fn what_is_not_enforced_is_refused_where_it_stands() {
     let params = |params: Value| json!({ "tls_params": params });
     let compliance = params(json!({ "compliance_policies": ["FIPS_202205"] }));
     check_common_refused(compliance, "tls_params.compliance_policies");
-    let old = params(json!({ "tls_minimum_protocol_version": "TLSv1_1" }));
-    check_common_refused(old, "tls_params.tls_minimum_protocol_version");
+    // Who takes older ones too is served from 1.2 on; who takes nothing else cannot be.
+    let old = params(json!({ "tls_maximum_protocol_version": "TLSv1_1" }));
+    check_common_refused(old, "tls_params.tls_maximum_protocol_version");
     let certificate = json!({ "tls_certificates": [{ "pkcs12": { "inline_string": "x" } }] });
     check_common_refused(certificate, "tls_certificates[0].pkcs12");
     let validation = |fields: Value| json!({ "validation_context": fields });
