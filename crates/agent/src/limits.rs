@@ -105,7 +105,7 @@ pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// The largest file with certificates or a key, in bytes.
 pub const MAX_SECRET_FILE_BYTES: usize = 1 << 20;
 
-/// The most secrets from files that one workload's proxy may ask for.
+/// The most secrets from files that one workload's proxy may want at once.
 pub const MAX_FILE_SECRETS: usize = 64;
 
 /// How often the files of secrets are looked at.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use agent::certificates::{self, State, revocations, roots};
-use agent::limits::ROOTS_POLL_INTERVAL;
+use agent::limits::{MAX_FILE_SECRETS, ROOTS_POLL_INTERVAL};
 use agent::metrics::Metrics;
 use agent::secrets::{self, CERTIFICATE, ROOTS, Secrets};
 use api_envoy::any::unpack;
@@ -327,6 +327,44 @@ async fn certificates_and_roots_from_files_are_watched_and_what_is_broken_is_not
     let (new_chain, new_key) = write_pair(server.path(), "client", &signer, REVIEWS);
     let sent = secrets_of(&stream.next().await);
     assert_eq!(pair(&sent[0]), (read(&new_chain), read(&new_key)));
+}
+
+#[tokio::test]
+async fn files_that_no_stream_wants_any_more_take_no_place() {
+    let server = Server::start();
+    let signer = signer(SystemTime::now());
+    let root = server.path().join("root.pem");
+    std::fs::write(&root, signer.roots_pem()).expect("written");
+    let wanted = format!("file-root:{}", root.display());
+    let others: Vec<String> = (0..MAX_FILE_SECRETS)
+        .map(|number| format!("file-root:/nowhere/{number}"))
+        .collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let mut stream = server.delta().await;
+    stream.ask(&others).await;
+    stream.ask(&[&wanted]).await;
+    assert_eq!(stream.next().await.removed_resources, [wanted.clone()], "too many");
+    let request = ads::DeltaDiscoveryRequest {
+        type_url: type_url::SECRET.to_owned(),
+        resource_names_unsubscribe: vec![others[0].to_owned(), wanted.clone()],
+        ..ads::DeltaDiscoveryRequest::default()
+    };
+    stream.requests.send(request).await.expect("sent");
+    stream.ask(&[&wanted]).await;
+    assert_eq!(roots(&secrets_of(&stream.next().await)[0]), signer.roots_pem());
+    // A stream that ends wants nothing any more.
+    drop(stream);
+    let all_again = async {
+        loop {
+            let mut stream = server.delta().await;
+            stream.ask(&others[1..]).await;
+            stream.ask(&[others[0]]).await;
+            if stream.is_silent().await {
+                return;
+            }
+        }
+    };
+    within(all_again).await;
 }
 
 /// By openssl, of the authority that the tests plug in.
