@@ -406,6 +406,28 @@ async fn what_is_revoked_comes_from_a_file_with_the_roots_and_what_is_cut_is_not
     assert_eq!(lists(&secrets_of(&sent)[0]), None, "nothing is revoked any more");
 }
 
+#[tokio::test]
+async fn as_long_as_it_is_not_known_what_is_revoked_nobody_is_trusted() {
+    let server = Server::start();
+    let signer = signer(SystemTime::now());
+    let lists_file = server.path().join("ca-crl.pem");
+    std::fs::write(&lists_file, &REVOCATIONS[..REVOCATIONS.len() / 2]).expect("written");
+    let (revoked, following) = revocations::of_file(lists_file.clone());
+    let (sender, trusted) = watch::channel(None);
+    let (_keeper, state) = watch::channel(State::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(following);
+    let trusted = roots::Roots::of(trusted);
+    tasks.spawn(certificates::serve(state, trusted, revoked, server.secrets.clone()));
+    sender.send_replace(Some(signer.roots().to_vec()));
+    let mut stream = server.delta().await;
+    stream.ask(&[ROOTS]).await;
+    assert!(stream.is_silent().await, "half a list is not no list");
+    std::fs::write(&lists_file, REVOCATIONS).expect("written");
+    let sent = stream.next().await;
+    assert_eq!(lists(&secrets_of(&sent)[0]).as_deref(), Some(REVOCATIONS));
+}
+
 /// The revocation lists of a secret.
 fn lists(secret: &Secret) -> Option<String> {
     let Some(Type::ValidationContext(context)) = &secret.r#type else {
