@@ -179,3 +179,9 @@ pub const MAX_ONBOARDING_FILE_BYTES: usize = 1 << 20;
 
 /// How long the control plane's name may take to resolve.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest name without dots that Kubernetes accepts, in bytes (RFC 1123).
+pub const MAX_DNS_LABEL_BYTES: usize = 63;
+
+/// The longest name with dots that Kubernetes accepts, in bytes.
+pub const MAX_DNS_SUBDOMAIN_BYTES: usize = 253;
