@@ -290,6 +290,11 @@ fn a_path_length_is_kept() {
     let second = first.sign(authority("second"));
     assert_eq!(path(&first.sign(leaf(&[])), &[&first], &[&root]), Ok(3));
     assert!(path(&second.sign(leaf(&[])), &[&second, &first], &[&root]).is_err());
+    assert_eq!(path(&first, &[], &[&root]), Ok(2), "it signs leaves");
+    assert!(
+        path(&second, &[&first], &[&root]).is_err(),
+        "nothing that it signs would be valid"
+    );
 }
 
 #[test]
