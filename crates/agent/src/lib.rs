@@ -28,6 +28,7 @@ pub mod explicit_ports;
 pub mod hosts;
 pub mod limits;
 pub mod metrics;
+pub mod names;
 pub mod onboarding;
 pub mod policy;
 mod probe;

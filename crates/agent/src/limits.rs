@@ -105,7 +105,7 @@ pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// The largest file with certificates or a key, in bytes.
 pub const MAX_SECRET_FILE_BYTES: usize = 1 << 20;
 
-/// The most secrets from files that one workload's proxy may ask for.
+/// The most secrets from files that one workload's proxy may want at once.
 pub const MAX_FILE_SECRETS: usize = 64;
 
 /// How often the files of secrets are looked at.
@@ -179,3 +179,9 @@ pub const MAX_ONBOARDING_FILE_BYTES: usize = 1 << 20;
 
 /// How long the control plane's name may take to resolve.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest name without dots that Kubernetes accepts, in bytes (RFC 1123).
+pub const MAX_DNS_LABEL_BYTES: usize = 63;
+
+/// The longest name with dots that Kubernetes accepts, in bytes.
+pub const MAX_DNS_SUBDOMAIN_BYTES: usize = 253;

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::{KeyError, KeyKind, KeyType, PrivateKey, PublicKey};
 use serde_json::{Value, json};
 
-use crate::limits::{JWT_KEY_LIFETIME, JWT_KEY_PREPARATION, JWT_KEY_RENEWAL, MAX_JWT_KEYS};
+use crate::limits::{CLOCK_SKEW, JWT_KEY_LIFETIME, JWT_KEY_PREPARATION, JWT_KEY_RENEWAL, MAX_JWT_KEYS};
 use crate::secret::SecretData;
 
 /// The name of the Secret of the keys that sign JWT-SVIDs.
@@ -81,6 +81,11 @@ impl JwtKey {
         self.expires
     }
 
+    /// Whether it was made later than `now`, by more than clocks may differ.
+    fn is_early(&self, now: SystemTime) -> bool {
+        self.made > now + CLOCK_SKEW
+    }
+
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         self.key.sign(message)
     }
@@ -139,7 +144,7 @@ impl JwtKeys {
         Self(Vec::new()).renewed(now)
     }
 
-    /// The same with one more, and without those that have expired.
+    /// The same with one more, and without those that have expired or were made under a clock that was ahead.
     ///
     /// # Errors
     /// When the cryptographic library fails.
@@ -149,15 +154,23 @@ impl JwtKeys {
             Some(_) => now + JWT_KEY_PREPARATION,
             None => now,
         };
-        let mut keys: Vec<_> = self.valid(now).cloned().collect();
+        let mut keys: Vec<_> = self
+            .valid(now)
+            .filter(|key| !key.is_early(now))
+            .cloned()
+            .collect();
         keys.push(Arc::new(JwtKey::generate(signs_from, now)?));
         Ok(Self(keys))
     }
 
-    /// When the next key is to be made.
-    pub fn due(&self) -> SystemTime {
-        let newest = self.0.last();
-        newest.map_or(SystemTime::UNIX_EPOCH, |key| key.made + JWT_KEY_RENEWAL)
+    /// When the next key is to be made, as it looks at `now`: at once, when none signs. Keys that were made under a clock
+    /// that was ahead put nothing off.
+    pub fn due(&self, now: SystemTime) -> SystemTime {
+        let mut timely = self.0.iter().rev().filter(|key| !key.is_early(now));
+        let newest = timely.next().filter(|_| self.signing(now).is_some());
+        newest
+            .and_then(|key| key.made.checked_add(JWT_KEY_RENEWAL))
+            .unwrap_or(now)
     }
 
     /// The key that signs at `now`: the newest whose time has come.

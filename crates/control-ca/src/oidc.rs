@@ -52,6 +52,9 @@ pub enum OidcError {
     /// The token is signed with a key that both sides know, or not at all.
     #[error("the JWT's algorithm is not one of public keys")]
     Algorithm,
+    /// Its header demands something that nobody here understands.
+    #[error("the JWT's header demands something that is not understood here (crit)")]
+    Critical,
     /// Nobody knows its key.
     #[error("the JWT was not signed by any of the issuer's keys")]
     Signature,
@@ -92,6 +95,10 @@ impl IssuerKeys {
         let header = jsonwebtoken::decode_header(token).map_err(damaged)?;
         if AlgorithmFamily::Hmac.algorithms().contains(&header.alg) {
             return Err(OidcError::Algorithm);
+        }
+        // Whoever does not understand all that it names must refuse (RFC 7515, section 4.1.11), and nothing is understood.
+        if header.crit.is_some() {
+            return Err(OidcError::Critical);
         }
         let mut validation = Validation::new(header.alg);
         // Time is judged below, by our clock; issuer, audience and subject by `authorise`.

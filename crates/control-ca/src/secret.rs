@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use identity::{Certificate, KeyError, PrivateKey, RevocationList, TrustBundle, TrustDomain};
+use identity::{Certificate, KeyError, PrivateKey, RevocationList};
 
 use crate::authority::{Authority, AuthorityError, Origin, Parts};
 
@@ -112,12 +112,6 @@ impl Authority {
             },
             now,
         )
-    }
-
-    /// What verifies the identities of `domain` that this authority signs.
-    pub fn trust_bundle(&self, domain: TrustDomain) -> TrustBundle {
-        // The roots were checked when the authority was put together: there is one at least, and each signs.
-        TrustBundle::of(domain, self.roots().to_vec()).unwrap_or_default()
     }
 }
 

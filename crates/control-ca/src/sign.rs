@@ -98,11 +98,6 @@ impl Issued {
         Certificate::from_der(&self.der)
     }
 
-    /// The leaf in DER.
-    pub fn leaf_der(&self) -> &[u8] {
-        &self.der
-    }
-
     /// The last second in which it is valid.
     pub fn not_after(&self) -> SystemTime {
         self.not_after

@@ -26,10 +26,6 @@ fn a_self_signed_root_is_named_after_the_trust_domain_and_lives_ten_years() {
     assert_eq!(authority.origin(), Origin::SelfSigned);
     assert_eq!(authority.expires(), root.not_after());
     assert_eq!(root.check_issued_by(root), Ok(()));
-    assert_eq!(
-        authority.trust_bundle(trust_domain()).roots(&trust_domain()),
-        authority.roots()
-    );
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn what_is_asked_for_is_bounded() {
 fn a_new_key_is_published_before_it_signs_and_the_old_one_until_it_expires() {
     let start = now();
     let first = JwtKeys::generate(start).expect("keys");
-    assert_eq!(first.due(), start + DAY);
+    assert_eq!(first.due(start), start + DAY);
     let old = first.signing(start).expect("a key").id().to_owned();
     let both = first.renewed(start + DAY).expect("keys");
     let at = |keys: &JwtKeys, time| keys.signing(time).map(|key| key.id().to_owned());
@@ -140,6 +140,44 @@ fn keys_that_were_forgotten_for_long_begin_anew() {
 }
 
 #[test]
+fn a_key_that_was_made_under_a_clock_that_was_ahead_stops_no_tokens() {
+    let start = now();
+    let ahead = JwtKeys::generate(start + DAY * 30).expect("keys");
+    assert!(ahead.signing(start).is_none());
+    assert_eq!(ahead.due(start), start, "at once");
+    let mended = ahead.renewed(start).expect("keys");
+    assert!(mended.signing(start).is_some());
+    assert_eq!(
+        mended.valid(start).count(),
+        1,
+        "nobody is to believe the early one"
+    );
+    assert_eq!(mended.due(start), start + DAY);
+    // Between a good key and one of the future, the good one says when it is time.
+    let both = JwtKeys::generate(start)
+        .and_then(|keys| keys.renewed(start + DAY))
+        .expect("keys");
+    assert_eq!(both.due(start), start + DAY);
+}
+
+#[test]
+fn a_key_of_the_end_of_time_is_no_harm() {
+    let start = now();
+    let secret = JwtKeys::generate(start)
+        .and_then(|keys| Ok(keys.to_secret()?))
+        .expect("a Secret");
+    let mut keys: Value = serde_json::from_slice(&secret["keys.json"]).expect("JSON");
+    for field in ["made", "signsFrom", "expires"] {
+        keys[0][field] = i64::MAX.into();
+    }
+    let secret = SecretData::from([("keys.json".to_owned(), keys.to_string().into_bytes())]);
+    let read = JwtKeys::from_secret(&secret).expect("keys");
+    assert_eq!(read.due(start), start);
+    let mended = read.renewed(start).expect("keys");
+    assert_eq!((mended.valid(start).count(), mended.due(start)), (1, start + DAY));
+}
+
+#[test]
 fn a_token_never_outlives_its_key() {
     let start = now();
     let keys = JwtKeys::generate(start).expect("keys");
@@ -160,7 +198,7 @@ fn keys_are_kept_in_a_secret_and_read_back() {
     let read = JwtKeys::from_secret(&secret).expect("the same keys");
     let ids = |keys: &JwtKeys| -> Vec<String> { keys.valid(now).map(|key| key.id().to_owned()).collect() };
     assert_eq!(ids(&read), ids(&keys));
-    assert_eq!(read.due(), keys.due());
+    assert_eq!(read.due(now), keys.due(now));
     let signed = read.sign(&reviews(), &audience("a"), 0, now).expect("a token");
     let key = keys.signing(now).expect("a key");
     assert!(verified(&signed.token, key.public_key()).is_some());

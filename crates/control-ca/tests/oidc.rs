@@ -143,6 +143,11 @@ fn nobody_else_is_believed() {
         keys.verify(&shared.expect("a token"), now),
         Err(OidcError::Algorithm)
     );
+    let mut critical = Header::new(Algorithm::ES256);
+    critical.kid = Some("one".to_owned());
+    critical.crit = Some(vec!["exp".to_owned()]);
+    let critical = jsonwebtoken::encode(&critical, &claims(now), &signer.key).expect("a token");
+    assert_eq!(keys.verify(&critical, now), Err(OidcError::Critical));
     let token = signer.sign(&claims(now));
     let mut parts = token.split('.');
     let (_, payload) = (parts.next(), parts.next().expect("claims"));

@@ -189,8 +189,10 @@ impl Search<'_> {
         if self.signatures > MAX_PATH_SIGNATURES {
             return Err(ChainError::TooManySignatures);
         }
-        // Authorities between the issuer and the leaf: those on the path but its first.
-        let below = self.path.len() - 1;
+        // Authorities below the issuer. The first of the path is one when it is an authority's own way that is sought:
+        // what that one signs comes below it.
+        let first_is_leaf = self.path.first().is_some_and(|first| !first.is_authority());
+        let below = self.path.len() - usize::from(first_is_leaf);
         let fault = last
             .check_issued_by(issuer)
             .and_then(|()| issuer.check_time(self.now))

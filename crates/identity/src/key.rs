@@ -14,7 +14,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
 use crate::certificate::Certificate;
-use crate::limits::MAX_KEY_PEM_BYTES;
+use crate::limits::{MAX_KEY_PEM_BYTES, MAX_SINGLE_PEM_BLOCKS};
 use crate::pem::{self, PemError};
 use crate::public_key::{KeyType, PublicKey};
 
@@ -136,7 +136,7 @@ impl PrivateKey {
     /// # Errors
     /// When there is none or more than one, or it is damaged, encrypted, weak, or of an unsupported kind.
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
-        let mut found = pem::blocks(text, MAX_KEY_PEM_BYTES)?;
+        let mut found = pem::blocks(text, MAX_KEY_PEM_BYTES, MAX_SINGLE_PEM_BLOCKS)?;
         // OpenSSL writes the curve before an elliptic key; the key names it as well.
         found.retain(|block| block.label != "EC PARAMETERS");
         match found.as_slice() {

@@ -1,4 +1,4 @@
-//! Who somebody is, and how it is proven: SPIFFE ids, X.509 SVIDs, trust bundles, signing requests.
+//! Who somebody is, and how it is proven: SPIFFE ids, X.509 SVIDs, signing requests.
 //!
 //! This crate reads certificates, makes keys and signing requests, and answers questions about both. It opens no
 //! file, no socket and no clock: "now" is an argument. Signing is the authority's work, TLS that of `tls`.
@@ -7,7 +7,6 @@
 //! Sources: SPIFFE-ID and X509-SVID (spiffe.io), RFC 5280 (certificates), RFC 2986 (signing requests),
 //! RFC 7468 (PEM).
 
-mod bundle;
 mod certificate;
 mod chain;
 mod envelope;
@@ -22,7 +21,6 @@ mod svid;
 mod trust_domain;
 mod trust_domains;
 
-pub use bundle::{BundleError, TrustBundle};
 pub use certificate::{Certificate, CertificateError, SubjectName};
 pub use chain::{ChainError, path_to_root};
 pub use key::{KeyError, KeyKind, PrivateKey, SignatureAlgorithm};

@@ -10,6 +10,8 @@ pub const MAX_PEM_BYTES: usize = 1 << 20;
 pub const MAX_KEY_PEM_BYTES: usize = 16 << 10;
 /// Largest signing request in PEM, in bytes; 8192 bits of RSA and a name need 4 KB.
 pub const MAX_REQUEST_PEM_BYTES: usize = 16 << 10;
+/// Most blocks of a PEM text of which one is wanted: a key with its parameters, a signing request.
+pub const MAX_SINGLE_PEM_BLOCKS: usize = 16;
 /// Largest certificate, in bytes of DER.
 pub const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
 /// Longest chain, in certificates, without the root.

@@ -35,10 +35,8 @@ pub enum PemError {
         maximum: usize,
     },
     /// It has more blocks than allowed.
-    #[error("the PEM text has {blocks} blocks, more than {maximum}")]
+    #[error("the PEM text has more blocks than {maximum}")]
     TooMany {
-        /// How many there are.
-        blocks: usize,
         /// The limit.
         maximum: usize,
     },
@@ -79,8 +77,9 @@ pub(crate) struct Block {
     pub(crate) der: Zeroizing<Vec<u8>>,
 }
 
-/// Every block of `text`. Text between blocks is a comment, as `openssl x509 -text` writes it.
-pub(crate) fn blocks(text: &[u8], maximum: usize) -> Result<Vec<Block>, PemError> {
+/// Every block of `text`, of at most `maximum` bytes, `most` at most. Text between blocks is a comment, as
+/// `openssl x509 -text` writes it.
+pub(crate) fn blocks(text: &[u8], maximum: usize, most: usize) -> Result<Vec<Block>, PemError> {
     if text.len() > maximum {
         return Err(PemError::TooLarge {
             bytes: text.len(),
@@ -93,9 +92,10 @@ pub(crate) fn blocks(text: &[u8], maximum: usize) -> Result<Vec<Block>, PemError
     for (number, line) in text.lines().enumerate().map(|(i, l)| (i + 1, l.trim())) {
         let truncated = PemError::Truncated { line: number };
         open = match open {
-            None if line.starts_with(BEGIN) => {
-                Some(Open::new(label(line, BEGIN).ok_or(truncated)?, text.len()))
+            None if line.starts_with(BEGIN) && found.len() == most => {
+                return Err(PemError::TooMany { maximum: most });
             }
+            None if line.starts_with(BEGIN) => Some(Open::new(label(line, BEGIN).ok_or(truncated)?)),
             None if line.starts_with(DASHES) => return Err(truncated),
             None => None,
             Some(block) if line.starts_with(END) => {
@@ -108,7 +108,7 @@ pub(crate) fn blocks(text: &[u8], maximum: usize) -> Result<Vec<Block>, PemError
             Some(_) if line.starts_with(DASHES) => return Err(truncated),
             Some(_) if line.contains(':') => return Err(PemError::Headers { line: number }),
             Some(mut block) => {
-                block.base64.push_str(line);
+                block.lines.push(line);
                 Some(block)
             }
         };
@@ -128,15 +128,9 @@ pub(crate) fn only(
     maximum: usize,
     most: usize,
 ) -> Result<Vec<Block>, PemError> {
-    let found = blocks(text, maximum)?;
+    let found = blocks(text, maximum, most)?;
     if found.is_empty() {
         return Err(PemError::Empty(expected));
-    }
-    if found.len() > most {
-        return Err(PemError::TooMany {
-            blocks: found.len(),
-            maximum: most,
-        });
     }
     match found.iter().find(|b| b.label != expected) {
         Some(other) => Err(PemError::Unexpected {
@@ -175,20 +169,26 @@ pub(crate) fn encode_secret(label: &str, der: &[u8]) -> Zeroizing<String> {
 
 struct Open<'t> {
     label: &'t str,
-    base64: Zeroizing<String>,
+    lines: Vec<&'t str>,
 }
 
 impl<'t> Open<'t> {
-    fn new(label: &'t str, capacity: usize) -> Self {
+    fn new(label: &'t str) -> Self {
         Self {
             label,
-            base64: Zeroizing::new(String::with_capacity(capacity)),
+            lines: Vec::new(),
         }
     }
 
+    /// What is put together is wiped, in a buffer of its size: whoever writes many blocks makes nobody wipe much.
     fn close(self, line: usize) -> Result<Block, PemError> {
+        let bytes = self.lines.iter().map(|line| line.len()).sum();
+        let mut base64 = Zeroizing::new(String::with_capacity(bytes));
+        for part in &self.lines {
+            base64.push_str(part);
+        }
         let der = STANDARD
-            .decode(self.base64.as_bytes())
+            .decode(base64.as_bytes())
             .map_err(|_| PemError::Base64 { line })?;
         Ok(Block {
             label: self.label.to_owned(),
@@ -296,7 +296,19 @@ mod tests {
             Err(PemError::TooLarge { bytes: 5000, .. })
         ));
         let five = encode(CERTIFICATE, b"one").repeat(5);
-        assert!(matches!(read(&five), Err(PemError::TooMany { blocks: 5, .. })));
-        assert_eq!(blocks(&[0xff, 0xfe], 10).err(), Some(PemError::NotText));
+        assert_eq!(read(&five), Err(PemError::TooMany { maximum: 4 }));
+        assert_eq!(blocks(&[0xff, 0xfe], 10, 1).err(), Some(PemError::NotText));
+    }
+
+    /// A buffer of the whole text's size for each block would be 20 GB here.
+    #[test]
+    fn many_small_blocks_take_no_longer_than_one_large_one() {
+        let many = encode(CERTIFICATE, b"").repeat(20_000);
+        let began = std::time::Instant::now();
+        let read = blocks(many.as_bytes(), many.len(), 20_000).expect("blocks");
+        assert_eq!(read.len(), 20_000);
+        assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
+        let more = blocks(many.as_bytes(), many.len(), 19_999).err();
+        assert_eq!(more, Some(PemError::TooMany { maximum: 19_999 }));
     }
 }

@@ -8,7 +8,7 @@ use x509_parser::prelude::FromDer as _;
 use crate::certificate::{CertificateError, SubjectName, subject_names};
 use crate::envelope::is_strict;
 use crate::key::{KeyError, PrivateKey, SignatureAlgorithm};
-use crate::limits::MAX_REQUEST_PEM_BYTES;
+use crate::limits::{MAX_REQUEST_PEM_BYTES, MAX_SINGLE_PEM_BLOCKS};
 use crate::pem::{self, PemError};
 use crate::public_key::PublicKey;
 
@@ -58,7 +58,7 @@ impl CertificateRequest {
     /// # Errors
     /// When it is oversized, damaged, not signed by its own key, or its key is weak.
     pub fn from_pem(text: &[u8]) -> Result<Self, RequestError> {
-        let found = pem::blocks(text, MAX_REQUEST_PEM_BYTES)?;
+        let found = pem::blocks(text, MAX_REQUEST_PEM_BYTES, MAX_SINGLE_PEM_BLOCKS)?;
         match found.as_slice() {
             [] => Err(PemError::Empty(pem::REQUEST).into()),
             [block] if [pem::REQUEST, pem::OLD_REQUEST].contains(&block.label.as_str()) => {

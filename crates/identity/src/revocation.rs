@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::SystemTime;
 
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -37,7 +36,6 @@ pub struct RevocationList {
     issuer: String,
     issuer_der: Vec<u8>,
     serials: HashSet<String>,
-    next_update: Option<SystemTime>,
 }
 
 impl RevocationList {
@@ -97,18 +95,12 @@ impl RevocationList {
                 .iter_revoked_certificates()
                 .map(|revoked| serial_number(revoked.raw_serial()))
                 .collect(),
-            next_update: parsed.next_update().map(|t| SystemTime::from(t.to_datetime())),
         })
     }
 
     /// Whether `certificate` is on this list.
     pub fn revokes(&self, certificate: &Certificate) -> bool {
         certificate.issuer_der() == self.issuer_der && self.serials.contains(certificate.serial())
-    }
-
-    /// When a newer list should have come.
-    pub fn next_update(&self) -> Option<SystemTime> {
-        self.next_update
     }
 
     /// The list in DER.
@@ -137,7 +129,6 @@ impl fmt::Debug for RevocationList {
         f.debug_struct("RevocationList")
             .field("issuer", &self.issuer)
             .field("revoked", &self.serials.len())
-            .field("next_update", &self.next_update)
             .finish_non_exhaustive()
     }
 }

@@ -116,15 +116,6 @@ impl SpiffeId {
             name: name.to_owned(),
         })
     }
-
-    /// The same path in another trust domain, as an alias of the first would have it.
-    #[must_use]
-    pub fn in_domain(&self, trust_domain: TrustDomain) -> Self {
-        Self {
-            trust_domain,
-            path: self.path.clone(),
-        }
-    }
 }
 
 fn check_path(path: &str) -> Result<(), SpiffeIdError> {

@@ -7,14 +7,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Bytes that never appear in a log, dump or error.
+use zeroize::Zeroizing;
+
+/// Bytes that never appear in a log, dump or error, and that are wiped when they are dropped.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     /// Takes the bytes in.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
+        Self(Zeroizing::new(bytes.into()))
     }
 
     /// The bytes, for the one who makes a key of them.

@@ -278,7 +278,9 @@ fn token(path: &Path, now: SystemTime) -> io::Result<(Token, Freshness)> {
     // What is read of it decides only what is shown; whether it is good is for the authority to say.
     let claims = jsonwebtoken::dangerous::insecure_decode::<serde_json::Value>(&*text);
     let ends = claims.ok().and_then(|token| token.claims["exp"].as_u64());
-    let expired = ends.is_some_and(|ends| SystemTime::UNIX_EPOCH + Duration::from_secs(ends) <= now);
+    // An end that no clock reaches is no end.
+    let ends = ends.and_then(|ends| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(ends)));
+    let expired = ends.is_some_and(|ends| ends <= now);
     let mut value: Token = format!("Bearer {text}")
         .parse()
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -330,5 +332,31 @@ fn shown(chain: Vec<u8>, key: &[u8]) -> TlsCertificate {
     TlsCertificate {
         certificate_chain: chain,
         private_key: Secret::new(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    fn freshness(ends: &str) -> Freshness {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("istio-token");
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let claims = part(&format!("{{\"exp\":{ends}}}"));
+        let written = format!("{}.{claims}.{}", part("{\"alg\":\"RS256\"}"), part("signature"));
+        std::fs::write(&path, written).unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        token(&path, now).unwrap().1
+    }
+
+    #[test]
+    fn a_token_says_whether_it_is_over_and_one_that_never_ends_is_fresh() {
+        assert!(matches!(freshness("1800000000"), Freshness::Expired));
+        assert!(matches!(freshness("1800000001"), Freshness::Fresh));
+        assert!(matches!(freshness(&u64::MAX.to_string()), Freshness::Fresh));
     }
 }

@@ -6,9 +6,9 @@ use tokio::sync::watch;
 
 use crate::limits::ROOTS_POLL_INTERVAL;
 
-/// What a file holds; [`Default`] where there is no file, or nothing good has been in it yet.
+/// What a file holds.
 #[derive(Clone, Debug)]
-pub struct Followed<T>(Option<watch::Receiver<T>>);
+pub struct Followed<T>(Option<watch::Receiver<Option<T>>>);
 
 impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
     /// No file.
@@ -17,9 +17,9 @@ impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
         Self(None)
     }
 
-    /// What somebody tells.
+    /// What somebody tells; nothing as long as that is not known.
     #[must_use]
-    pub fn of(told: watch::Receiver<T>) -> Self {
+    pub fn of(told: watch::Receiver<Option<T>>) -> Self {
         Self(Some(told))
     }
 
@@ -30,13 +30,14 @@ impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
         what: &'static str,
         read: impl Fn(&std::path::Path) -> Result<T, E> + Send + 'static,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        let (content, receiver) = watch::channel(T::default());
+        let (content, receiver) = watch::channel(None);
         let following = async move {
             let mut told = String::new();
             loop {
                 match read(&path).map_err(|error| error.to_string()) {
                     Ok(read) => {
                         told.clear();
+                        let read = Some(read);
                         content.send_if_modified(|known| {
                             let changed = *known != read;
                             *known = read;
@@ -44,7 +45,8 @@ impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
                         });
                     }
                     Err(error) if told != error => {
-                        tracing::warn!(%error, "{what} is not taken");
+                        let never = content.borrow().is_none();
+                        tracing::warn!(%error, never_read = never, "{what} is not taken");
                         told = error;
                     }
                     Err(_) => {}
@@ -55,12 +57,19 @@ impl<T: Clone + Default + PartialEq + Send + Sync + 'static> Followed<T> {
         (Self(Some(receiver)), following)
     }
 
-    /// What there is now, seen by this value from now on.
+    /// What there is now, seen by this value from now on; [`Default`] where there is no file, or nothing good has been in
+    /// it yet.
     pub(crate) fn see(&mut self) -> T {
-        let content = self.0.as_mut();
-        content
-            .map(|content| content.borrow_and_update().clone())
-            .unwrap_or_default()
+        self.see_known().unwrap_or_default()
+    }
+
+    /// As [`Followed::see`], but nothing where there is a file and nothing good has been in it yet: what it would say is
+    /// not known then.
+    pub(crate) fn see_known(&mut self) -> Option<T> {
+        match &mut self.0 {
+            Some(content) => content.borrow_and_update().clone(),
+            None => Some(T::default()),
+        }
     }
 
     /// Waits until there is something else than was seen last.

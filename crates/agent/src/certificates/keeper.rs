@@ -203,7 +203,8 @@ async fn wait_until(clock: &Clock, due: SystemTime) {
 }
 
 /// Serves what a keeper holds as secrets, for ever: its certificate, and its roots together with those of a file and
-/// with what is revoked.
+/// with what is revoked. As long as it is not known what is revoked, there are no roots: who trusts by them would trust
+/// the revoked.
 pub async fn serve(
     mut state: watch::Receiver<State>,
     mut roots: Roots,
@@ -212,7 +213,12 @@ pub async fn serve(
 ) {
     loop {
         let held = state.borrow_and_update().held.clone();
-        put(&secrets, held.as_deref(), &roots.see(), &revocations.see());
+        put(
+            &secrets,
+            held.as_deref(),
+            &roots.see(),
+            revocations.see_known().as_deref(),
+        );
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = roots.changed() => {}
@@ -221,7 +227,7 @@ pub async fn serve(
     }
 }
 
-fn put(secrets: &Secrets, held: Option<&Held>, beside: &[Certificate], revocations: &str) {
+fn put(secrets: &Secrets, held: Option<&Held>, beside: &[Certificate], revocations: Option<&str>) {
     let mut roots = held.map(|held| held.roots.clone()).unwrap_or_default();
     for root in beside {
         if !roots.contains(root) {
@@ -229,7 +235,7 @@ fn put(secrets: &Secrets, held: Option<&Held>, beside: &[Certificate], revocatio
         }
     }
     // First the roots: who sees a new certificate of a new authority then trusts it already.
-    if !roots.is_empty() {
+    if let Some(revocations) = revocations.filter(|_| !roots.is_empty()) {
         secrets.set_roots(&roots, revocations);
     }
     if let Some(held) = held

@@ -1,5 +1,6 @@
 //! What the mesh's authorities have revoked, from a file: that of the mounted ConfigMap `istio-ca-crl` in Kubernetes, or
-//! the one that the control plane writes on one machine. No file, or an empty one, revokes nothing.
+//! the one that the control plane writes on one machine. No file, or an empty one, revokes nothing; one that cannot be
+//! read does not, and until it could be read once, nobody gets roots to trust by.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -26,6 +26,7 @@ use serde_json::{Map, Value};
 use crate::certificates::authority::{CertificateAuthority, Proof, TlsAuthority};
 use crate::certificates::mounted::MountedFiles;
 use crate::limits::{MAX_ONBOARDING_FILE_BYTES, RESOLVE_TIMEOUT};
+use crate::names::{is_dns_label, is_dns_subdomain};
 use crate::small_file;
 use crate::spec::{CertificateSource, MeshIdentity, Spec, Xds};
 use variables::Variables;
@@ -163,11 +164,27 @@ impl Onboarding {
             true => variables.ports()?,
             false => ports,
         };
-        let base = Spec::sidecar(namespace.unwrap_or("default"), workload, "latest", ports);
+        let name = variables.get("POD_NAME").unwrap_or(workload);
+        let account = variables.get("SERVICE_ACCOUNT").unwrap_or("default");
+        let namespace = namespace.unwrap_or("default");
+        check_name("POD_NAMESPACE", namespace, is_dns_label(namespace))?;
+        check_name(
+            "POD_NAME or ISTIO_META_WORKLOAD_NAME",
+            name,
+            is_dns_subdomain(name),
+        )?;
+        check_name("SERVICE_ACCOUNT", account, is_dns_subdomain(account))?;
+        for (variable, name) in [
+            ("ISTIO_META_WORKLOAD_NAME", workload),
+            ("ISTIO_META_AUTO_REGISTER_GROUP", group),
+        ] {
+            check_name(variable, name, name.is_empty() || is_dns_subdomain(name))?;
+        }
+        let base = Spec::sidecar(namespace, workload, "latest", ports);
         Ok(Spec {
-            name: variables.get("POD_NAME").unwrap_or(workload).to_owned(),
+            name: name.to_owned(),
             group: group.to_owned(),
-            service_account: variables.get("SERVICE_ACCOUNT").unwrap_or("default").to_owned(),
+            service_account: account.to_owned(),
             labels: labels.collect::<Result<_, _>>()?,
             address: variables.address()?,
             metadata,
@@ -292,6 +309,18 @@ fn mesh(text: &str) -> Result<Map<String, Value>, OnboardingError> {
         Value::Object(config) => Ok(config),
         Value::Null => Ok(Map::new()),
         _ => Err(wrong("defaultConfig is no map".to_owned())),
+    }
+}
+
+/// The workload's files and sockets are named after these, and what is left of an earlier workload of the name is removed.
+fn check_name(variable: &str, value: &str, good: bool) -> Result<(), OnboardingError> {
+    match good {
+        true => Ok(()),
+        false => Err(OnboardingError::Unsupported {
+            name: variable.to_owned(),
+            value: value.to_owned(),
+            why: "it is not a name that Kubernetes accepts: a-z, 0-9 and -, with a letter or digit at both ends",
+        }),
     }
 }
 

@@ -200,15 +200,34 @@ fn a_missing_file_is_named() {
 #[test]
 fn quotes_are_read_as_a_shell_reads_them() {
     let folder = Folder::new();
-    let name = |line: &str| {
-        folder
-            .with(line)
-            .unwrap()
-            .spec(Vec::new(), Vec::new())
-            .unwrap()
-            .name
+    let network = |line: &str| {
+        let read = folder.with(line).unwrap();
+        read.spec(Vec::new(), Vec::new()).unwrap().metadata["NETWORK"].clone()
     };
-    assert_eq!(name(r#"POD_NAME='it'"'"'s'"#), "it's");
-    assert_eq!(name(r#"export POD_NAME="a\"b""#), "a\"b");
-    assert_eq!(name("POD_NAME=bare"), "bare");
+    assert_eq!(network(r#"ISTIO_META_NETWORK='it'"'"'s'"#), "it's");
+    assert_eq!(network(r#"export ISTIO_META_NETWORK="a\"b""#), "a\"b");
+    assert_eq!(network("ISTIO_META_NETWORK=bare"), "bare");
+}
+
+#[test]
+fn a_name_that_would_lead_to_a_foreign_folder_is_refused() {
+    let folder = Folder::new();
+    for (line, named) in [
+        ("POD_NAME='.'", "POD_NAME"),
+        ("POD_NAME=../../other", "POD_NAME"),
+        ("POD_NAMESPACE='/../..'", "POD_NAMESPACE"),
+        ("POD_NAMESPACE=a.b", "POD_NAMESPACE"),
+        ("ISTIO_META_WORKLOAD_NAME=a/b", "ISTIO_META_WORKLOAD_NAME"),
+        (
+            "ISTIO_META_AUTO_REGISTER_GROUP=..",
+            "ISTIO_META_AUTO_REGISTER_GROUP",
+        ),
+        ("SERVICE_ACCOUNT=a/../b", "SERVICE_ACCOUNT"),
+    ] {
+        let refused = folder.with(line).unwrap().spec(Vec::new(), Vec::new());
+        let refused = refused.expect_err(line).to_string();
+        assert!(refused.contains(named), "{refused}");
+    }
+    let named = folder.with("POD_NAME=ledger.one").unwrap();
+    assert_eq!(named.spec(Vec::new(), Vec::new()).unwrap().name, "ledger.one");
 }

@@ -13,7 +13,7 @@ use identity::{Certificate, CertificateError, KeyError, PrivateKey};
 use zeroize::Zeroizing;
 
 use super::{Inner, Secrets, authorities, certificate};
-use crate::limits::{FILE_POLL_INTERVAL, MAX_SECRET_FILE_BYTES};
+use crate::limits::{FILE_POLL_INTERVAL, MAX_FILE_SECRETS, MAX_SECRET_FILE_BYTES};
 use crate::small_file;
 
 const CERTIFICATE_PREFIX: &str = "file-cert:";
@@ -78,25 +78,71 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     small_file::read(path, MAX_SECRET_FILE_BYTES).map_err(|error| FileError::Read(path.to_owned(), error))
 }
 
-/// Reads a secret now, and again and again until its [`Secrets`] are gone.
-pub(super) fn follow(secrets: &Secrets, name: &str, file: FileSecret) {
+/// Files that some stream wants as a secret. They are looked at for as long as this is held; what they held goes with it,
+/// so that names that nobody wants any more take no place.
+pub(super) struct Followed {
+    secrets: Weak<Inner>,
+    name: String,
+    file: FileSecret,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let Some(secrets) = self.secrets.upgrade() else {
+            return;
+        };
+        let mut followed = secrets.followed.lock();
+        // Meanwhile somebody else may have begun to follow the same.
+        if followed
+            .get(&self.name)
+            .is_some_and(|other| other.strong_count() == 0)
+        {
+            followed.remove(&self.name);
+            secrets.held.lock().remove(&self.name);
+        }
+    }
+}
+
+/// Reads a secret now, and again and again until the returned value is dropped everywhere; `None` when there are too
+/// many already.
+pub(super) fn follow(secrets: &Secrets, name: &str, file: FileSecret) -> Option<Arc<Followed>> {
+    let followed = {
+        let mut all = secrets.0.followed.lock();
+        if let Some(known) = all.get(name).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        if all.len() >= MAX_FILE_SECRETS {
+            tracing::warn!(limit = MAX_FILE_SECRETS, name, "too many secrets from files");
+            return None;
+        }
+        let followed = Arc::new(Followed {
+            secrets: Arc::downgrade(&secrets.0),
+            name: name.to_owned(),
+            file,
+        });
+        all.insert(name.to_owned(), Arc::downgrade(&followed));
+        followed
+    };
     let mut told = String::new();
-    look(secrets, name, &file, &mut told);
-    let (secrets, name): (Weak<Inner>, _) = (Arc::downgrade(&secrets.0), name.to_owned());
+    look(secrets, &followed, &mut told);
+    let weak = Arc::downgrade(&followed);
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(FILE_POLL_INTERVAL).await;
-            let Some(secrets) = secrets.upgrade().map(Secrets) else {
+            let Some(followed) = weak.upgrade() else { return };
+            let Some(secrets) = followed.secrets.upgrade().map(Secrets) else {
                 return;
             };
-            look(&secrets, &name, &file, &mut told);
+            look(&secrets, &followed, &mut told);
         }
     });
+    Some(followed)
 }
 
 /// Takes what the files hold. A failure is told when it is another one than before.
-fn look(secrets: &Secrets, name: &str, file: &FileSecret, told: &mut String) {
-    match file.read() {
+fn look(secrets: &Secrets, followed: &Followed, told: &mut String) {
+    let name = &*followed.name;
+    match followed.file.read() {
         Ok(content) => {
             told.clear();
             secrets.set(name, content);

@@ -7,14 +7,14 @@
 //! | `file-cert:CHAIN~KEY` | a chain and its key from files |
 //! | `file-root:PATH` | roots from a file |
 //!
-//! Files are read when somebody first asks for them, and watched from then on. What is damaged is refused whole: the
-//! old secret stays. Keys are in memory only; no output shows them.
+//! Files are read when somebody first asks for them, and watched until no stream wants them any more. What is damaged is
+//! refused whole: the old secret stays. Keys are in memory only; no output shows them.
 
 mod files;
 mod server;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use api_envoy::any::pack;
 use api_envoy::envoy::config::core::v3::{DataSource, data_source};
@@ -24,9 +24,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use xds::server::Outgoing;
 
-use crate::limits::MAX_FILE_SECRETS;
 use crate::metrics::Metrics;
-use files::FileSecret;
+use files::{FileSecret, Followed};
 
 pub use server::{bind, serve};
 
@@ -45,7 +44,7 @@ struct Inner {
     /// How often anything has changed.
     generation: watch::Sender<u64>,
     /// Files that are watched, by the name of their secret.
-    followed: Mutex<BTreeMap<String, FileSecret>>,
+    followed: Mutex<BTreeMap<String, Weak<Followed>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -55,6 +54,9 @@ impl std::fmt::Debug for Secrets {
         formatter.debug_set().entries(held.keys()).finish()
     }
 }
+
+/// The files that one stream wants, by the names of their secrets.
+type Wanted = BTreeMap<String, Arc<Followed>>;
 
 /// What becomes of a name that somebody asks for.
 enum Found {
@@ -112,37 +114,17 @@ impl Secrets {
         self.0.held.lock().get(name).cloned()
     }
 
-    /// A secret that somebody asks for. A file's is read, and watched from now on.
-    fn find(&self, name: &str) -> Found {
-        if let Some(secret) = self.get(name) {
-            return Found::Here(secret);
-        }
-        if [CERTIFICATE, ROOTS].contains(&name) {
-            return Found::Awaited;
-        }
-        let Some(file) = FileSecret::parse(name) else {
-            return Found::Unknown;
-        };
-        if !self.follow(name, file) {
-            return Found::Unknown;
+    /// A secret that a stream asks for. A file's is read, and watched for as long as it is in `wanted`, which is the
+    /// stream's own.
+    fn find(&self, name: &str, wanted: &mut Wanted) -> Found {
+        if ![CERTIFICATE, ROOTS].contains(&name) && !wanted.contains_key(name) {
+            let file = FileSecret::parse(name);
+            let Some(followed) = file.and_then(|file| files::follow(self, name, file)) else {
+                return Found::Unknown;
+            };
+            wanted.insert(name.to_owned(), followed);
         }
         self.get(name).map_or(Found::Awaited, Found::Here)
-    }
-
-    /// Watches the files of a secret; false when there are too many already.
-    fn follow(&self, name: &str, file: FileSecret) -> bool {
-        let mut followed = self.0.followed.lock();
-        if followed.contains_key(name) {
-            return true;
-        }
-        if followed.len() >= MAX_FILE_SECRETS {
-            tracing::warn!(limit = MAX_FILE_SECRETS, name, "too many secrets from files");
-            return false;
-        }
-        followed.insert(name.to_owned(), file.clone());
-        drop(followed);
-        files::follow(self, name, file);
-        true
     }
 }
 

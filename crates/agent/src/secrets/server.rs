@@ -14,7 +14,7 @@ use xds::grpc::secrets as shell;
 use xds::grpc::server::{Connection, DeltaConnection, SotwConnection, Streams};
 use xds::server::{Content, Delta, Protocol, Refusal, Said, Scope, StateOfTheWorld, Stream};
 
-use super::{Found, Secrets};
+use super::{Found, Secrets, Wanted};
 
 /// What responses say about the server.
 const SERVER: &str = "lateen-agent";
@@ -60,11 +60,12 @@ impl Server {
         let mut changes = self.secrets.0.generation.subscribe();
         let number = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
         let mut stream = Stream::new(number.to_string(), SERVER);
+        let mut wanted = Wanted::new();
         loop {
             let response = tokio::select! {
                 request = wire.receive() => {
                     let Some(request) = request else { return };
-                    match self.answer::<P>(&mut stream, &request) {
+                    match self.answer::<P>(&mut stream, &mut wanted, &request) {
                         Ok(response) => response,
                         Err(status) => return wire.refuse(status).await,
                     }
@@ -88,6 +89,7 @@ impl Server {
     fn answer<P: Protocol>(
         &self,
         stream: &mut Stream,
+        wanted: &mut Wanted,
         request: &P::Request,
     ) -> Result<Option<P::Response>, Status> {
         let type_url = P::type_url(request);
@@ -100,14 +102,16 @@ impl Server {
         if let Said::Nack(reason) = &received.said {
             tracing::warn!(%reason, "the proxy refuses a secret");
         }
+        let still = watched(stream);
+        wanted.retain(|name, _| still.contains(name));
         let names = match received.answer {
             None => return Ok(None),
             Some(Scope::Names(names)) => names,
-            Some(Scope::All) => watched(stream),
+            Some(Scope::All) => still,
         };
         let mut content = Content::default();
         for name in names {
-            match self.secrets.find(&name) {
+            match self.secrets.find(&name, wanted) {
                 Found::Here(secret) => content.resources.push(secret),
                 Found::Awaited => {}
                 Found::Unknown => {

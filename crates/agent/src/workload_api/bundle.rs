@@ -83,7 +83,7 @@ impl Bundle {
 pub(super) async fn follow(
     settings: Settings,
     bundle: watch::Sender<Option<Arc<Bundle>>>,
-    roots: watch::Sender<Vec<Certificate>>,
+    roots: watch::Sender<Option<Vec<Certificate>>>,
     changed: impl Fn() + Send,
 ) {
     let mut told = String::new();
@@ -96,8 +96,8 @@ pub(super) async fn follow(
                 if !same {
                     tracing::info!(domain = %new.domain, roots = new.roots.len(), keys = new.keys.len(), "a new bundle");
                     roots.send_if_modified(|known| {
-                        let other = *known != new.roots;
-                        known.clone_from(&new.roots);
+                        let other = known.as_ref() != Some(&new.roots);
+                        *known = Some(new.roots.clone());
                         other
                     });
                     bundle.send_replace(Some(Arc::new(new)));
@@ -125,21 +125,22 @@ pub(super) async fn follow(
     }
 }
 
-/// Follows what was revoked, for ever.
+/// Follows what was revoked, for ever. Nothing is told before that is known.
 pub(super) async fn follow_revocations(
     mut lists: Revocations,
-    revoked: watch::Sender<Vec<Bytes>>,
+    revoked: watch::Sender<Option<Vec<Bytes>>>,
     generation: watch::Sender<u64>,
 ) {
     loop {
-        let text = lists.see();
-        let ders = match text.is_empty() {
-            true => Ok(Vec::new()),
-            false => RevocationList::ders_of_pem(text.as_bytes()),
+        let ders = match lists.see_known().as_deref() {
+            None => Ok(None),
+            Some("") => Ok(Some(Vec::new())),
+            Some(text) => RevocationList::ders_of_pem(text.as_bytes()).map(Some),
         };
         match ders {
-            Ok(ders) => {
-                revoked.send_replace(ders.into_iter().map(Bytes::from).collect());
+            Ok(None) => {}
+            Ok(Some(ders)) => {
+                revoked.send_replace(Some(ders.into_iter().map(Bytes::from).collect()));
                 generation.send_modify(|generation| *generation += 1);
             }
             Err(error) => tracing::warn!(%error, "revocation lists are not taken; the old ones stay"),

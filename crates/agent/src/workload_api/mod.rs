@@ -106,8 +106,8 @@ struct Inner {
     identities: Identities,
     tokens: Tokens,
     bundle: watch::Receiver<Option<Arc<Bundle>>>,
-    /// What was revoked, each list in DER.
-    revoked: watch::Receiver<Vec<Bytes>>,
+    /// What was revoked, each list in DER; nothing as long as that is not known.
+    revoked: watch::Receiver<Option<Vec<Bytes>>>,
     /// How often a certificate or the bundle has changed.
     generation: watch::Sender<u64>,
 }
@@ -143,14 +143,15 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let mut tasks = JoinSet::new();
     let (bundle, followed) = watch::channel(None);
-    let (roots, followed_roots) = watch::channel(Vec::new());
+    let (roots, followed_roots) = watch::channel(None);
     let generation = watch::Sender::new(0);
     let changed = generation.clone();
     let following = bundle::follow(settings.clone(), bundle, roots, move || {
         changed.send_modify(|generation| *generation += 1);
     });
     tasks.spawn(following);
-    let (revocations, revoked) = watch::channel(Vec::new());
+    let none = settings.revocations.is_none().then(Vec::new);
+    let (revocations, revoked) = watch::channel(none);
     if let Some(path) = settings.revocations.clone() {
         let (lists, following) = revocations::of_file(path);
         tasks.spawn(following);

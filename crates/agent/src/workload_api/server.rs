@@ -103,12 +103,13 @@ impl WorkloadApi {
         }
     }
 
-    /// The certificates, once all are there, and the bundle.
+    /// The certificates, once all are there, and the bundle, once it is known what was revoked.
     async fn ready(&self, entitled: &Entitled) -> Result<(Vec<Arc<Held>>, Arc<Bundle>), Status> {
         let mut generation = self.0.generation.subscribe();
         let waiting = async {
             loop {
-                let bundle = self.0.bundle.borrow().clone();
+                let revoked = self.0.revoked.borrow().is_some();
+                let bundle = self.0.bundle.borrow().clone().filter(|_| revoked);
                 if let (Some(held), Some(bundle)) = (held(entitled), bundle) {
                     return (held, bundle);
                 }
@@ -267,7 +268,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
             let svids = held.iter().map(|held| x509(held, bundle));
             Ok(X509svidResponse {
                 svids: svids.collect::<Result<_, Status>>()?,
-                crl: revoked.borrow().clone(),
+                crl: revoked.borrow().clone().unwrap_or_default(),
                 federated_bundles: BTreeMap::new(),
             })
         };
@@ -283,7 +284,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         let answer = move |held: &[Arc<Held>], bundle: &Bundle| {
             let roots = roots(bundle, held.iter().map(Arc::as_ref));
             Ok(X509BundlesResponse {
-                crl: revoked.borrow().clone(),
+                crl: revoked.borrow().clone().unwrap_or_default(),
                 bundles: BTreeMap::from([(domain_id(bundle), roots.into())]),
             })
         };

@@ -126,6 +126,8 @@ pub(super) enum Disbelief {
     Damaged(String),
     #[error("its typ is neither JWT nor JOSE")]
     Type,
+    #[error("its header demands something that is not understood here (crit)")]
+    Critical,
     #[error("it names no key that is known")]
     Key,
     #[error("its signature is not by the key that it names")]
@@ -161,6 +163,10 @@ pub(super) fn validate(
         .is_some_and(|typ| !["JWT", "JOSE"].contains(&typ))
     {
         return Err(Disbelief::Type);
+    }
+    // Whoever does not understand all that it names must refuse (RFC 7515, section 4.1.11), and nothing is understood.
+    if header.crit.is_some() {
+        return Err(Disbelief::Critical);
     }
     let named = keys.iter().find(|key| Some(&key.id) == header.kid.as_ref());
     let key = named
@@ -293,6 +299,9 @@ mod tests {
         let mut typed = header("one");
         typed.typ = Some("at+jwt".to_owned());
         assert_eq!(refused(&signer.sign(&typed, &claims())), Disbelief::Type);
+        let mut critical = header("one");
+        critical.crit = Some(vec!["exp".to_owned()]);
+        assert_eq!(refused(&signer.sign(&critical, &claims())), Disbelief::Critical);
         assert_eq!(with("exp", json!(1_800_000_000)), Disbelief::Expired);
         assert_eq!(with("exp", Value::Null), Disbelief::Expired);
         assert_eq!(with("nbf", json!(1_800_100_000)), Disbelief::NotYet);

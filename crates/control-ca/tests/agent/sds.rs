@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use agent::certificates::{self, State, revocations, roots};
-use agent::limits::ROOTS_POLL_INTERVAL;
+use agent::limits::{MAX_FILE_SECRETS, ROOTS_POLL_INTERVAL};
 use agent::metrics::Metrics;
 use agent::secrets::{self, CERTIFICATE, ROOTS, Secrets};
 use api_envoy::any::unpack;
@@ -329,6 +329,44 @@ async fn certificates_and_roots_from_files_are_watched_and_what_is_broken_is_not
     assert_eq!(pair(&sent[0]), (read(&new_chain), read(&new_key)));
 }
 
+#[tokio::test]
+async fn files_that_no_stream_wants_any_more_take_no_place() {
+    let server = Server::start();
+    let signer = signer(SystemTime::now());
+    let root = server.path().join("root.pem");
+    std::fs::write(&root, signer.roots_pem()).expect("written");
+    let wanted = format!("file-root:{}", root.display());
+    let others: Vec<String> = (0..MAX_FILE_SECRETS)
+        .map(|number| format!("file-root:/nowhere/{number}"))
+        .collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let mut stream = server.delta().await;
+    stream.ask(&others).await;
+    stream.ask(&[&wanted]).await;
+    assert_eq!(stream.next().await.removed_resources, [wanted.clone()], "too many");
+    let request = ads::DeltaDiscoveryRequest {
+        type_url: type_url::SECRET.to_owned(),
+        resource_names_unsubscribe: vec![others[0].to_owned(), wanted.clone()],
+        ..ads::DeltaDiscoveryRequest::default()
+    };
+    stream.requests.send(request).await.expect("sent");
+    stream.ask(&[&wanted]).await;
+    assert_eq!(roots(&secrets_of(&stream.next().await)[0]), signer.roots_pem());
+    // A stream that ends wants nothing any more.
+    drop(stream);
+    let all_again = async {
+        loop {
+            let mut stream = server.delta().await;
+            stream.ask(&others[1..]).await;
+            stream.ask(&[others[0]]).await;
+            if stream.is_silent().await {
+                return;
+            }
+        }
+    };
+    within(all_again).await;
+}
+
 /// By openssl, of the authority that the tests plug in.
 const REVOCATIONS: &str = include_str!("../data/corp-crl.pem");
 
@@ -366,6 +404,28 @@ async fn what_is_revoked_comes_from_a_file_with_the_roots_and_what_is_cut_is_not
     std::fs::write(&lists_file, "").expect("written");
     let sent = stream.next().await;
     assert_eq!(lists(&secrets_of(&sent)[0]), None, "nothing is revoked any more");
+}
+
+#[tokio::test]
+async fn as_long_as_it_is_not_known_what_is_revoked_nobody_is_trusted() {
+    let server = Server::start();
+    let signer = signer(SystemTime::now());
+    let lists_file = server.path().join("ca-crl.pem");
+    std::fs::write(&lists_file, &REVOCATIONS[..REVOCATIONS.len() / 2]).expect("written");
+    let (revoked, following) = revocations::of_file(lists_file.clone());
+    let (sender, trusted) = watch::channel(None);
+    let (_keeper, state) = watch::channel(State::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(following);
+    let trusted = roots::Roots::of(trusted);
+    tasks.spawn(certificates::serve(state, trusted, revoked, server.secrets.clone()));
+    sender.send_replace(Some(signer.roots().to_vec()));
+    let mut stream = server.delta().await;
+    stream.ask(&[ROOTS]).await;
+    assert!(stream.is_silent().await, "half a list is not no list");
+    std::fs::write(&lists_file, REVOCATIONS).expect("written");
+    let sent = stream.next().await;
+    assert_eq!(lists(&secrets_of(&sent)[0]).as_deref(), Some(REVOCATIONS));
 }
 
 /// The revocation lists of a secret.

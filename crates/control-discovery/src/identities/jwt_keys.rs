@@ -75,7 +75,7 @@ async fn take(identities: &Identities, namespace: &str) -> Result<SystemTime, Ke
         }
         Some(secret) => {
             let keys = JwtKeys::from_secret(&secret.data)?;
-            match now < keys.due() {
+            match now < keys.due(now) {
                 true => keys,
                 false => {
                     let renewed = keys.renewed(now)?;
@@ -87,7 +87,7 @@ async fn take(identities: &Identities, namespace: &str) -> Result<SystemTime, Ke
             }
         }
     };
-    let due = keys.due();
+    let due = keys.due(now);
     identities.0.jwt_keys.store(Arc::new(Some(keys)));
     Ok(due)
 }

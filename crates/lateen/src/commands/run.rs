@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use agent::names::is_dns_label;
 use agent::{Mesh, Spec, Workload, WorkloadEvent};
 use anyhow::Context as _;
 use control_sources::write::{self, ObjectRef, WriteError};
@@ -179,16 +180,6 @@ pub(super) fn reserve(home: &Home, spec: &mut Spec) -> anyhow::Result<Reservatio
     }
 }
 
-/// RFC 1123's label, which Kubernetes wants of names.
-fn is_dns_label(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-    (1..=63).contains(&bytes.len())
-        && bytes.iter().all(inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-}
-
 /// Makes what the workload joins: its namespace, group and, unless there is one, its service.
 async fn register(client: &control_sources::Client, arguments: &RunArgs, spec: &Spec) -> anyhow::Result<()> {
     let namespace = serde_json::json!({
@@ -218,20 +209,5 @@ async fn ensure(client: &control_sources::Client, object: &Value) -> anyhow::Res
             Ok(())
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_dns_labels() {
-        for good in ["reviews", "v4", "a-b-3"] {
-            assert!(is_dns_label(good), "{good}");
-        }
-        for bad in ["", "Reviews", "a_b", "-a", "a-", "a.b"] {
-            assert!(!is_dns_label(bad), "{bad}");
-        }
     }
 }

@@ -6,13 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{
-    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, Error, ExpirationPolicy, KeyUsage,
-    OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
-    VerifiedPath,
-};
+use webpki::{CertRevocationList, EndEntityCert, Error, KeyUsage, RevocationCheckDepth, VerifiedPath};
 
 use super::failure::VerificationFailure;
+use super::revocation::Revocation;
 use crate::certificate::Certificate;
 use crate::pem;
 use crate::refusal::ContextError;
@@ -113,12 +110,6 @@ pub(crate) struct ChainRules {
     max_depth: Option<u32>,
 }
 
-struct Revocation {
-    lists: Vec<CertRevocationList<'static>>,
-    earliest_next_update: Option<SystemTime>,
-    depth: RevocationCheckDepth,
-}
-
 impl ChainRules {
     pub(crate) fn load(
         settings: &CertificateValidationContext,
@@ -212,11 +203,10 @@ impl ChainRules {
             }
             Ok(())
         };
-        let lists: Vec<&CertRevocationList<'_>> = self
-            .revocation
-            .iter()
-            .flat_map(|revocation| &revocation.lists)
-            .collect();
+        let lists: Vec<&CertRevocationList<'_>> = match &self.revocation {
+            Some(revocation) => revocation.for_chain(leaf, intermediates),
+            None => Vec::new(),
+        };
         let options = match &self.revocation {
             Some(revocation) => Some(revocation.options(&lists, (now != then).then_some(moment))?),
             None => None,
@@ -234,59 +224,6 @@ impl ChainRules {
             .map(|_| ())
             .map_err(failure)
     }
-}
-
-impl Revocation {
-    fn load(pem: &[u8], depth: RevocationCheckDepth) -> Result<Self, ContextError> {
-        const WHAT: &str = "crl";
-        let mut lists = Vec::new();
-        let mut earliest_next_update: Option<SystemTime> = None;
-        for (index, der) in pem::revocation_lists(WHAT, pem)?.iter().enumerate() {
-            let unreadable = |error: Error| ContextError::Unreadable {
-                what: WHAT,
-                number: index + 1,
-                reason: format!("{error:?}"),
-            };
-            BorrowedCertRevocationList::from_der(der).map_err(unreadable)?;
-            let list = OwnedCertRevocationList::from_der(der).map_err(unreadable)?;
-            lists.push(CertRevocationList::Owned(list));
-            let next_update = next_update(der);
-            earliest_next_update = earliest_next_update.into_iter().chain(next_update).min();
-        }
-        Ok(Self {
-            lists,
-            earliest_next_update,
-            depth,
-        })
-    }
-
-    /// webpki asks whether the lists are still good at the moment that it is given; where that is not now, `now` is
-    /// looked at here.
-    fn options<'a>(
-        &self,
-        lists: &'a [&'a CertRevocationList<'a>],
-        now: Option<SystemTime>,
-    ) -> Result<webpki::RevocationOptions<'a>, VerificationFailure> {
-        let outdated = |end: SystemTime| now.is_some_and(|now| end < now);
-        if self.earliest_next_update.is_some_and(outdated) {
-            return Err(VerificationFailure::RevocationList(
-                "it is past its next update".to_owned(),
-            ));
-        }
-        let builder = RevocationOptionsBuilder::new(lists)
-            .map_err(|_| VerificationFailure::RevocationList("there is none".to_owned()))?;
-        Ok(builder
-            .with_depth(self.depth)
-            .with_status_policy(UnknownStatusPolicy::Deny)
-            .with_expiration_policy(ExpirationPolicy::Enforce)
-            .build())
-    }
-}
-
-fn next_update(der: &[u8]) -> Option<SystemTime> {
-    let (_, list) = x509_parser::parse_x509_crl(der).ok()?;
-    let seconds = u64::try_from(list.next_update()?.timestamp()).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn failure(error: Error) -> VerificationFailure {

@@ -7,6 +7,7 @@ mod failure;
 mod heard;
 mod names;
 mod pins;
+mod revocation;
 mod spiffe;
 
 use std::sync::Arc;

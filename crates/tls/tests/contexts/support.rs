@@ -176,6 +176,16 @@ impl Authority {
 
     /// A revocation list that names `revoked`, to be renewed by `next_update`.
     pub(crate) fn revocation_list(&self, revoked: &[&Leaf], next_update: SystemTime) -> String {
+        self.revocation_list_of(now() - 2 * DAY, revoked, next_update)
+    }
+
+    /// The same, made at `this_update`.
+    pub(crate) fn revocation_list_of(
+        &self,
+        this_update: SystemTime,
+        revoked: &[&Leaf],
+        next_update: SystemTime,
+    ) -> String {
         let entry = |leaf: &&Leaf| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&leaf.serial),
             revocation_time: OffsetDateTime::from(now() - DAY),
@@ -183,7 +193,7 @@ impl Authority {
             invalidity_date: None,
         };
         let params = CertificateRevocationListParams {
-            this_update: OffsetDateTime::from(now() - 2 * DAY),
+            this_update: OffsetDateTime::from(this_update),
             next_update: OffsetDateTime::from(next_update),
             crl_number: SerialNumber::from(1u64),
             issuing_distribution_point: None,

@@ -347,6 +347,49 @@ async fn a_revoked_certificate_is_refused_and_so_is_one_that_no_list_covers() {
 }
 
 #[tokio::test]
+async fn of_two_revocation_lists_of_one_authority_the_newer_counts_wherever_it_stands() {
+    let court = Court::new();
+    let leaf = court.root.leaf(&Says::uri(WORKLOAD));
+    let list = |made, revoked: &[&Leaf], end| court.root.revocation_list_of(made, revoked, end);
+    let tomorrow = now() + DAY;
+    let outdated = now() - Duration::from_secs(3600);
+    let clean = |made| list(made, &[], tomorrow);
+    let revoking = |made| list(made, &[&leaf], tomorrow);
+    let (older, newer) = (now() - 2 * DAY, now() - DAY);
+    for (one, other, check) in [
+        (clean(older), revoking(newer), "revoked"),
+        (revoking(older), clean(newer), "none"),
+        (list(older, &[], outdated), revoking(newer), "revoked"),
+    ] {
+        for lists in [format!("{one}{other}"), format!("{other}{one}")] {
+            let validation = CertificateValidationContext {
+                crl: Some(lists.into_bytes()),
+                ..trusting(&[&court.root])
+            };
+            assert_eq!(court.check(&validation, &leaf).await, check);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_lists_of_two_keys_of_one_name_are_told_apart_by_the_chain() {
+    let court = Court::new();
+    let says = Says::uri(WORKLOAD);
+    let (old, new) = (Authority::root("renewed"), Authority::root("renewed"));
+    let (good, bad) = (old.leaf(&says), new.leaf(&says));
+    let of_old = old.revocation_list_of(now() - 2 * DAY, &[], now() + DAY);
+    let of_new = new.revocation_list_of(now() - DAY, &[&bad], now() + DAY);
+    for lists in [format!("{of_old}{of_new}"), format!("{of_new}{of_old}")] {
+        let validation = CertificateValidationContext {
+            crl: Some(lists.into_bytes()),
+            ..trusting(&[&old, &new])
+        };
+        assert_eq!(court.check(&validation, &good).await, "none");
+        assert_eq!(court.check(&validation, &bad).await, "revoked");
+    }
+}
+
+#[tokio::test]
 async fn a_chain_is_no_longer_than_allowed() {
     let court = Court::new();
     let direct = court.root.leaf(&Says::uri(WORKLOAD));
