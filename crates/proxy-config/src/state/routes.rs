@@ -93,8 +93,7 @@ impl<H> ConfigState<H> {
             entry.proto = Some(Arc::clone(&proto));
         }
         for (name, endpoints) in names.iter().zip(compiled) {
-            self.activate(name, endpoints);
-            self.update_active_endpoints(name, &proto);
+            self.deliver_endpoints(name, &proto, endpoints);
         }
         Ok(())
     }
