@@ -85,14 +85,14 @@ impl RouteMatch {
     /// # Errors
     /// No path, a malformed pattern, or a condition that this proxy cannot check.
     pub fn compile(proto: &pb::RouteMatch) -> ConfigResult<Self> {
-        // All connections are plaintext: nobody presents a certificate, so only a match that wants one has a meaning.
-        let wants_certificate = proto
+        // Routes are not told of certificates. A message that says nothing asks for nothing.
+        let asks_of_certificates = proto
             .tls_context
             .as_ref()
-            .is_some_and(|tls| tls.presented.unwrap_or_default() || tls.validated.unwrap_or_default());
+            .is_some_and(|tls| tls.presented.is_some() || tls.validated.is_some());
         refuse_unsupported(&[
             ("cookies", !proto.cookies.is_empty()),
-            ("tls_context", wants_certificate),
+            ("tls_context", asks_of_certificates),
             ("dynamic_metadata", !proto.dynamic_metadata.is_empty()),
             ("filter_state", !proto.filter_state.is_empty()),
         ])?;
@@ -343,6 +343,13 @@ mod tests {
             RouteMatch::compile(&proto).unwrap_err().path(),
             "dynamic_metadata"
         );
+        for (presented, validated) in [(Some(false), None), (None, Some(false)), (Some(true), None)] {
+            let proto = pb::RouteMatch {
+                tls_context: Some(pb::route_match::TlsContextMatchOptions { presented, validated }),
+                ..Default::default()
+            };
+            assert_eq!(RouteMatch::compile(&proto).unwrap_err().path(), "tls_context");
+        }
     }
 
     #[test]

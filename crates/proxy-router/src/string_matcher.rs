@@ -7,7 +7,7 @@ use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::limits;
+use crate::{limits, re2};
 
 /// Matches a string. With `ignore_case` the pattern is kept in lower case.
 #[derive(Clone, Debug)]
@@ -105,8 +105,9 @@ impl StringMatcher {
 /// A malformed expression, or one too large.
 pub fn full_match(proto: &pb::RegexMatcher) -> ConfigResult<Regex> {
     // First alone, so that an unbalanced parenthesis cannot escape the group.
-    build(&proto.regex)?;
-    build(&format!(r"\A(?:{})\z", proto.regex))
+    let expression = re2::in_bytes(&proto.regex);
+    build(&expression)?;
+    build(&format!(r"\A(?:{expression})\z"))
 }
 
 /// Compiles a regular expression that may match anywhere, for rewrites.
@@ -114,12 +115,13 @@ pub fn full_match(proto: &pb::RegexMatcher) -> ConfigResult<Regex> {
 /// # Errors
 /// A malformed expression, or one too large.
 pub fn anywhere(proto: &pb::RegexMatcher) -> ConfigResult<Regex> {
-    build(&proto.regex)
+    build(&re2::in_bytes(&proto.regex))
 }
 
-fn build(regex: &str) -> ConfigResult<Regex> {
-    // RE2, as Envoy configures it, works on bytes of UTF-8 text and its classes are ASCII; `.` does not match a newline.
-    RegexBuilder::new(regex)
+/// Compiles an expression of [`re2::in_bytes`].
+fn build(expression: &str) -> ConfigResult<Regex> {
+    RegexBuilder::new(expression)
+        .unicode(false)
         .size_limit(limits::MAX_REGEX_BYTES)
         .build()
         .map_err(|e| ConfigError::at("regex", one_line(&e.to_string())))
@@ -258,6 +260,13 @@ mod tests {
         let regex = matcher(MatchPattern::SafeRegex(regex("a|b+")), false);
         assert!(regex.matches(b"a") && regex.matches(b"bbb"));
         assert!(!regex.matches(b"ab") && !regex.matches(b"xa") && !regex.matches(b""));
+    }
+
+    #[test]
+    fn an_ordinary_rule_about_names_is_not_too_large() {
+        let names = full_match(&regex(r"/\w{1,63}(?:/[\w.-]{1,63}){0,8}")).unwrap();
+        assert!(names.is_match(b"/a_1/b.c-d"));
+        assert!(!names.is_match("/é".as_bytes()));
     }
 
     #[test]

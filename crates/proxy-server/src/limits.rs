@@ -8,8 +8,9 @@ pub const WORKER_QUEUE: usize = 1024;
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long workers may take to end.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
-/// Threads of the main thread's own for calls that block: name lookups.
-pub const BLOCKING_THREADS: usize = 4;
+/// Threads of the main thread's own for calls that block: all name lookups of clusters at once, and some for the names
+/// of discovery services and files.
+pub const BLOCKING_THREADS: usize = proxy_upstream::limits::MAX_DNS_LOOKUPS + 8;
 /// How often idle connections and the like are looked after.
 pub const TICK: Duration = Duration::from_secs(1);
 /// How long accepting rests after an error that will not go away at once, such as too many open files.

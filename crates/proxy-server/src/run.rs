@@ -74,10 +74,13 @@ fn serve_or_validate(args: Args, bootstrap: BootstrapConfig) -> Result<(), Strin
         .thread_name("main-blocking")
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|e| format!("cannot start the main thread's runtime: {e}"))?;
-    match args.mode {
+    let result = match args.mode {
         Mode::Serve => runtime.block_on(serve(args, bootstrap, log_files)),
         Mode::Validate => runtime.block_on(async { validate(args, bootstrap, log_files) }),
-    }
+    };
+    // Names whose lookup takes long do not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 /// Compiles everything and listens on nothing.

@@ -70,6 +70,7 @@ pub struct Server {
     stopped: RefCell<HashSet<Arc<str>>>,
     /// Which listeners are put in force no more, because those like them were told so.
     closed: Cell<Closed>,
+    resolver: dns::Turns,
     resolvers: RefCell<HashMap<ClusterSlot, AbortHandle>>,
     subscriptions: RefCell<Vec<Subscription>>,
     discovery: RefCell<Option<mpsc::Sender<xds::grpc::client::Command>>>,
@@ -141,6 +142,7 @@ impl Server {
             draining: RefCell::default(),
             stopped: RefCell::default(),
             closed: Cell::default(),
+            resolver: dns::Turns::new(Arc::new(dns::SystemResolver)),
             resolvers: RefCell::default(),
             subscriptions: RefCell::default(),
             discovery: RefCell::default(),
@@ -480,7 +482,7 @@ impl Server {
         let random = Random::new(self.random.next());
         let lookups = dns::run(
             Arc::clone(&config),
-            Arc::new(dns::SystemResolver),
+            Arc::new(self.resolver.clone()),
             move || random.next(),
             move |endpoints| sender.send_modify(|latest| *latest = Some(endpoints)),
         );

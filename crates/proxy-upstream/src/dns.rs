@@ -1,7 +1,8 @@
 //! `STRICT_DNS` and `LOGICAL_DNS` clusters: names are resolved on the main thread, workers get addresses.
 //!
 //! The system's resolver answers (`getaddrinfo`), so `/etc/hosts` and `resolv.conf` hold as they do for any program; it
-//! tells no TTL, so `respect_dns_ttl` takes effect only with a [`Resolve`] that does.
+//! tells no TTL, so `respect_dns_ttl` takes effect only with a [`Resolve`] that does. Its lookups hold threads, so they
+//! take [`Turns`].
 
 use std::future::Future;
 use std::io;
@@ -10,11 +11,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
 use crate::config::{ClusterConfig, Discovery, DnsConfig, LookupFamily};
 use crate::endpoints::{Assignment, HostAddress, HostSpec, LocalitySpec, PrioritySpec};
 use crate::limits;
+
+mod turns;
+
+pub use turns::Turns;
 
 /// What a name resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +41,14 @@ pub trait Resolve: Send + Sync {
     fn resolve<'a>(&'a self, name: &'a str) -> ResolveFuture<'a>;
 }
 
-/// The system's resolver.
+/// The system's resolver. A lookup that nobody waits for any more goes on, and holds its thread, until it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemResolver;
 
 impl Resolve for SystemResolver {
     fn resolve<'a>(&'a self, name: &'a str) -> ResolveFuture<'a> {
         Box::pin(async move {
-            let found = tokio::time::timeout(limits::DNS_LOOKUP_TIMEOUT, tokio::net::lookup_host((name, 0)))
-                .await??;
+            let found = tokio::net::lookup_host((name, 0)).await?;
             let mut addresses = Vec::new();
             for address in found.take(limits::MAX_DNS_ADDRESSES) {
                 if !addresses.contains(&address.ip()) {
@@ -74,15 +80,29 @@ fn choose(addresses: &[IpAddr], family: LookupFamily) -> Vec<IpAddr> {
 }
 
 /// One name of a cluster, and what is known of it.
-struct Lookup {
-    template: Arc<HostSpec>,
+struct Lookup<'a> {
+    template: &'a Arc<HostSpec>,
     addresses: Option<Vec<IpAddr>>,
     failures: u32,
-    due: Instant,
+    next: Next,
+}
+
+/// What comes next for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing: it is an address.
+    Nothing,
+    /// It is looked up then.
+    Due(Instant),
+    /// It is being looked up, and that takes too long from then on.
+    Overdue(Instant),
+    /// It is being looked up for too long already: nobody waits for the answer, but it is taken when it comes.
+    Late,
 }
 
 /// Resolves the names of a DNS cluster for as long as it is polled, and publishes its endpoints: once all names have
-/// been tried, and again after each change. Names that cannot be resolved keep their last addresses.
+/// been tried, and again after each change. Names that cannot be resolved keep their last addresses. A name is not
+/// asked for again before the last lookup has ended.
 ///
 /// `random` spreads refreshes. Drop the future to stop.
 pub async fn run(
@@ -96,20 +116,19 @@ pub async fn run(
         Discovery::LogicalDns(dns) => (dns, true),
         _ => return,
     };
-    let mut lookups: Vec<Lookup> = config
-        .static_endpoints
-        .hosts()
-        .map(|host| Lookup {
-            template: Arc::clone(host),
-            addresses: None,
-            failures: 0,
-            due: Instant::now(),
-        })
-        .collect();
+    let resolver = &*resolver;
+    let mut lookups: Vec<Lookup<'_>> = config.static_endpoints.hosts().map(Lookup::new).collect();
+    let mut asked = FuturesUnordered::new();
     let mut published: Option<Arc<Assignment>> = None;
+    let mut changed = true;
     loop {
-        let changed = resolve_due(&mut lookups, dns, &*resolver, &mut random).await;
-        if changed || published.is_none() {
+        for (index, lookup) in lookups.iter_mut().enumerate() {
+            if let Some(name) = lookup.begin() {
+                asked.push(async move { (index, resolver.resolve(name).await) });
+            }
+        }
+        let all_tried = published.is_some() || lookups.iter().all(Lookup::is_tried);
+        if changed && all_tried {
             let mut next = assemble(&config.static_endpoints, &lookups, logical);
             if let Some(previous) = &published {
                 next.share_with(previous);
@@ -117,52 +136,84 @@ pub async fn run(
             let next = Arc::new(next);
             published = Some(Arc::clone(&next));
             publish(next);
+            changed = false;
         }
-        let by_name = lookups
-            .iter()
-            .filter(|l| matches!(l.template.address, HostAddress::Name(..)));
-        let Some(next_due) = by_name.map(|l| l.due).min() else {
+        let wake = lookups.iter().filter_map(Lookup::wake).min();
+        if asked.is_empty() && wake.is_none() {
             return;
-        };
-        tokio::time::sleep_until(next_due).await;
-    }
-}
-
-/// Looks up the names that are due; whether an answer differs from the one before.
-async fn resolve_due(
-    lookups: &mut [Lookup],
-    dns: &DnsConfig,
-    resolver: &dyn Resolve,
-    random: &mut (impl FnMut() -> u64 + Send),
-) -> bool {
-    let now = Instant::now();
-    let due: Vec<(usize, Arc<HostSpec>)> = lookups
-        .iter()
-        .enumerate()
-        .filter(|(_, lookup)| lookup.due <= now)
-        .map(|(index, lookup)| (index, Arc::clone(&lookup.template)))
-        .collect();
-    let answers = futures::future::join_all(due.into_iter().map(|(index, template)| async move {
-        match &template.address {
-            HostAddress::Name(name, _) => Some((index, resolver.resolve(name).await)),
-            _ => None,
         }
-    }));
-    let mut changed = false;
-    for (index, answer) in answers.await.into_iter().flatten() {
-        changed |= lookups[index].take(answer, dns, random());
+        tokio::select! {
+            Some((index, answer)) = asked.next() => {
+                changed |= lookups[index].take(answer, dns, random());
+                // What is there already is published together.
+                while let Some(Some((index, answer))) = asked.next().now_or_never() {
+                    changed |= lookups[index].take(answer, dns, random());
+                }
+            }
+            () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                lookups.iter_mut().for_each(Lookup::note_overdue);
+            }
+        }
     }
-    changed
 }
 
-impl Lookup {
+impl<'a> Lookup<'a> {
+    fn new(template: &'a Arc<HostSpec>) -> Self {
+        let next = match template.address {
+            HostAddress::Name(..) => Next::Due(Instant::now()),
+            _ => Next::Nothing,
+        };
+        Self {
+            template,
+            addresses: None,
+            failures: 0,
+            next,
+        }
+    }
+
+    /// The name, when it is to be looked up now.
+    fn begin(&mut self) -> Option<&'a str> {
+        let HostAddress::Name(name, _) = &self.template.address else {
+            return None;
+        };
+        let now = Instant::now();
+        if !matches!(self.next, Next::Due(due) if due <= now) {
+            return None;
+        }
+        self.next = Next::Overdue(now + limits::DNS_LOOKUP_TIMEOUT);
+        Some(name)
+    }
+
+    /// When something is to be done about it.
+    fn wake(&self) -> Option<Instant> {
+        match self.next {
+            Next::Due(at) | Next::Overdue(at) => Some(at),
+            Next::Nothing | Next::Late => None,
+        }
+    }
+
+    /// Whether no first answer is waited for.
+    fn is_tried(&self) -> bool {
+        self.addresses.is_some() || self.failures > 0 || self.next == Next::Nothing
+    }
+
+    /// Counts a lookup that takes too long as failed.
+    fn note_overdue(&mut self) {
+        if matches!(self.next, Next::Overdue(at) if at <= Instant::now()) {
+            tracing::debug!(name = %self.template.address, "name was not resolved in time");
+            self.failures = self.failures.saturating_add(1);
+            self.next = Next::Late;
+        }
+    }
+
     /// Notes an answer and when to ask again; whether the addresses changed.
     fn take(&mut self, answer: io::Result<Answer>, dns: &DnsConfig, random: u64) -> bool {
+        let now = Instant::now();
         match answer {
             Ok(answer) => {
                 self.failures = 0;
                 let ttl = answer.ttl.filter(|ttl| dns.respect_ttl && !ttl.is_zero());
-                self.due = Instant::now() + ttl.unwrap_or(dns.refresh_rate) + up_to(dns.jitter, random);
+                self.next = Next::Due(now + ttl.unwrap_or(dns.refresh_rate) + up_to(dns.jitter, random));
                 let addresses = choose(&answer.addresses, dns.family);
                 let changed = self.addresses.as_ref() != Some(&addresses);
                 self.addresses = Some(addresses);
@@ -170,8 +221,11 @@ impl Lookup {
             }
             Err(error) => {
                 tracing::debug!(name = %self.template.address, %error, "name was not resolved");
-                self.due = Instant::now() + failure_interval(dns, self.failures, random);
-                self.failures = self.failures.saturating_add(1);
+                // One that came too late was counted when it did not come in time.
+                let counted = u32::from(self.next == Next::Late);
+                let failures = self.failures.saturating_sub(counted);
+                self.next = Next::Due(now + failure_interval(dns, failures, random));
+                self.failures = failures.saturating_add(1);
                 false
             }
         }
@@ -200,7 +254,7 @@ fn up_to(limit: Duration, random: u64) -> Duration {
 }
 
 /// The endpoints with addresses in place of names.
-fn assemble(names: &Assignment, lookups: &[Lookup], logical: bool) -> Assignment {
+fn assemble(names: &Assignment, lookups: &[Lookup<'_>], logical: bool) -> Assignment {
     let mut lookups = lookups.iter();
     let mut seen = std::collections::HashSet::new();
     let mut resolve = |template: &Arc<HostSpec>| -> Vec<Arc<HostSpec>> {

@@ -16,8 +16,18 @@ pub const DEFAULT_DNS_REFRESH_RATE: Duration = Duration::from_secs(5);
 pub const MIN_DNS_REFRESH_RATE: Duration = Duration::from_millis(1);
 /// Addresses kept of one DNS answer; more are ignored.
 pub const MAX_DNS_ADDRESSES: usize = 1024;
-/// A DNS lookup that takes longer has failed.
+/// A DNS lookup that takes longer has failed; its answer is taken if it comes all the same.
 pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Names that are looked up at once. Each lookup holds a thread until it ends.
+pub const MAX_DNS_LOOKUPS: usize = 32;
+/// As many of them may be of names that have not answered in [`DNS_SLOW_AFTER`] yet.
+pub const MAX_UNPROVEN_DNS_LOOKUPS: usize = 24;
+/// As many of them may be of names whose last lookup took longer than [`DNS_SLOW_AFTER`].
+pub const MAX_SLOW_DNS_LOOKUPS: usize = 8;
+/// A name whose lookup takes longer has to wait behind others the next time.
+pub const DNS_SLOW_AFTER: Duration = Duration::from_secs(1);
+/// Names of which is remembered how their last lookup went; beyond it all are forgotten.
+pub const MAX_DNS_NAMES_KNOWN: usize = 16 * 1024;
 
 /// Methods of gRPC that have statistics of their own at a cluster, on one worker; what is called beyond them counts for
 /// all methods together. Clients choose the names.

@@ -30,6 +30,8 @@ pub const MAX_CONCURRENT_STREAMS: u32 = 1024;
 pub const MAX_TYPES_PER_STREAM: usize = 32;
 /// Names that one stream may subscribe to, per type.
 pub const MAX_NAMES_PER_TYPE: usize = 200_000;
+/// Responses of one type since the last that was accepted whose refusals are understood; older ones are forgotten.
+pub const MAX_UNANSWERED_RESPONSES: usize = 16;
 /// How long a connection attempt waits for the secrets of its TLS context.
 pub const SECRETS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks for them.

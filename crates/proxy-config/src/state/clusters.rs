@@ -47,6 +47,17 @@ impl ClusterVersion {
             _ => None,
         }
     }
+
+    /// Whether its endpoints come under this name.
+    fn uses(&self, service: &str) -> bool {
+        self.service_name() == Some(service)
+    }
+}
+
+impl ClusterEntry {
+    fn newest(&self) -> Option<&ClusterVersion> {
+        self.warming.as_ref().or(self.active.as_ref())
+    }
 }
 
 impl<H> ConfigState<H> {
@@ -79,8 +90,10 @@ impl<H> ConfigState<H> {
                 tracing::debug!(cluster = %name, "a static cluster is not replaced by a discovered one");
                 return Ok(());
             }
-            let newest = entry.warming.as_ref().or(entry.active.as_ref());
-            if newest.is_some_and(|v| v.source.resource == source.resource) {
+            if entry
+                .newest()
+                .is_some_and(|v| v.source.resource == source.resource)
+            {
                 return Ok(());
             }
         }
@@ -136,7 +149,7 @@ impl<H> ConfigState<H> {
         self.wait(Waiting::Endpoints(service), timeout);
     }
 
-    /// Compiles endpoints for the newest version of a cluster, sharing what did not change.
+    /// Compiles endpoints for the newest version of a cluster that uses them, sharing what did not change.
     pub(super) fn compile_endpoints(
         &self,
         cluster: &str,
@@ -145,7 +158,8 @@ impl<H> ConfigState<H> {
         let Some(entry) = self.clusters.get(cluster) else {
             return Ok(Arc::default());
         };
-        let Some(newest) = entry.warming.as_ref().or(entry.active.as_ref()) else {
+        let mut versions = entry.warming.iter().chain(&entry.active);
+        let Some(newest) = versions.find(|v| v.uses(&proto.cluster_name)) else {
             return Ok(Arc::default());
         };
         let previous = entry.active.as_ref().and_then(|v| v.endpoints.as_deref());
@@ -181,8 +195,22 @@ impl<H> ConfigState<H> {
         self.advance();
     }
 
-    /// Where a newer version of a cluster still waits for secrets, the version in force gets the endpoints too.
-    pub(super) fn update_active_endpoints(&mut self, name: &str, proto: &ClusterLoadAssignment) {
+    /// A cluster gets the endpoints of a service. A version that waits for others is not put in force by them.
+    pub(super) fn deliver_endpoints(
+        &mut self,
+        name: &str,
+        proto: &ClusterLoadAssignment,
+        endpoints: Arc<Assignment>,
+    ) {
+        let newest = self.clusters.get(name).and_then(ClusterEntry::newest);
+        if newest.is_some_and(|v| v.uses(&proto.cluster_name)) {
+            self.activate(name, endpoints);
+        }
+        self.update_active_endpoints(name, proto);
+    }
+
+    /// Where a newer version of a cluster is still warming, the version in force gets its endpoints too.
+    fn update_active_endpoints(&mut self, name: &str, proto: &ClusterLoadAssignment) {
         let Some(entry) = self
             .clusters
             .get_mut(name)
@@ -192,7 +220,7 @@ impl<H> ConfigState<H> {
         };
         let slot = entry.slot;
         let active = entry.active.as_mut();
-        let Some(active) = active.filter(|v| v.service_name() == Some(&*proto.cluster_name)) else {
+        let Some(active) = active.filter(|v| v.uses(&proto.cluster_name)) else {
             return;
         };
         let previous = active.endpoints.as_deref();
@@ -229,8 +257,7 @@ impl<H> ConfigState<H> {
         let Some(entry) = self.clusters.get(&name) else {
             return;
         };
-        let newest = entry.warming.as_ref().or(entry.active.as_ref());
-        if newest.is_some_and(|v| Arc::ptr_eq(&v.config, config)) {
+        if entry.newest().is_some_and(|v| Arc::ptr_eq(&v.config, config)) {
             self.activate(&name, endpoints);
         }
     }
@@ -257,7 +284,7 @@ impl<H> ConfigState<H> {
         };
         if let Some(entry) = self.clusters.get(cluster) {
             let mut versions = entry.active.iter().chain(&entry.warming);
-            if versions.any(|v| v.service_name() == Some(service)) {
+            if versions.any(|v| v.uses(service)) {
                 return;
             }
         }
@@ -284,15 +311,13 @@ impl<H> ConfigState<H> {
         self.clusters.values().all(|entry| entry.warming.is_none())
     }
 
-    /// Clusters whose endpoints do not come go on without.
+    /// Clusters whose endpoints do not come go on without. Those that have them, or wait for others, are left alone.
     pub(super) fn endpoints_timed_out(&mut self, service: &Arc<str>) {
-        let warming = |name: &&Arc<str>| self.clusters.get(&***name).is_some_and(|e| e.warming.is_some());
-        let names: Vec<_> = self
-            .clusters_of(service)
-            .iter()
-            .filter(warming)
-            .cloned()
-            .collect();
+        let waits = |name: &&Arc<str>| {
+            let warming = self.clusters.get(&***name).and_then(|e| e.warming.as_ref());
+            warming.is_some_and(|v| v.endpoints.is_none() && v.uses(service))
+        };
+        let names: Vec<_> = self.clusters_of(service).iter().filter(waits).cloned().collect();
         for name in names {
             tracing::warn!(cluster = %name, "no endpoints within initial_fetch_timeout");
             self.activate(&name, Arc::default());

@@ -95,8 +95,7 @@ impl<H> ConfigState<H> {
             entry.source = Some(source);
         }
         for (name, endpoints) in names.iter().zip(compiled) {
-            self.activate(name, endpoints);
-            self.update_active_endpoints(name, &proto);
+            self.deliver_endpoints(name, &proto, endpoints);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use proxy_upstream::secrets::{SecretKey, SecretKind, SecretSource, Sources};
 use serde_json::{Value, json};
 use tls::CertificateAuthority;
 
-use super::tests::{Bench, any, source};
+use super::tests::{Bench, any, endpoints, source};
 use super::{Source, Waiting};
 
 const SOCKET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.";
@@ -107,6 +107,27 @@ fn a_cluster_warms_until_all_its_secrets_come() {
         .unwrap();
     assert_eq!(bench.actions(), ["cluster a with 0"]);
     assert!(serial(&bench, "a").is_some());
+}
+
+#[test]
+fn a_cluster_that_waits_for_secrets_keeps_its_endpoints_when_the_time_for_them_is_over() {
+    let (mut bench, authority) = (Bench::live(), authority());
+    let eds = json!({ "name": "a", "type": "EDS", "transport_socket": socket("Upstream", both()),
+        "eds_cluster_config": { "service_name": "a-eds", "eds_config": { "ads": {} } } });
+    bench
+        .state
+        .update_cluster(source(any(type_url::CLUSTER, eds)))
+        .unwrap();
+    bench.state.update_endpoints(endpoints("a-eds")).unwrap();
+    bench.actions();
+    bench.state.timed_out(&Waiting::Endpoints("a-eds".into()));
+    assert!(bench.actions().is_empty());
+    bench.state.update_ads_secret(&certificate(&authority)).unwrap();
+    bench
+        .state
+        .update_ads_secret(&roots(authority.certificate_pem()))
+        .unwrap();
+    assert_eq!(bench.actions(), ["cluster a with 1"]);
 }
 
 #[test]

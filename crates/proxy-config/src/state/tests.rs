@@ -49,12 +49,16 @@ fn eds_cluster(name: &str, connect_timeout: &str) -> Source {
     ))
 }
 
-fn endpoints(service: &str) -> Source {
+pub(super) fn endpoints(service: &str) -> Source {
     source(any(
         type_url::ENDPOINT,
         json!({ "cluster_name": service, "endpoints": [{ "lb_endpoints": [{ "endpoint": {
             "address": { "socket_address": { "address": "10.0.0.1", "port_value": 80 } } } }] }] }),
     ))
+}
+
+fn no_endpoints(service: &str) -> Source {
+    source(any(type_url::ENDPOINT, json!({ "cluster_name": service })))
 }
 
 fn routes(name: &str) -> Source {
@@ -241,6 +245,62 @@ fn endpoints_of_a_service_that_a_cluster_no_longer_names_are_not_wanted_any_more
     bench.state.update_cluster(source_of(&moved)).unwrap();
     assert_eq!(bench.actions(), ["cluster a with 0", "unsubscribe other"]);
     assert!(bench.state.endpoints().is_empty());
+}
+
+/// The cluster `a` over endpoints of that name.
+fn moved_to(service: &str) -> Source {
+    let cluster = json!({ "name": "a", "type": "EDS",
+        "eds_cluster_config": { "service_name": service, "eds_config": { "ads": {} } } });
+    source(any(type_url::CLUSTER, cluster))
+}
+
+#[test]
+fn endpoints_of_the_service_before_do_not_put_the_next_version_in_force() {
+    let mut bench = Bench::live();
+    bench.state.update_cluster(eds_cluster("a", "1s")).unwrap();
+    bench.state.update_endpoints(endpoints("a-eds")).unwrap();
+    bench.state.update_cluster(moved_to("other")).unwrap();
+    bench.actions();
+    bench.state.update_endpoints(no_endpoints("a-eds")).unwrap();
+    assert_eq!(
+        bench.actions(),
+        ["endpoints a: 0"],
+        "the version in force gets them"
+    );
+    assert!(bench.state.clusters()["a"].warming.is_some());
+    bench.state.update_endpoints(endpoints("other")).unwrap();
+    assert_eq!(bench.actions(), ["cluster a with 1", "unsubscribe a-eds"]);
+}
+
+#[test]
+fn endpoints_do_not_put_a_version_in_force_whose_names_are_being_resolved() {
+    let mut bench = Bench::live();
+    bench.state.update_cluster(eds_cluster("a", "1s")).unwrap();
+    bench.state.update_endpoints(endpoints("a-eds")).unwrap();
+    let address = json!({ "socket_address": { "address": "a.test", "port_value": 80 } });
+    let by_name = json!({ "name": "a", "type": "STRICT_DNS",
+        "load_assignment": { "cluster_name": "a",
+                             "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] } });
+    bench
+        .state
+        .update_cluster(source(any(type_url::CLUSTER, by_name)))
+        .unwrap();
+    assert_eq!(bench.actions().last().map(String::as_str), Some("resolve a"));
+    bench.state.update_endpoints(no_endpoints("a-eds")).unwrap();
+    assert_eq!(bench.actions(), ["endpoints a: 0"]);
+}
+
+#[test]
+fn a_timer_of_the_service_before_does_not_put_the_next_version_in_force() {
+    let mut bench = Bench::live();
+    bench.state.update_cluster(eds_cluster("a", "1s")).unwrap();
+    bench.state.update_endpoints(endpoints("a-eds")).unwrap();
+    bench.state.update_cluster(moved_to("other")).unwrap();
+    bench.actions();
+    bench.state.timed_out(&Waiting::Endpoints("a-eds".into()));
+    assert!(bench.actions().is_empty());
+    bench.state.timed_out(&Waiting::Endpoints("other".into()));
+    assert_eq!(bench.actions(), ["cluster a with 0", "unsubscribe a-eds"]);
 }
 
 #[test]

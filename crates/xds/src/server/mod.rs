@@ -3,8 +3,8 @@
 //! The rules are Istio's, as its transcripts show them:
 //! - The first request for a type is answered, whatever its nonce: a reconnecting client may send an old one.
 //! - An ACK or NACK is never answered by itself. New names are answered, alone; repeated, fewer or no names are not.
-//! - A nonce that was not the last one sent makes a state-of-the-world request stale, and it is ignored. A delta
-//!   request is a change, so its names count even then.
+//! - A nonce that was not the last one sent makes a state-of-the-world request stale, and its names are ignored. A
+//!   delta request is a change, so its names count even then. A refusal counts whatever has been sent since.
 //! - Content that a client has refused is not sent again unchanged.
 
 mod protocol;
@@ -61,7 +61,7 @@ pub enum Said {
     Changed,
     /// The last response is in force.
     Ack,
-    /// The last response was refused, for this reason.
+    /// A response was refused, for this reason.
     Nack(String),
     /// It answers a response that is not the last one.
     Stale,
@@ -239,12 +239,13 @@ impl Stream {
         let allowed = WILDCARD_TYPES.contains(&request.type_url.as_str());
         let (first, watch) = self.watch_mut(&request.type_url)?;
         let nonce = &request.response_nonce;
+        let late = !first && !nonce.is_empty() && *nonce != watch.nonce_sent();
         let mut said = if first {
             Said::Hello
         } else {
             watch.answered(nonce, request.error_detail.as_ref())
         };
-        if said == Said::Stale {
+        if late || said == Said::Stale {
             return Ok(Received {
                 type_url: request.type_url.clone(),
                 said,

@@ -1,12 +1,13 @@
 //! What one stream watches, holds and has said about one resource type.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
 use api_envoy::google::rpc::Status;
 
 use super::{Content, Outgoing, Said, WILDCARD};
+use crate::limits;
 
 /// A refusal, as the client worded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,14 @@ pub struct Nack {
     pub nonce: String,
     /// The version of the refused response.
     pub version: String,
+}
+
+/// A response that the client has not accepted yet.
+#[derive(Debug)]
+struct Unanswered {
+    nonce: String,
+    version: String,
+    digest: u64,
 }
 
 /// The state of one type on one stream.
@@ -31,7 +40,8 @@ pub struct Watch {
     version_sent: String,
     version_acked: String,
     nack: Option<Nack>,
-    digest_sent: u64,
+    /// The latest responses since the last one that was accepted: a refusal may be on its way while more are sent.
+    unanswered: VecDeque<Unanswered>,
     digest_refused: Option<u64>,
 }
 
@@ -119,7 +129,7 @@ impl Watch {
         &self.version_acked
     }
 
-    /// The refusal of the last response, if it was refused.
+    /// The last refusal, unless what was sent last was accepted since.
     #[must_use]
     pub fn nack(&self) -> Option<&Nack> {
         self.nack.as_ref()
@@ -157,17 +167,20 @@ impl Watch {
         if nonce.is_empty() && error.is_none() {
             return Said::Nothing;
         }
-        if nonce != self.nonce_sent {
-            return Said::Stale;
-        }
         if let Some(error) = error {
+            let Some(refused) = self.unanswered.iter().find(|sent| sent.nonce == nonce) else {
+                return Said::Stale;
+            };
             self.nack = Some(Nack {
                 reason: error.message.clone(),
                 nonce: nonce.to_owned(),
-                version: self.version_sent.clone(),
+                version: refused.version.clone(),
             });
-            self.digest_refused = Some(self.digest_sent);
+            self.digest_refused = Some(refused.digest);
             return Said::Nack(error.message.clone());
+        }
+        if nonce != self.nonce_sent {
+            return Said::Stale;
         }
         // A client repeats the nonce whenever it changes its subscription; only the first time is an ACK.
         if self.nonce_acked == nonce {
@@ -175,6 +188,7 @@ impl Watch {
         }
         nonce.clone_into(&mut self.nonce_acked);
         self.version_acked.clone_from(&self.version_sent);
+        self.unanswered.clear();
         self.nack = None;
         self.digest_refused = None;
         Said::Ack
@@ -194,7 +208,14 @@ impl Watch {
         }
         nonce.clone_into(&mut self.nonce_sent);
         version.clone_into(&mut self.version_sent);
-        self.digest_sent = digest;
+        if self.unanswered.len() >= limits::MAX_UNANSWERED_RESPONSES {
+            self.unanswered.pop_front();
+        }
+        self.unanswered.push_back(Unanswered {
+            nonce: nonce.to_owned(),
+            version: version.to_owned(),
+            digest,
+        });
         true
     }
 }
