@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 
 use api_envoy::any::pack;
-use control_snapshot::{Proxy, ProxyView, Snapshot};
+use control_snapshot::{EndpointView, Proxy, ProxyView, Snapshot};
 use control_translate::{Held, Packed, Parts};
 use diagnostics::Diagnostic;
 use parking_lot::Mutex;
@@ -66,11 +66,23 @@ fn outgoing(packed: Packed) -> Outgoing {
     Outgoing::new(packed.name, packed.body)
 }
 
-/// The endpoints of one cluster, as one proxy sees them. A cluster that is not there has none.
-#[must_use]
-pub fn endpoints(snapshot: &Snapshot, proxy: &Proxy, cluster: &str) -> Outgoing {
-    let view = snapshot.endpoint_view(proxy, cluster);
-    Outgoing::new(cluster, pack(&control_translate::endpoints(&view)))
+/// Assignments of endpoints, shared by all proxies that see the same of a cluster. They live as long as the publication
+/// that they were made for.
+#[derive(Debug, Default)]
+pub struct Assignments(Mutex<HashMap<EndpointView, Outgoing>>);
+
+impl Assignments {
+    /// The endpoints of one cluster, as one proxy sees them. A cluster that is not there has none.
+    #[must_use]
+    pub fn get(&self, snapshot: &Snapshot, proxy: &Proxy, cluster: &str) -> Outgoing {
+        let view = snapshot.endpoint_view(proxy, cluster);
+        if let Some(found) = self.0.lock().get(&view) {
+            return found.clone();
+        }
+        let body = pack(&control_translate::endpoints(&view));
+        let made = Outgoing::new(Arc::clone(&view.cluster), body);
+        self.0.lock().entry(view).or_insert(made).clone()
+    }
 }
 
 /// Translations by view. An entry lives as long as a session uses it.

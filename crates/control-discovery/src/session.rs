@@ -19,7 +19,7 @@ use xds::server::{Content, Outgoing, Refusal, Said, Scope, Stream, Watch};
 
 pub use xds::server::{Delta, Protocol, StateOfTheWorld};
 
-use crate::generate::{self, Cache, Translated};
+use crate::generate::{Cache, Translated};
 use crate::secrets::{self, SecretAccess, Withheld};
 use crate::world::Publication;
 
@@ -264,7 +264,10 @@ impl Session {
     }
 
     fn endpoint(&self, cluster: &str) -> Outgoing {
-        generate::endpoints(&self.publication.snapshot, &self.proxy, cluster)
+        let publication = &self.publication;
+        publication
+            .assignments
+            .get(&publication.snapshot, &self.proxy, cluster)
     }
 
     /// `warming` receives the names of the clusters that differ.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::debounce::Debounce;
+use crate::generate::Assignments;
 use crate::limits;
 use crate::metrics::Metrics;
 
@@ -24,6 +25,8 @@ pub struct Publication {
     pub version: Arc<str>,
     /// The world.
     pub snapshot: Snapshot,
+    /// What was made of its endpoints so far.
+    pub assignments: Assignments,
     /// When the first change that it holds came in.
     pub changed_at: Instant,
     /// Which kinds changed, in this publication and in the ones before it.
@@ -297,6 +300,7 @@ impl World {
             sequence,
             version: format!("{}/{sequence}", self.version_prefix).into(),
             snapshot,
+            assignments: Assignments::default(),
             changed_at: draft.changed_at,
             history: draft.history,
             endpoint_changes,

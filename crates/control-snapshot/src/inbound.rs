@@ -26,22 +26,19 @@ pub struct InboundPort {
 /// The ports of a proxy's own workload that services lead to; for a sidecar each workload port once.
 pub(crate) fn ports(registry: &Registry, rules: &DestinationRules, proxy: &Proxy) -> Vec<InboundPort> {
     let instance = own_instance(registry, proxy);
-    let own_namespace = |s: &&Shared<Service>| *s.namespace == *instance.workload.namespace;
     let mut ports: Vec<InboundPort> = Vec::new();
-    for service in registry.services.iter().filter(own_namespace) {
-        for (port, target_port) in registry.targets(service, &instance) {
-            let taken = ports.iter().any(|p| p.target_port == target_port);
-            if port.protocol == Protocol::Udp || (taken && proxy.profile.kind == ProxyKind::Sidecar) {
-                continue;
-            }
-            let rule = rules.lookup(&proxy.profile.namespace, &proxy.profile.labels, service);
-            ports.push(InboundPort {
-                service: service.clone(),
-                port,
-                target_port,
-                rule,
-            });
+    for (service, port, target_port) in registry.services_of(&instance) {
+        let taken = ports.iter().any(|p| p.target_port == target_port);
+        if port.protocol == Protocol::Udp || (taken && proxy.profile.kind == ProxyKind::Sidecar) {
+            continue;
         }
+        let rule = rules.lookup(&proxy.profile.namespace, &proxy.profile.labels, service);
+        ports.push(InboundPort {
+            service: service.clone(),
+            port,
+            target_port,
+            rule,
+        });
     }
     ports
 }

@@ -37,6 +37,7 @@ mod sidecar;
 mod snapshot;
 pub mod spread;
 mod stream_rules;
+mod table;
 mod tls_conflicts;
 mod view;
 mod virtual_services;

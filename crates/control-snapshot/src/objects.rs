@@ -23,13 +23,10 @@ use crate::kubernetes::{
 };
 use crate::mesh::Mesh;
 use crate::shared::Shared;
+use crate::table::Table;
 use crate::without_effect;
 
-/// Namespace and name.
-pub type Key = (String, String);
-
-/// The objects of one kind.
-pub(crate) type Table<T> = BTreeMap<Key, Arc<T>>;
+pub use crate::table::Key;
 
 /// What the whole world shares.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -321,29 +318,29 @@ impl Objects {
 
     fn remove(&mut self, kind: Kind, key: &Key) {
         match kind {
-            Kind::Namespace => drop(self.namespaces.remove(key)),
-            Kind::Node => drop(self.nodes.remove(key)),
-            Kind::Service => drop(self.services.remove(key)),
-            Kind::EndpointSlice => drop(self.endpoint_slices.remove(key)),
-            Kind::Pod => drop(self.pods.remove(key)),
+            Kind::Namespace => self.namespaces.remove(key),
+            Kind::Node => self.nodes.remove(key),
+            Kind::Service => self.services.remove(key),
+            Kind::EndpointSlice => self.endpoint_slices.remove(key),
+            Kind::Pod => self.pods.remove(key),
             Kind::Secret => {
                 self.refused_secrets.remove(key);
-                drop(self.secrets.remove(key));
+                self.secrets.remove(key);
             }
             // A broken MeshConfig keeps the last good one: losing it would change the whole mesh.
             Kind::ConfigMap => {}
-            Kind::ReferenceGrant => drop(self.reference_grants.remove(key)),
-            Kind::VirtualService => drop(self.virtual_services.remove(key)),
-            Kind::DestinationRule => drop(self.destination_rules.remove(key)),
-            Kind::Gateway => drop(self.gateways.remove(key)),
-            Kind::ServiceEntry => drop(self.service_entries.remove(key)),
+            Kind::ReferenceGrant => self.reference_grants.remove(key),
+            Kind::VirtualService => self.virtual_services.remove(key),
+            Kind::DestinationRule => self.destination_rules.remove(key),
+            Kind::Gateway => self.gateways.remove(key),
+            Kind::ServiceEntry => self.service_entries.remove(key),
             Kind::WorkloadEntry => {
                 self.unhealthy_entries.remove(key);
-                drop(self.workload_entries.remove(key));
+                self.workload_entries.remove(key);
             }
-            Kind::WorkloadGroup => drop(self.workload_groups.remove(key)),
-            Kind::Sidecar => drop(self.sidecars.remove(key)),
-            Kind::PeerAuthentication => drop(self.peer_authentications.remove(key)),
+            Kind::WorkloadGroup => self.workload_groups.remove(key),
+            Kind::Sidecar => self.sidecars.remove(key),
+            Kind::PeerAuthentication => self.peer_authentications.remove(key),
             Kind::EnvoyFilter
             | Kind::ProxyConfig
             | Kind::AuthorizationPolicy

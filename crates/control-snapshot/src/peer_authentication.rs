@@ -43,13 +43,13 @@ impl PeerPolicy {
 }
 
 /// All rules of the world, by what they are for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PeerAuthentications {
     mesh: Option<PeerMode>,
     namespaces: BTreeMap<String, NamespaceRules>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct NamespaceRules {
     /// The mode of the whole namespace, where a rule sets one.
     mode: Option<PeerMode>,

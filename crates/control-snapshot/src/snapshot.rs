@@ -20,21 +20,21 @@ use crate::objects::{Objects, Settings};
 use crate::peer_authentication::{self, PeerAuthentications, PeerMode, PeerPolicy};
 use crate::proxy::{Profile, Proxy, ProxyKind};
 use crate::references;
-use crate::registry::{self, Registry};
-use crate::service::{Resolution, Service};
-use crate::service_views::ServiceViews;
+use crate::registry::{self, Inputs, Registry};
+use crate::service::Service;
+use crate::service_views::{NamespaceViews, Seen, ServiceViews};
 use crate::shared::Shared;
 use crate::sidecar::{self, SidecarScope};
 use crate::spread;
 use crate::tls_conflicts;
-use crate::view::{EndpointView, ProxyView, ServiceView};
+use crate::view::{EndpointView, ProxyView, Services};
 use crate::virtual_services::{MESH_GATEWAY, Routing, VirtualServices};
 
 /// The world. Cheap to share (`Arc<Snapshot>`), never changed: the next one is built from the changed objects.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     objects: Objects,
-    registry: Registry,
+    registry: Arc<Registry>,
     virtual_services: VirtualServices,
     destination_rules: DestinationRules,
     peer_authentications: PeerAuthentications,
@@ -55,11 +55,13 @@ impl Snapshot {
     pub fn build_after(earlier: Option<&Self>, objects: &Objects) -> Self {
         let mut diagnostics: Vec<Diagnostic> = objects.diagnostics().collect();
         let peer_authentications = PeerAuthentications::build(objects);
-        let mut registry = Registry::build(objects, &peer_authentications);
+        let registry = Registry::build(
+            Inputs::of(objects, &peer_authentications),
+            earlier.map(|earlier| &earlier.registry),
+        );
         let virtual_services = VirtualServices::build(objects, &mut diagnostics);
         let mut destination_rules = DestinationRules::build(objects, &mut diagnostics);
         if let Some(earlier) = earlier {
-            registry.reuse(&earlier.registry);
             destination_rules.reuse(&earlier.destination_rules);
         }
         sidecar::check(objects, &mut diagnostics);
@@ -82,14 +84,22 @@ impl Snapshot {
         diagnostics.sort();
         diagnostics.dedup();
         diagnostics.truncate(MAX_DIAGNOSTICS);
-        let namespaces: BTreeSet<Arc<str>> = registry
-            .services
-            .iter()
-            .map(|service| Arc::clone(&service.namespace))
-            .collect();
-        let views = ServiceViews::new(namespaces.into_iter(), earlier.map(|earlier| &*earlier.views));
+        // They are made of nothing else: peers, settings and MeshConfig are among what a registry is made of.
+        let same = earlier.filter(|earlier| {
+            Arc::ptr_eq(&earlier.registry, &registry) && earlier.destination_rules == destination_rules
+        });
+        let views = same.map_or_else(
+            || {
+                let namespaces = registry.namespaces().cloned();
+                Arc::new(ServiceViews::new(
+                    namespaces,
+                    earlier.map(|earlier| &*earlier.views),
+                ))
+            },
+            |earlier| Arc::clone(&earlier.views),
+        );
         Self {
-            views: Arc::new(views),
+            views,
             objects: objects.clone(),
             registry,
             virtual_services,
@@ -173,8 +183,8 @@ impl Snapshot {
             ProxyKind::Sidecar => Vec::new(),
         };
         let routing = self.routing(profile, &scope, &gateways);
-        let services = self.service_views(proxy, &scope, &routing);
-        let locality = if services.iter().any(|s| spread::matters_to_cluster(s)) {
+        let (services, place_matters) = self.service_views(proxy, &scope, &routing);
+        let locality = if place_matters {
             proxy.locality.clone()
         } else {
             Default::default()
@@ -192,7 +202,7 @@ impl Snapshot {
             outbound: scope
                 .outbound
                 .unwrap_or_else(|| self.objects.mesh.outbound_mode()),
-            services: services.into(),
+            services,
             routing,
             inbound: if gateway { Vec::new() } else { inbound },
             gateways,
@@ -281,37 +291,49 @@ impl Snapshot {
             .min_by_key(|s| rank(s, &profile.namespace))
     }
 
-    /// The services a proxy imports, as it sees them.
+    /// The services a proxy imports, as it sees them, and whether its place changes any of their clusters.
     fn service_views(
         &self,
         proxy: &Proxy,
         scope: &SidecarScope,
         routing: &[Shared<Routing>],
-    ) -> Vec<Shared<ServiceView>> {
+    ) -> (Services, bool) {
         let profile = &proxy.profile;
-        let make = |owns: &dyn Fn(&str) -> bool| {
+        let seen = || -> Vec<Seen> {
             let visible = self.visible_services(profile, scope, routing);
-            let views = visible
+            visible
                 .into_iter()
-                .map(|service| self.service_view(profile, owns, service));
-            views.collect()
+                .map(|service| self.seen(profile, service))
+                .collect()
         };
         let owns = |address: &str| proxy.has_address(address);
+        let own = || {
+            let seen = seen();
+            let views = seen.iter().map(|seen| Shared::new(seen.view(&owns)));
+            let views = NamespaceViews::new(views.collect());
+            (views.services, views.place_matters)
+        };
         // Clients of a namespace differ by their Sidecar, by rules for some of them, and by what they are themselves.
         if !scope.is_default() || self.destination_rules.select_workloads() {
-            return make(&owns);
+            return own();
         }
-        let Some(shared) = self.views.of_namespace(&profile.namespace, || make(&|_| false)) else {
-            return make(&owns);
+        let Some(shared) = self.views.of_namespace(&profile.namespace, seen) else {
+            return own();
         };
-        let mut views = shared.services.clone();
-        for position in &shared.headless {
-            let view = &mut views[*position];
-            if view.workload_addresses.iter().any(|address| owns(address)) {
-                *view = self.service_view(profile, &owns, view.service.clone());
-            }
+        let is_own = |position: &&usize| {
+            let mut addresses = shared.services[**position].workload_addresses.iter();
+            addresses.any(|address| owns(address))
+        };
+        let own: Vec<usize> = shared.headless.iter().filter(is_own).copied().collect();
+        if own.is_empty() {
+            return (shared.services.clone(), shared.place_matters);
         }
-        views
+        let mut views = shared.services.to_vec();
+        for position in own {
+            let service = views[position].service.clone();
+            views[position] = Shared::new(self.seen(profile, service).view(&owns));
+        }
+        (views.into(), shared.place_matters)
     }
 
     /// The services a proxy imports, each host once, oldest first.
@@ -386,76 +408,20 @@ impl Snapshot {
         all
     }
 
-    /// A service as a client sees it that has those of the addresses which `owns` says.
-    fn service_view(
-        &self,
-        profile: &Profile,
-        owns: &dyn Fn(&str) -> bool,
-        service: Shared<Service>,
-    ) -> Shared<ServiceView> {
+    /// What a service is made of as clients of this profile see it.
+    fn seen(&self, profile: &Profile, service: Shared<Service>) -> Seen {
         let rule = self
             .destination_rules
             .lookup(&profile.namespace, &profile.labels, &service);
-        let endpoints = self.registry.endpoints_of(&service);
-        let identities = if self.objects.settings.identity {
-            self.identities(&service)
-        } else {
-            Vec::new()
-        };
-        let workload_addresses: Vec<Arc<str>> = match (service.headless, endpoints) {
-            (true, Some(endpoints)) => endpoints.addresses(),
-            _ => Vec::new(),
-        };
-        let own_addresses = workload_addresses.iter().filter(|a| owns(a)).cloned().collect();
-        let dialled = service.headless || rule.as_deref().is_some_and(spread::dials_original_destination);
-        let all_mutual_tls = dialled && endpoints.is_some_and(|e| e.all_mutual_tls());
-        let refuses_mutual_tls =
-            self.peer_authentications.of_namespace(&service.namespace) == PeerMode::Disable;
-        let dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-        let dns_endpoints = match endpoints {
-            Some(endpoints) if dns => endpoints
-                .ports
-                .iter()
-                .map(|(p, list)| (*p, list.clone()))
-                .collect(),
-            _ => Vec::new(),
-        };
-        Shared::new(ServiceView {
-            service,
+        let peers = self.peer_authentications.of_namespace(&service.namespace);
+        Seen {
+            endpoints: self.registry.endpoints_of(&service).cloned(),
             rule,
-            identities,
-            all_mutual_tls,
-            refuses_mutual_tls,
-            workload_addresses,
-            own_addresses,
-            dns_endpoints,
-        })
-    }
-
-    /// The identities the servers of a service may have, in the trust domain and in its aliases.
-    fn identities(&self, service: &Service) -> Vec<Arc<str>> {
-        let mut identities = self
-            .registry
-            .endpoints_of(service)
-            .map(|e| e.identities())
-            .unwrap_or_default();
-        identities.extend(service.subject_alt_names.iter().cloned());
-        let prefix = format!("spiffe://{}/", self.objects.mesh.trust_domain);
-        let local: Vec<String> = identities
-            .iter()
-            .filter_map(|i| i.strip_prefix(&prefix))
-            .map(str::to_owned)
-            .collect();
-        for alias in &self.objects.mesh.trust_domain_aliases {
-            identities.extend(
-                local
-                    .iter()
-                    .map(|rest| Arc::from(format!("spiffe://{alias}/{rest}"))),
-            );
+            refuses_mutual_tls: peers == PeerMode::Disable,
+            identity: self.objects.settings.identity,
+            mesh: self.objects.mesh.clone(),
+            service,
         }
-        identities.sort();
-        identities.dedup();
-        identities
     }
 }
 

@@ -67,9 +67,12 @@ pub struct ProxyView {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// The services of a view, in order and by name. Two are equal when their lists are.
+/// The services of a view, in order and by name. Two are equal when their lists are; views that have one list share it.
 #[derive(Clone, Debug, Default)]
-pub struct Services {
+pub struct Services(Arc<ServiceList>);
+
+#[derive(Debug, Default)]
+struct ServiceList {
     list: Vec<Shared<ServiceView>>,
     /// Positions in the list; made when a name is looked up first, since most views are only compared.
     index: OnceLock<Index>,
@@ -135,9 +138,9 @@ impl ProxyView {
 
 impl Services {
     fn index(&self) -> &Index {
-        self.index.get_or_init(|| {
+        self.0.index.get_or_init(|| {
             let mut index = Index::default();
-            for (position, view) in self.list.iter().enumerate() {
+            for (position, view) in self.iter().enumerate() {
                 let host = Arc::clone(&view.service.hostname);
                 index.by_host.entry(host).or_insert(position);
                 for alias in &view.service.aliases {
@@ -151,8 +154,10 @@ impl Services {
 
 impl From<Vec<Shared<ServiceView>>> for Services {
     fn from(list: Vec<Shared<ServiceView>>) -> Self {
-        let index = OnceLock::new();
-        Self { list, index }
+        Self(Arc::new(ServiceList {
+            list,
+            ..ServiceList::default()
+        }))
     }
 }
 
@@ -160,7 +165,7 @@ impl Deref for Services {
     type Target = [Shared<ServiceView>];
 
     fn deref(&self) -> &[Shared<ServiceView>] {
-        &self.list
+        &self.0.list
     }
 }
 
@@ -169,13 +174,13 @@ impl<'a> IntoIterator for &'a Services {
     type IntoIter = std::slice::Iter<'a, Shared<ServiceView>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.list.iter()
+        self.iter()
     }
 }
 
 impl PartialEq for Services {
     fn eq(&self, other: &Self) -> bool {
-        self.list == other.list
+        Arc::ptr_eq(&self.0, &other.0) || self.0.list == other.0.list
     }
 }
 
@@ -183,7 +188,7 @@ impl Eq for Services {}
 
 impl Hash for Services {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.list.hash(state);
+        self.0.list.hash(state);
     }
 }
 

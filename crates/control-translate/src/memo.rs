@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::limits;
@@ -15,7 +16,7 @@ pub(crate) struct Memo<K, V>(Mutex<Table<K, V>>);
 #[derive(Debug)]
 struct Table<K, V> {
     /// The table holds no value alive, but the keys of values that are gone until it is swept.
-    values: HashMap<K, Weak<V>>,
+    values: HashMap<K, Weak<V>, RandomState>,
     /// It is swept when it would grow beyond this many entries.
     sweep_at: usize,
 }
@@ -23,7 +24,7 @@ struct Table<K, V> {
 impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
         Self(Mutex::new(Table {
-            values: HashMap::new(),
+            values: HashMap::default(),
             sweep_at: limits::MEMO_SWEEP_ENTRIES,
         }))
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::inputs::Inputs;
 use super::{Draft, Instance, Selector, ServiceKey, Target};
 use crate::kubernetes::{EndpointSlice, IntOrString, Service as KubeService, SliceEndpoint};
-use crate::objects::Objects;
 use crate::protocol::Protocol;
 use crate::service::{
     Address, Endpoint, Health, Origin, Resolution, Service, ServicePort, TrafficDistribution, Visibility,
@@ -20,16 +20,16 @@ const EXPORT_TO_ANNOTATION: &str = "networking.istio.io/exportTo";
 const TRAFFIC_DISTRIBUTION_ANNOTATION: &str = "networking.istio.io/traffic-distribution";
 
 /// Adds all Services with their endpoints.
-pub(super) fn add(objects: &Objects, draft: &mut Draft) {
-    let aliases = aliases(objects);
-    let slices = slices_by_service(objects);
-    for (key, service) in &objects.services {
+pub(super) fn add(inputs: &Inputs, draft: &mut Draft) {
+    let aliases = aliases(inputs);
+    let slices = slices_by_service(inputs);
+    for (key, service) in &inputs.services {
         if service.spec.kind == "ExternalName" {
             continue;
         }
-        let host = hostname(objects, &key.1, &key.0);
+        let host = hostname(inputs, &key.1, &key.0);
         let converted = convert(
-            objects,
+            inputs,
             service,
             &host,
             aliases.get(&*host).cloned().unwrap_or_default(),
@@ -43,20 +43,20 @@ pub(super) fn add(objects: &Objects, draft: &mut Draft) {
     }
 }
 
-fn hostname(objects: &Objects, name: &str, namespace: &str) -> Arc<str> {
-    format!("{name}.{namespace}.svc.{}", objects.settings.domain).into()
+fn hostname(inputs: &Inputs, name: &str, namespace: &str) -> Arc<str> {
+    format!("{name}.{namespace}.svc.{}", inputs.settings().domain).into()
 }
 
 /// ExternalName services by the host they stand for.
-fn aliases(objects: &Objects) -> BTreeMap<String, Vec<Arc<str>>> {
+fn aliases(inputs: &Inputs) -> BTreeMap<String, Vec<Arc<str>>> {
     let mut aliases: BTreeMap<String, Vec<Arc<str>>> = BTreeMap::new();
-    for ((namespace, name), service) in &objects.services {
+    for ((namespace, name), service) in &inputs.services {
         if service.spec.kind == "ExternalName" {
             let target = service.spec.external_name.trim_end_matches('.').to_owned();
             aliases
                 .entry(target)
                 .or_default()
-                .push(hostname(objects, name, namespace));
+                .push(hostname(inputs, name, namespace));
         }
     }
     aliases
@@ -64,9 +64,9 @@ fn aliases(objects: &Objects) -> BTreeMap<String, Vec<Arc<str>>> {
 
 type Slices<'a> = BTreeMap<(String, String), Vec<&'a EndpointSlice>>;
 
-fn slices_by_service(objects: &Objects) -> Slices<'_> {
+fn slices_by_service(inputs: &Inputs) -> Slices<'_> {
     let mut by_service = Slices::new();
-    for ((namespace, _), slice) in &objects.endpoint_slices {
+    for ((namespace, _), slice) in &inputs.endpoint_slices {
         if let Some(name) = slice.metadata.labels.get(SERVICE_NAME_LABEL) {
             by_service
                 .entry((namespace.clone(), name.clone()))
@@ -77,7 +77,7 @@ fn slices_by_service(objects: &Objects) -> Slices<'_> {
     by_service
 }
 
-fn convert(objects: &Objects, service: &KubeService, host: &Arc<str>, aliases: Vec<Arc<str>>) -> Service {
+fn convert(inputs: &Inputs, service: &KubeService, host: &Arc<str>, aliases: Vec<Arc<str>>) -> Service {
     let (meta, spec) = (&service.metadata, &service.spec);
     let headless = spec.cluster_ip == "None";
     let address = Some(spec.cluster_ip.as_str()).filter(|ip| !ip.is_empty() && !headless);
@@ -118,7 +118,7 @@ fn convert(objects: &Objects, service: &KubeService, host: &Arc<str>, aliases: V
         visibility: Visibility::parse(
             &export_to,
             &meta.namespace,
-            &objects.mesh.default_service_export_to,
+            &inputs.mesh().default_service_export_to,
         ),
         headless,
         aliases,

@@ -2,6 +2,7 @@
 //!
 //! Selection crosses the kinds: a Service selects WorkloadEntries as well as Pods, and so does a ServiceEntry.
 
+mod inputs;
 mod kubernetes;
 mod service_entry;
 mod workloads;
@@ -9,12 +10,12 @@ mod workloads;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+pub(crate) use inputs::Inputs;
 pub(crate) use service_entry::check;
 pub use workloads::{Instance, PortNames, Workloads};
 
-use crate::objects::Objects;
 use crate::peer_authentication::{PeerAuthentications, PeerMode};
-use crate::service::{Address, Endpoint, Service, ServiceEndpoints, ServicePort};
+use crate::service::{Address, Endpoint, Service, ServiceEndpoints, ServicePort, Workload};
 use crate::shared::Shared;
 
 /// Host and namespace: what tells two services apart.
@@ -27,12 +28,15 @@ pub struct Registry {
     pub services: Vec<Shared<Service>>,
     /// Their endpoints.
     pub endpoints: BTreeMap<ServiceKey, Shared<ServiceEndpoints>>,
-    /// Which workloads each service selects, by the service's key; services without a selector are absent.
-    pub selectors: BTreeMap<ServiceKey, Selector>,
     /// All workloads.
-    pub workloads: Workloads,
+    pub workloads: Arc<Workloads>,
+    /// Which workloads each service selects, in the order of the services.
+    selectors: Vec<Option<Selector>>,
     /// Positions in `services` by host.
     by_host: HashMap<Arc<str>, Vec<usize>>,
+    /// The same by namespace.
+    by_namespace: HashMap<Arc<str>, Vec<usize>>,
+    inputs: Inputs,
 }
 
 /// What a service selects and how its ports map to those of a workload.
@@ -58,20 +62,33 @@ pub struct Target {
 }
 
 impl Registry {
-    /// Reads every service and endpoint.
-    #[must_use]
-    pub fn build(objects: &Objects, peers: &PeerAuthentications) -> Self {
+    /// Reads every service and endpoint. What is equal in an earlier world is taken over from there.
+    pub(crate) fn build(inputs: Inputs, earlier: Option<&Arc<Self>>) -> Arc<Self> {
+        if let Some(earlier) = earlier.filter(|earlier| earlier.inputs == inputs) {
+            return Arc::clone(earlier);
+        }
+        let same = earlier.filter(|earlier| earlier.inputs.workloads == inputs.workloads);
+        let workloads = same.map_or_else(
+            || {
+                let earlier = earlier.map(|earlier| (&earlier.inputs.workloads, &*earlier.workloads));
+                Arc::new(Workloads::build(&inputs.workloads, earlier))
+            },
+            |earlier| Arc::clone(&earlier.workloads),
+        );
         let mut draft = Draft {
-            workloads: Workloads::build(objects),
+            workloads,
             ..Draft::default()
         };
-        kubernetes::add(objects, &mut draft);
-        service_entry::add(objects, &mut draft);
-        draft.finish(peers)
+        kubernetes::add(&inputs, &mut draft);
+        service_entry::add(&inputs, &mut draft);
+        let mut registry = draft.finish(inputs);
+        if let Some(earlier) = earlier {
+            registry.reuse(earlier);
+        }
+        Arc::new(registry)
     }
 
-    /// Takes over from an earlier world what is equal.
-    pub(crate) fn reuse(&mut self, earlier: &Self) {
+    fn reuse(&mut self, earlier: &Self) {
         for service in &mut self.services {
             let equal = earlier
                 .of_host(&service.hostname)
@@ -98,6 +115,11 @@ impl Registry {
         now.chain(before).collect()
     }
 
+    /// The namespaces that have services.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_namespace.keys()
+    }
+
     /// The services of a host, oldest first; several namespaces may declare one.
     pub fn of_host(&self, hostname: &str) -> impl Iterator<Item = &Shared<Service>> {
         let positions = self.by_host.get(hostname).into_iter().flatten();
@@ -111,24 +133,26 @@ impl Registry {
             .get(&(Arc::clone(&service.hostname), Arc::clone(&service.namespace)))
     }
 
-    /// The ports of `instance` that stand behind the ports of `service`, when the service selects the instance.
-    #[must_use]
-    pub fn targets(&self, service: &Service, instance: &Instance) -> Vec<(ServicePort, u32)> {
-        let key = (Arc::clone(&service.hostname), Arc::clone(&service.namespace));
-        let Some(selector) = self.selectors.get(&key) else {
-            return Vec::new();
-        };
-        if selector.labels.is_empty()
-            || *service.namespace != *instance.workload.namespace
-            || !crate::kubernetes::selects(&selector.labels, &instance.workload.labels)
-        {
-            return Vec::new();
-        }
-        let resolve = |target: &Target| {
-            let port = service.port(target.port)?.clone();
-            Some((port, instance.ports.resolve(target)?))
-        };
-        selector.targets.iter().filter_map(resolve).collect()
+    /// The services that select a workload, oldest first, with their ports and the workload's behind each.
+    pub(crate) fn services_of<'a>(
+        &'a self,
+        instance: &'a Instance,
+    ) -> impl Iterator<Item = (&'a Shared<Service>, ServicePort, u32)> {
+        let Workload {
+            namespace, labels, ..
+        } = &*instance.workload;
+        let positions = self.by_namespace.get(namespace).into_iter().flatten();
+        let selecting = positions.filter_map(|position| {
+            let selector = self.selectors[*position].as_ref()?;
+            let selects = !selector.labels.is_empty() && crate::kubernetes::selects(&selector.labels, labels);
+            selects.then_some((&self.services[*position], selector))
+        });
+        selecting.flat_map(move |(service, selector)| {
+            selector.targets.iter().filter_map(move |target| {
+                let port = service.port(target.port)?.clone();
+                Some((service, port, instance.ports.resolve(target)?))
+            })
+        })
     }
 }
 
@@ -138,7 +162,7 @@ pub(crate) struct Draft {
     services: Vec<Service>,
     endpoints: BTreeMap<ServiceKey, ServiceEndpoints>,
     selectors: BTreeMap<ServiceKey, Selector>,
-    workloads: Workloads,
+    workloads: Arc<Workloads>,
 }
 
 impl Draft {
@@ -174,7 +198,7 @@ impl Draft {
         }
     }
 
-    fn finish(mut self, peers: &PeerAuthentications) -> Registry {
+    fn finish(mut self, inputs: Inputs) -> Registry {
         self.services.sort_by(|a, b| {
             (&a.created, &a.hostname, &a.namespace).cmp(&(&b.created, &b.hostname, &b.namespace))
         });
@@ -183,16 +207,25 @@ impl Draft {
             list.sort_by(|a, b| a.address.cmp(&b.address));
             list.dedup_by(|later, first| later.address == first.address);
             for endpoint in list {
-                endpoint.mutual_tls = takes_mutual_tls(endpoint, peers);
+                endpoint.mutual_tls = takes_mutual_tls(endpoint, &inputs.peers);
             }
         }
-        let mut by_host: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
-        for (position, service) in self.services.iter().enumerate() {
-            by_host
-                .entry(Arc::clone(&service.hostname))
-                .or_default()
-                .push(position);
-        }
+        let positions = |name: fn(&Service) -> &Arc<str>| {
+            let mut positions: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+            for (position, service) in self.services.iter().enumerate() {
+                positions
+                    .entry(Arc::clone(name(service)))
+                    .or_default()
+                    .push(position);
+            }
+            positions
+        };
+        let by_host = positions(|service| &service.hostname);
+        let by_namespace = positions(|service| &service.namespace);
+        let selectors = self.services.iter();
+        let selectors = selectors
+            .map(|service| self.selectors.get(&Self::key(service)).cloned())
+            .collect();
         Registry {
             services: self.services.into_iter().map(Shared::new).collect(),
             endpoints: self
@@ -200,9 +233,11 @@ impl Draft {
                 .into_iter()
                 .map(|(k, v)| (k, Shared::new(v)))
                 .collect(),
-            selectors: self.selectors,
             workloads: self.workloads,
+            selectors,
             by_host,
+            by_namespace,
+            inputs,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api_istio::networking::{Location, Resolution as Declared, ServiceEntry};
 use diagnostics::{Code, Diagnostic};
 
+use super::inputs::Inputs;
 use super::workloads::instance_of;
 use super::{Draft, Instance, Selector, Target};
 use crate::config::Config;
@@ -19,10 +20,10 @@ use crate::service::{
 const UNIX_SCHEME: &str = "unix://";
 
 /// Adds all ServiceEntries with their endpoints.
-pub(super) fn add(objects: &Objects, draft: &mut Draft) {
-    for entry in objects.service_entries.values() {
+pub(super) fn add(inputs: &Inputs, draft: &mut Draft) {
+    for entry in inputs.service_entries.values() {
         for host in &entry.spec.hosts {
-            add_host(objects, draft, entry, host);
+            add_host(inputs, draft, entry, host);
         }
     }
 }
@@ -74,8 +75,8 @@ fn wants_address(entry: &Config<ServiceEntry>) -> Option<usize> {
     entry.spec.ports.iter().position(nameless)
 }
 
-fn add_host(objects: &Objects, draft: &mut Draft, entry: &Config<ServiceEntry>, host: &str) {
-    let service = convert(objects, entry, host);
+fn add_host(inputs: &Inputs, draft: &mut Draft, entry: &Config<ServiceEntry>, host: &str) {
+    let service = convert(inputs, entry, host);
     let resolution = service.resolution;
     let selector = entry
         .spec
@@ -108,13 +109,13 @@ fn add_host(objects: &Objects, draft: &mut Draft, entry: &Config<ServiceEntry>, 
                 add_instance(draft, &key, &selector.targets, &instance);
             }
         }
-        None => add_inline(objects, draft, entry, host, &key),
+        None => add_inline(inputs, draft, entry, host, &key),
     }
 }
 
 /// Inline endpoints; without any, a host that is resolved by DNS is its own endpoint.
 fn add_inline(
-    objects: &Objects,
+    inputs: &Inputs,
     draft: &mut Draft,
     entry: &Config<ServiceEntry>,
     host: &str,
@@ -128,14 +129,26 @@ fn add_inline(
                 address: host.to_owned(),
                 ..Default::default()
             };
-            let instance = instance_of(objects, &own, &meta.name, &meta.namespace, &Labels::new());
+            let instance = instance_of(
+                &inputs.workloads.common,
+                &own,
+                &meta.name,
+                &meta.namespace,
+                &Labels::new(),
+            );
             add_instance(draft, key, &targets, &instance);
         }
         return;
     }
     for (index, endpoint) in spec.endpoints.iter().enumerate() {
         let name = format!("{}-{index}", meta.name);
-        let instance = instance_of(objects, endpoint, &name, &meta.namespace, &Labels::new());
+        let instance = instance_of(
+            &inputs.workloads.common,
+            endpoint,
+            &name,
+            &meta.namespace,
+            &Labels::new(),
+        );
         add_instance(draft, key, &targets, &instance);
     }
 }
@@ -182,7 +195,7 @@ fn targets(entry: &ServiceEntry) -> Vec<Target> {
     entry.ports.iter().map(target).collect()
 }
 
-fn convert(objects: &Objects, entry: &Config<ServiceEntry>, host: &str) -> Service {
+fn convert(inputs: &Inputs, entry: &Config<ServiceEntry>, host: &str) -> Service {
     let (meta, spec) = (&entry.meta, &entry.spec);
     let port = |p: &api_istio::networking::ServicePort| ServicePort {
         name: p.name.as_str().into(),
@@ -212,7 +225,7 @@ fn convert(objects: &Objects, entry: &Config<ServiceEntry>, host: &str) -> Servi
         visibility: Visibility::parse(
             &spec.export_to,
             &meta.namespace,
-            &objects.mesh.default_service_export_to,
+            &inputs.mesh().default_service_export_to,
         ),
         headless: false,
         aliases: Vec::new(),

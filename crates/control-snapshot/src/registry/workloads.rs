@@ -1,14 +1,14 @@
 //! Pods and WorkloadEntries as workloads with addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api_istio::networking::WorkloadEntry;
 
 use super::Target;
+use super::inputs::{Common, WorkloadInputs};
 use crate::config::Config;
 use crate::kubernetes::{IntOrString, Labels, Node, ObjectMeta, Pod};
-use crate::objects::Objects;
 use crate::proxy::TLS_MODE_LABEL;
 use crate::service::{Health, Locality, Workload};
 
@@ -40,6 +40,15 @@ pub enum PortNames {
 }
 
 impl PortNames {
+    /// Whether they are the ports of exactly this object, which says everything about its workload.
+    fn are_of(&self, pod: &Arc<Pod>) -> bool {
+        matches!(self, Self::Pod(own) if Arc::ptr_eq(own, pod))
+    }
+
+    fn are_on_host_network(&self) -> bool {
+        matches!(self, Self::Pod(pod) if pod.spec.host_network)
+    }
+
     /// The port behind a service port; `None` when its name is unknown here.
     #[must_use]
     pub fn resolve(&self, target: &Target) -> Option<u32> {
@@ -67,25 +76,44 @@ pub struct Workloads {
     cluster: Arc<str>,
     pods: BTreeMap<(String, String), Arc<Instance>>,
     entries: BTreeMap<(String, String), Arc<Instance>>,
-    by_address: BTreeMap<Arc<str>, Arc<Instance>>,
+    by_address: HashMap<Arc<str>, Arc<Instance>>,
 }
 
 impl Workloads {
-    pub(crate) fn build(objects: &Objects) -> Self {
+    /// With what `earlier` has of the same pods, where that was made of nothing else that differs.
+    pub(super) fn build(inputs: &WorkloadInputs, earlier: Option<(&WorkloadInputs, &Self)>) -> Self {
+        let common = &inputs.common;
         let mut all = Self {
-            cluster: Arc::clone(&objects.settings.cluster),
+            cluster: Arc::clone(&common.settings.cluster),
             ..Self::default()
         };
-        for (key, pod) in objects.pods.iter().filter(|(_, pod)| pod.is_live()) {
-            let instance = Arc::new(pod_instance(objects, pod));
-            all.pods.insert(key.clone(), Arc::clone(&instance));
-            // Pods of the host network share the node's address, which therefore names none of them.
-            if !pod.spec.host_network {
-                all.index(&instance);
-            }
+        let earlier = earlier.filter(|(before, _)| before.common == *common);
+        let mut earlier = earlier
+            .into_iter()
+            .flat_map(|(_, workloads)| &workloads.pods)
+            .peekable();
+        let live = inputs.pods.iter().filter(|(_, pod)| pod.is_live());
+        let pods = live.map(|(key, pod)| {
+            while earlier.next_if(|(before, _)| *before < key).is_some() {}
+            let same = earlier.next_if(|(before, instance)| *before == key && instance.ports.are_of(pod));
+            let made = || Arc::new(pod_instance(common, pod));
+            (
+                key.clone(),
+                same.map_or_else(made, |(_, instance)| Arc::clone(instance)),
+            )
+        });
+        all.pods = pods.collect();
+        let pods: Vec<_> = all.pods.values().cloned().collect();
+        // Pods of the host network share the node's address, which therefore names none of them.
+        for pod in pods.iter().filter(|pod| !pod.ports.are_on_host_network()) {
+            all.index(pod);
         }
-        for (key, entry) in &objects.workload_entries {
-            let instance = Arc::new(entry_instance(objects, entry));
+        for (key, entry) in &inputs.entries {
+            let mut instance = entry_instance(common, entry);
+            if inputs.unhealthy_entries.contains(key) {
+                instance.health = Health::Unhealthy;
+            }
+            let instance = Arc::new(instance);
             all.entries.insert(key.clone(), Arc::clone(&instance));
             all.index(&instance);
         }
@@ -146,9 +174,9 @@ fn selected<'a>(
         })
 }
 
-fn pod_instance(objects: &Objects, pod: &Arc<Pod>) -> Instance {
+fn pod_instance(common: &Common, pod: &Arc<Pod>) -> Instance {
     let meta = &pod.metadata;
-    let node = objects.nodes.get(&(String::new(), pod.spec.node_name.clone()));
+    let node = common.nodes.get(&(String::new(), pod.spec.node_name.clone()));
     let labels = &meta.labels;
     let workload = Workload {
         name: controller_name(meta).into(),
@@ -160,15 +188,15 @@ fn pod_instance(objects: &Objects, pod: &Arc<Pod>) -> Instance {
             .or_else(|| node.map(|node| node_locality(node)))
             .unwrap_or_default(),
         node: pod.spec.node_name.as_str().into(),
-        identity: identity(objects, &meta.namespace, &pod.spec.service_account_name),
-        mutual_tls: objects.settings.identity
+        identity: identity(common, &meta.namespace, &pod.spec.service_account_name),
+        mutual_tls: common.settings.identity
             && labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio"),
         network: labels
             .get("topology.istio.io/network")
             .map(String::as_str)
             .unwrap_or_default()
             .into(),
-        cluster: Arc::clone(&objects.settings.cluster),
+        cluster: Arc::clone(&common.settings.cluster),
     };
     Instance {
         addresses: pod.addresses().map(Arc::from).collect(),
@@ -183,24 +211,19 @@ fn pod_instance(objects: &Objects, pod: &Arc<Pod>) -> Instance {
     }
 }
 
-fn entry_instance(objects: &Objects, entry: &Config<WorkloadEntry>) -> Instance {
-    let mut instance = instance_of(
-        objects,
+fn entry_instance(common: &Common, entry: &Config<WorkloadEntry>) -> Instance {
+    instance_of(
+        common,
         &entry.spec,
         &entry.meta.name,
         &entry.meta.namespace,
         &entry.meta.labels,
-    );
-    let key = (entry.meta.namespace.clone(), entry.meta.name.clone());
-    if objects.unhealthy_entries.contains(&key) {
-        instance.health = Health::Unhealthy;
-    }
-    instance
+    )
 }
 
 /// A WorkloadEntry, be it an object or an inline endpoint of a ServiceEntry, as a workload.
 pub(super) fn instance_of(
-    objects: &Objects,
+    common: &Common,
     entry: &WorkloadEntry,
     name: &str,
     namespace: &str,
@@ -217,10 +240,10 @@ pub(super) fn instance_of(
         namespace: namespace.into(),
         locality: Locality::parse(&entry.locality),
         node: Arc::default(),
-        identity: identity(objects, namespace, &entry.service_account),
-        mutual_tls: objects.settings.identity && offers_tls,
+        identity: identity(common, namespace, &entry.service_account),
+        mutual_tls: common.settings.identity && offers_tls,
         network: entry.network.as_str().into(),
-        cluster: Arc::clone(&objects.settings.cluster),
+        cluster: Arc::clone(&common.settings.cluster),
         labels,
     };
     Instance {
@@ -233,13 +256,13 @@ pub(super) fn instance_of(
 }
 
 /// The SPIFFE id of a service account; empty without one.
-fn identity(objects: &Objects, namespace: &str, service_account: &str) -> Arc<str> {
+fn identity(common: &Common, namespace: &str, service_account: &str) -> Arc<str> {
     if service_account.is_empty() {
         return Arc::default();
     }
     format!(
         "spiffe://{}/ns/{namespace}/sa/{service_account}",
-        objects.mesh.trust_domain
+        common.mesh.trust_domain
     )
     .into()
 }

@@ -9,6 +9,7 @@ use api_envoy::envoy::config::route::v3::{DirectResponseAction, VirtualHost, rou
 use api_istio::mesh::MeshOutboundTrafficPolicyMode as OutboundMode;
 use control_snapshot::{MESH_GATEWAY, ProxyView, Routing, ServicePort, ServiceView, Shared, host};
 use diagnostics::Diagnostic;
+use foldhash::fast::RandomState;
 
 use super::http_route::{self, Context};
 use super::virtual_host::{self, Host, MadeHost, Routes, ServiceHost};
@@ -116,8 +117,8 @@ impl<'a> Ports<'a> {
         let on_port = self.by_port.get(&number).unwrap_or(&self.nobody);
         let mut hosts = VirtualHosts {
             number,
-            names: HashSet::new(),
-            taken: HashSet::new(),
+            names: HashSet::default(),
+            taken: HashSet::default(),
             list: Vec::new(),
         };
         let mut routed: BTreeSet<&str> = BTreeSet::new();
@@ -210,9 +211,9 @@ fn split_hosts<'a, 'r>(
 /// Virtual hosts under construction: a name or domain that is taken stays with whom it belongs to.
 struct VirtualHosts<'a> {
     number: u32,
-    names: HashSet<&'a str>,
+    names: HashSet<&'a str, RandomState>,
     /// In lower case, as the proxy compares them.
-    taken: HashSet<Cow<'a, str>>,
+    taken: HashSet<Cow<'a, str>, RandomState>,
     list: Vec<Host<'a>>,
 }
 
