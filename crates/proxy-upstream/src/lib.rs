@@ -11,6 +11,7 @@ pub mod circuit_breaker;
 pub mod config;
 pub mod connect;
 pub mod dns;
+pub mod grpc_source;
 pub mod grpc_stats;
 pub mod http2_stats;
 pub mod limits;
