@@ -10,22 +10,24 @@ use api_envoy::envoy::config::accesslog::v3::{AccessLog, access_log::ConfigType}
 use api_envoy::envoy::config::bootstrap::v3::{
     Admin, Bootstrap, ClusterManager, bootstrap::DynamicResources,
 };
-use api_envoy::envoy::config::cluster::v3::Cluster;
-use api_envoy::envoy::config::core::v3::{
-    self as core, ApiConfigSource, ConfigSource, api_config_source::ApiType, grpc_service::TargetSpecifier,
-    socket_address::PortSpecifier,
-};
-use api_envoy::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use api_envoy::envoy::config::core::v3::{self as core, ConfigSource};
 use api_envoy::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use api_envoy::json::{JsonError, Schema};
 use api_envoy::{Message as _, any};
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
+use proxy_upstream::grpc_source::GrpcSource;
 use proxy_upstream::secrets::Sources;
 
 use crate::address::{BindAddress, bind_address};
 use crate::context::{LocalNode, ads_source};
 use crate::{filters, limits};
+
+mod service;
+
+pub use service::AdsTarget;
+
+use service::service;
 
 /// Why a bootstrap could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -166,22 +168,13 @@ pub struct AdsConfig {
     /// Delta, or state of the world.
     pub delta: bool,
     /// The static cluster that it is reached through.
-    pub cluster: String,
+    pub cluster: Arc<str>,
     /// The address of the first endpoint of that cluster.
     pub target: AdsTarget,
     /// Whether listeners come from it, and how long the start waits for them (zero: for ever).
     pub listeners: Option<Duration>,
     /// Whether clusters come from it, and how long the start waits for them (zero: for ever).
     pub clusters: Option<Duration>,
-}
-
-/// Where the discovery service listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdsTarget {
-    /// Host and port.
-    Tcp(String, u16),
-    /// A Unix domain socket.
-    Unix(String),
 }
 
 impl BootstrapConfig {
@@ -354,7 +347,7 @@ fn ads(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> ConfigResult<Option
         }
         return Ok(None);
     };
-    let (delta, cluster) = ads_source_of(source).within("ads_config")?;
+    let GrpcSource { delta, cluster } = GrpcSource::compile_aggregated(source).within("ads_config")?;
     let target = ads_target(&cluster, bootstrap).within("ads_config")?;
     Ok(Some(AdsConfig {
         delta,
@@ -365,30 +358,6 @@ fn ads(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> ConfigResult<Option
     }))
 }
 
-fn ads_source_of(source: &ApiConfigSource) -> ConfigResult<(bool, String)> {
-    let delta = match ApiType::try_from(source.api_type) {
-        Ok(ApiType::Grpc | ApiType::AggregatedGrpc) => false,
-        Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => true,
-        _ => {
-            return Err(ConfigError::at(
-                "api_type",
-                "only GRPC and DELTA_GRPC are supported",
-            ));
-        }
-    };
-    match source
-        .grpc_services
-        .first()
-        .and_then(|service| service.target_specifier.as_ref())
-    {
-        Some(TargetSpecifier::EnvoyGrpc(grpc)) => Ok((delta, grpc.cluster_name.clone())),
-        Some(TargetSpecifier::GoogleGrpc(_)) => Err(ConfigError::unsupported("google_grpc")
-            .index(0)
-            .within("grpc_services")),
-        None => Err(ConfigError::at("grpc_services", "a gRPC service is needed")),
-    }
-}
-
 fn ads_target(name: &str, bootstrap: &Bootstrap) -> ConfigResult<AdsTarget> {
     let clusters = bootstrap
         .static_resources
@@ -397,41 +366,6 @@ fn ads_target(name: &str, bootstrap: &Bootstrap) -> ConfigResult<AdsTarget> {
     let cluster = clusters.iter().find(|c| c.name == name);
     let cluster = cluster.ok_or_else(|| ConfigError::new(format!("there is no static cluster {name}")))?;
     service(cluster)
-}
-
-/// Where the service behind a static cluster listens. What secures the connection is the cluster's own affair.
-fn service(cluster: &Cluster) -> ConfigResult<AdsTarget> {
-    let name = &cluster.name;
-    if !cluster.transport_socket_matches.is_empty() {
-        let reason =
-            format!("cluster {name} chooses transport sockets by endpoint, and one is needed for all");
-        return Err(ConfigError::new(reason));
-    }
-    let endpoint = cluster
-        .load_assignment
-        .iter()
-        .flat_map(|a| &a.endpoints)
-        .flat_map(|l| &l.lb_endpoints)
-        .next();
-    let address = endpoint.and_then(|endpoint| match &endpoint.host_identifier {
-        Some(HostIdentifier::Endpoint(endpoint)) => endpoint.address.as_ref()?.address.as_ref(),
-        _ => None,
-    });
-    match address {
-        Some(core::address::Address::Pipe(pipe)) => Ok(AdsTarget::Unix(pipe.path.clone())),
-        Some(core::address::Address::SocketAddress(socket)) => match socket.port_specifier {
-            Some(PortSpecifier::PortValue(port)) if u16::try_from(port).is_ok() => Ok(AdsTarget::Tcp(
-                socket.address.clone(),
-                u16::try_from(port).unwrap_or_default(),
-            )),
-            _ => Err(ConfigError::new(format!(
-                "the endpoint of cluster {name} has no port"
-            ))),
-        },
-        _ => Err(ConfigError::new(format!(
-            "cluster {name} has no endpoint with an address"
-        ))),
-    }
 }
 
 #[cfg(test)]
@@ -473,6 +407,47 @@ static_resources:
             (Some(Duration::ZERO), Some(Duration::ZERO))
         );
         assert!(!config.proto.node.unwrap().extensions.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_sent_to_the_discovery_service_is_refused() {
+        let path = |from: &str, to: &str| {
+            let yaml = ADS.replace(from, to);
+            assert_ne!(yaml, ADS);
+            compile(None, &yaml).unwrap_err().path().to_owned()
+        };
+        let at = |field: &str| format!("dynamic_resources.ads_config.{field}");
+        let service = "envoy_grpc: { cluster_name: xds-grpc }";
+        let with_metadata = format!("{service}, initial_metadata: [{{ key: a, value: b }}]");
+        assert_eq!(
+            path(service, &with_metadata),
+            at("grpc_services[0].initial_metadata")
+        );
+        let twice = format!("{service} }}, {{ {service}");
+        assert_eq!(path(service, &twice), at("grpc_services"));
+        let version = "    transport_api_version: V3\n";
+        assert_eq!(path(version, ""), at("transport_api_version"));
+    }
+
+    #[test]
+    fn a_discovery_service_behind_a_transport_that_is_not_spoken_to_it_is_refused() {
+        let with = |socket: &str| {
+            let cluster = format!("- name: xds-grpc\n    transport_socket: {{ {socket} }}\n");
+            compile(None, &ADS.replace("- name: xds-grpc\n", &cluster))
+        };
+        let typed = |name: &str, fields: &str| {
+            format!(
+                "name: t, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.{name}{fields} }}"
+            )
+        };
+        let tls = "tls.v3.UpstreamTlsContext";
+        assert!(with(&typed(tls, "")).is_ok());
+        assert!(with(&typed("raw_buffer.v3.RawBuffer", "")).is_ok());
+        assert!(with("name: envoy.transport_sockets.raw_buffer").is_ok());
+        let inner = format!(", transport_socket: {{ {} }}", typed(tls, ""));
+        let around = typed("proxy_protocol.v3.ProxyProtocolUpstreamTransport", &inner);
+        let error = with(&around).unwrap_err();
+        assert!(error.to_string().contains("plaintext nor TLS"), "{error}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Version {
 }
 
 /// Where a connection came from, and where it was going.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoints {
     /// The client.
     pub source: SocketAddr,
@@ -69,7 +69,7 @@ impl Endpoints {
 }
 
 /// One of the extensions that version 2 carries: type, length, value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tlv {
     /// The type.
     pub kind: u8,

@@ -32,7 +32,7 @@ pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
     }
     client.subscribe(type_url::ROUTE, std::iter::empty::<String>());
     client.subscribe(type_url::SECRET, std::iter::empty::<String>());
-    subscribe(&mut client, server.take_subscriptions());
+    subscribe(&mut client, server.subscriptions.take());
     let discovery = xds::grpc::client::Server {
         target: target(&ads.target),
         service: Service::Aggregated,
@@ -40,7 +40,7 @@ pub(crate) fn start(server: &Rc<Server>, ads: &AdsConfig) {
     };
     server.count_discovery(&ads.cluster);
     let (commands, receiver) = xds::grpc::client::commands();
-    server.set_discovery(commands);
+    server.subscriptions.set_client(commands);
     let random = Random::new(seed());
     let handler = {
         let server = Rc::clone(server);

@@ -34,7 +34,7 @@ use crate::limits;
 use crate::secret_stats::AllSecretStats;
 use crate::server_stats::ServerStats;
 use crate::sockets::Sockets;
-use crate::subscriptions::{Subscription, subscribe};
+use crate::subscriptions::{Subscription, Subscriptions};
 
 /// The main thread's state. Cheap to share within it.
 #[derive(Debug)]
@@ -72,8 +72,7 @@ pub struct Server {
     closed: Cell<Closed>,
     resolver: dns::Turns,
     resolvers: RefCell<HashMap<ClusterSlot, AbortHandle>>,
-    subscriptions: RefCell<Vec<Subscription>>,
-    discovery: RefCell<Option<mpsc::Sender<xds::grpc::client::Command>>>,
+    pub(crate) subscriptions: Rc<Subscriptions>,
     random: Random,
 }
 
@@ -144,8 +143,7 @@ impl Server {
             closed: Cell::default(),
             resolver: dns::Turns::new(Arc::new(dns::SystemResolver)),
             resolvers: RefCell::default(),
-            subscriptions: RefCell::default(),
-            discovery: RefCell::default(),
+            subscriptions: Rc::default(),
             random: Random::new(seed()),
         })
     }
@@ -204,7 +202,7 @@ impl Server {
     pub(crate) fn pump(self: &Rc<Self>) {
         self.pump_actions();
         self.stats.follow(&self.shard, &self.state.borrow());
-        self.send_subscriptions();
+        self.subscriptions.send();
     }
 
     /// The same, with `subscribe` for changes of subscription.
@@ -278,13 +276,13 @@ impl Server {
                 });
             }
             Action::Subscribe { type_url, name } => {
-                self.subscriptions.borrow_mut().push((true, type_url, name));
+                self.subscriptions.push((true, type_url, name));
             }
             Action::Unsubscribe { type_url, name } => {
                 if type_url == api_envoy::type_url::SECRET {
                     self.forget_secret_stats(&name);
                 }
-                self.subscriptions.borrow_mut().push((false, type_url, name));
+                self.subscriptions.push((false, type_url, name));
             }
             Action::FetchSecret { key } => self.request_secret(SecretRequest::Fetch(key)),
             Action::DropSecret { key } => {
@@ -539,34 +537,6 @@ impl Server {
             context: tls.current().clone(),
             hostname,
         })
-    }
-
-    /// Where subscriptions go from now on.
-    pub(crate) fn set_discovery(&self, commands: mpsc::Sender<xds::grpc::client::Command>) {
-        self.discovery.replace(Some(commands));
-    }
-
-    /// Changes of subscription that nobody has sent yet.
-    pub(crate) fn take_subscriptions(&self) -> Vec<Subscription> {
-        self.subscriptions.take()
-    }
-
-    /// Sends changes of subscription that did not come up while a discovery response was handled.
-    fn send_subscriptions(&self) {
-        let discovery = self.discovery.borrow();
-        let Some(discovery) = discovery.as_ref() else {
-            return;
-        };
-        let changes = self.subscriptions.take();
-        if changes.is_empty() {
-            return;
-        }
-        let kept = changes.clone();
-        let command = move |client: &mut xds::client::Client| subscribe(client, changes);
-        if discovery.try_send(Box::new(command)).is_err() {
-            // The stream's task is busy; the next change takes these along.
-            self.subscriptions.borrow_mut().splice(0..0, kept);
-        }
     }
 
     /// How far the start has come.

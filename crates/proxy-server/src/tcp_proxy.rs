@@ -14,7 +14,7 @@ use proxy_core::{AccessLogger, Address, ResponseFlag, StreamInfo};
 use proxy_upstream::proxy_protocol::Announcement;
 use proxy_upstream::{
     Cluster, ConnectError, ConnectionPermit, HandshakeOptions, HostAddress, MetadataExchange, PickContext,
-    RequestPriority, Stream, connect_with,
+    PoolKey, RequestPriority, Stream, connect_with,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -274,7 +274,7 @@ fn permit(
         HostAddress::Ip(address) => Address::Ip(*address),
         other => Address::Pipe(other.to_string().as_str().into()),
     }));
-    match ConnectionPermit::take(cluster, &host, RequestPriority::Default) {
+    match ConnectionPermit::take(cluster, &host, RequestPriority::Default, PoolKey::tcp()) {
         Ok(permit) => Some(permit),
         Err(_) => {
             info.flag(ResponseFlag::UpstreamOverflow);

@@ -1,17 +1,18 @@
 //! Getting a connection for a request: from the pool, by opening one, or by waiting when `max_connections` is reached.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use crate::circuit_breaker::RequestPriority;
 use crate::cluster::{Cluster, Overflow};
 use crate::host::Host;
+use crate::pool_key::PoolKey;
+use crate::wait_queue::News;
 
 /// What [`acquire`] brings.
 #[derive(Debug)]
-pub enum Acquired<C> {
-    /// A connection from the pool.
-    Ready(C),
+pub enum Acquired<T> {
+    /// A connection that was there.
+    Ready(T),
     /// The right to open a connection; [`connect`](crate::connect()) takes it.
     Connect(ConnectionPermit),
 }
@@ -23,24 +24,31 @@ pub struct ConnectionPermit {
     cluster: Rc<Cluster>,
     host: Rc<Host>,
     priority: RequestPriority,
+    key: PoolKey,
 }
 
 impl ConnectionPermit {
-    /// Takes the right to open a connection, unless `max_connections` is reached. A host without a connection may
-    /// always have one, so that a cluster with more hosts than connections can use all of them.
+    /// Takes the right to open a connection, unless `max_connections` is reached. Then an idle connection of the host
+    /// makes room; whoever asks has found that it does not fit. A host without a connection of this key may always have
+    /// one, so that whoever waits for one waits for something that will come.
     ///
     /// # Errors
     /// [`Overflow`] when `max_connections` is reached.
-    pub fn take(cluster: &Rc<Cluster>, host: &Rc<Host>, priority: RequestPriority) -> Result<Self, Overflow> {
+    pub fn take(
+        cluster: &Rc<Cluster>,
+        host: &Rc<Host>,
+        priority: RequestPriority,
+        key: PoolKey,
+    ) -> Result<Self, Overflow> {
         let connections = &cluster.config().circuit_breakers.of(priority).connections;
-        if !connections.try_acquire() {
+        if !connections.try_acquire() && !(host.close_idle() && connections.try_acquire()) {
             cluster.shard().inc(cluster.config().stats.upstream_cx_overflow);
-            if host.active_connections() > 0 {
+            if host.has_connection(key) {
                 return Err(Overflow);
             }
             connections.acquire_anyway();
         }
-        host.open_connection();
+        host.open_connection(key);
         let stats = &cluster.config().stats;
         cluster.shard().inc(stats.upstream_cx_total);
         cluster.shard().move_gauge(stats.upstream_cx_active, 1);
@@ -48,7 +56,14 @@ impl ConnectionPermit {
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
             priority,
+            key,
         })
+    }
+
+    /// Whose requests the connection is for.
+    #[must_use]
+    pub fn key(&self) -> PoolKey {
+        self.key
     }
 
     /// The host that it is for.
@@ -75,7 +90,7 @@ impl Drop for ConnectionPermit {
             .of(self.priority)
             .connections
             .release();
-        self.host.close_connection();
+        self.host.close_connection(self.key);
     }
 }
 
@@ -118,49 +133,38 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// A connection to `host` for one request: an idle one, else the right to open one, else, when `max_connections` is
-/// reached, the first that becomes free. `usable` says whether an idle connection still works.
+/// A connection to `host` for one request: one that is there, as `look` finds it, else the right to open one of `key`,
+/// else, when `max_connections` is reached, the first that becomes free. One that becomes free and that `accept` does
+/// not take is closed to make room.
 ///
-/// Try [`Pool::take`](crate::Pool::take) first where speed matters: this is the slow way, and the two agree.
+/// Look first where speed matters: this is the slow way, and the two agree.
 ///
 /// # Errors
 /// [`Overflow`] when as many requests wait as may.
-pub async fn acquire<C: 'static>(
-    cluster: &Rc<Cluster>,
-    host: &Rc<Host>,
-    priority: RequestPriority,
-    now: Instant,
-    usable: impl FnMut(&mut C) -> bool,
-) -> Result<Acquired<C>, Overflow> {
-    acquire_fitting((cluster, host, priority), now, |_| true, usable).await
-}
-
-/// As [`acquire`], with a connection that `fits` accepts. One that becomes free and does not fit is closed to make room.
-///
-/// # Errors
-/// As [`acquire`].
-pub async fn acquire_fitting<C: 'static>(
+pub async fn acquire<C: 'static, T>(
     (cluster, host, priority): (&Rc<Cluster>, &Rc<Host>, RequestPriority),
-    now: Instant,
-    fits: impl Fn(&C) -> bool,
-    mut usable: impl FnMut(&mut C) -> bool,
-) -> Result<Acquired<C>, Overflow> {
-    let pool = host.pool::<C>();
-    let idle_timeout = cluster.config().http.idle_timeout;
-    if let Some(connection) = pool.take_fitting(now, idle_timeout, &fits, &mut usable) {
-        return Ok(Acquired::Ready(connection));
+    key: PoolKey,
+    mut look: impl FnMut() -> Option<T>,
+    mut accept: impl FnMut(C) -> Option<T>,
+) -> Result<Acquired<T>, Overflow> {
+    if let Some(ready) = look() {
+        return Ok(Acquired::Ready(ready));
     }
-    let pending = Pending::begin(cluster, priority)?;
+    let _pending = Pending::begin(cluster, priority)?;
+    if let Ok(permit) = ConnectionPermit::take(cluster, host, priority, key) {
+        return Ok(Acquired::Connect(permit));
+    }
+    let mut waiting = host.pool::<C>().wait(key).ok_or(Overflow)?;
     loop {
-        if let Ok(permit) = ConnectionPermit::take(cluster, host, priority) {
-            drop(pending);
-            return Ok(Acquired::Connect(permit));
+        let ready = match waiting.news().await {
+            News::Take(connection) => accept(connection),
+            News::LookAgain => look(),
+        };
+        if let Some(ready) = ready {
+            return Ok(Acquired::Ready(ready));
         }
-        if let Ok(Some(mut connection)) = pool.wait().await
-            && fits(&connection)
-            && usable(&mut connection)
-        {
-            return Ok(Acquired::Ready(connection));
+        if let Ok(permit) = ConnectionPermit::take(cluster, host, priority, key) {
+            return Ok(Acquired::Connect(permit));
         }
     }
 }

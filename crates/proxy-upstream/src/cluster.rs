@@ -144,7 +144,9 @@ impl Cluster {
                 self.new_host(spec)
             });
             host.update(spec);
-            after.insert(spec.key.clone(), host);
+            if let Some(twice) = after.insert(spec.key.clone(), host) {
+                self.let_go(&spec.key, &twice);
+            }
         }
         self.hosts.replace(after);
         let set = self.set.take();
@@ -154,10 +156,15 @@ impl Cluster {
         self.endpoints.replace(endpoints);
         self.report_membership(changed);
         for (key, host) in before {
-            host.remove();
-            if let Some(detector) = &self.config.outlier_detector {
-                detector.forget(&key);
-            }
+            self.let_go(&key, &host);
+        }
+    }
+
+    /// A host is used no more.
+    fn let_go(&self, key: &str, host: &Host) {
+        host.remove();
+        if let Some(detector) = &self.config.outlier_detector {
+            detector.leave(key);
         }
     }
 
@@ -184,7 +191,7 @@ impl Cluster {
             .config
             .outlier_detector
             .as_ref()
-            .map(|detector| detector.monitor(&spec.key));
+            .map(|detector| detector.join(&spec.key));
         Host::new(Arc::clone(spec), monitor)
     }
 

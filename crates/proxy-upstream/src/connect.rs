@@ -35,7 +35,7 @@ pub struct HandshakeOptions<'a> {
 }
 
 /// The versions of HTTP that a connection may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HttpVersions {
     /// HTTP/1.1.
     Http1,

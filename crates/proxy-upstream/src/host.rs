@@ -6,9 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use crate::endpoints::{Health, HostSpec};
 use crate::outlier::HostMonitor;
 use crate::pool::{ErasedPool, Pool};
+use crate::pool_key::PoolKey;
 use crate::shared_pool::{Multiplexed, SharedPool};
 
 /// A host of a cluster, on one worker.
@@ -18,6 +21,8 @@ pub struct Host {
     spec: RefCell<Arc<HostSpec>>,
     active_requests: Cell<u32>,
     active_connections: Cell<u32>,
+    /// Open connections by what they are for, without those of which there is none.
+    connections: RefCell<HashMap<PoolKey, u32>>,
     monitor: Option<Arc<HostMonitor>>,
     removed: Cell<bool>,
     last_used: Cell<Option<Instant>>,
@@ -61,6 +66,7 @@ impl Host {
             spec: RefCell::new(spec),
             active_requests: Cell::new(0),
             active_connections: Cell::new(0),
+            connections: RefCell::new(HashMap::new()),
             monitor,
             removed: Cell::new(false),
             last_used: Cell::new(None),
@@ -187,15 +193,48 @@ impl Host {
             .set(self.active_requests.get().saturating_sub(1));
     }
 
-    pub(crate) fn open_connection(&self) {
+    /// Whether there is a connection of this key, or one is being made.
+    pub(crate) fn has_connection(&self, key: PoolKey) -> bool {
+        self.connections.borrow().contains_key(&key)
+    }
+
+    pub(crate) fn open_connection(&self, key: PoolKey) {
+        *self.connections.borrow_mut().entry(key).or_default() += 1;
         self.active_connections.set(self.active_connections.get() + 1);
         increment(&self.counts.cx_total);
     }
 
-    pub(crate) fn close_connection(&self) {
+    pub(crate) fn close_connection(&self, key: PoolKey) {
         self.active_connections
             .set(self.active_connections.get().saturating_sub(1));
-        self.pools().for_each(ErasedPool::connection_closed);
+        let mut connections = self.connections.borrow_mut();
+        let left = connections.get_mut(&key).map_or(0, |count| {
+            *count -= 1;
+            *count
+        });
+        if left == 0 {
+            connections.remove(&key);
+        }
+        drop(connections);
+        let alone = (left == 0).then_some(key);
+        self.pools().for_each(|pool| pool.connection_closed(alone));
+    }
+
+    /// Closes an idle connection; whether there was one.
+    pub(crate) fn close_idle(&self) -> bool {
+        self.pools().any(ErasedPool::close_idle)
+    }
+
+    /// Takes a connection in that requests share, and tells all who wait for it.
+    pub fn share<C: Multiplexed>(&self, connection: &Rc<C>) {
+        self.shared_pool().add(connection);
+        let key = connection.key();
+        self.pools().for_each(|pool| pool.connection_shared(key));
+    }
+
+    /// A request on a connection that others share has ended: the first that waits for it may look again.
+    pub fn room_was_made(&self, key: PoolKey) {
+        self.pools().for_each(|pool| pool.room_was_made(key));
     }
 
     pub(crate) fn connect_failed(&self) {

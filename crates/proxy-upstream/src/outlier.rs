@@ -160,6 +160,9 @@ fn reaches(count: &AtomicU32, rule: Rule) -> bool {
 #[derive(Debug)]
 struct Record {
     monitor: Arc<HostMonitor>,
+    /// How many workers have the host. They follow updates one by one, so a host that leaves and comes back may be gone
+    /// for some while others have it again.
+    workers: usize,
     ejected_at: Option<Instant>,
     unejected_at: Option<Instant>,
     /// How many times the base ejection time a further ejection lasts.
@@ -202,23 +205,29 @@ impl Detector {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The monitor of a host, made on first use.
+    /// The monitor of a host that a worker begins to use, the same for all workers.
     #[must_use]
-    pub fn monitor(&self, key: &str) -> Arc<HostMonitor> {
+    pub fn join(&self, key: &str) -> Arc<HostMonitor> {
         let mut records = self.records.lock();
         let record = records.by_key.entry(key.into()).or_insert_with(|| Record {
             monitor: Arc::default(),
+            workers: 0,
             ejected_at: None,
             unejected_at: None,
             backoff: 0,
         });
+        record.workers += 1;
         Arc::clone(&record.monitor)
     }
 
-    /// Forgets a host that left the cluster.
-    pub fn forget(&self, key: &str) {
+    /// The host has left a worker's cluster. When it has left all of them, it is forgotten.
+    pub fn leave(&self, key: &str) {
         let mut records = self.records.lock();
-        if records.by_key.remove(key).is_some_and(|r| r.ejected_at.is_some()) {
+        let Some(record) = records.by_key.get_mut(key) else {
+            return;
+        };
+        record.workers = record.workers.saturating_sub(1);
+        if record.workers == 0 && records.by_key.remove(key).is_some_and(|r| r.ejected_at.is_some()) {
             records.ejected -= 1;
         }
     }
@@ -351,7 +360,7 @@ mod tests {
     }
 
     fn fail(detector: &Detector, key: &str, outcome: Outcome, times: u32, now: Instant) -> bool {
-        let monitor = detector.monitor(key);
+        let monitor = detector.join(key);
         (0..times).for_each(|_| detector.record(key, &monitor, outcome, now, &mut || 0));
         monitor.is_ejected()
     }
@@ -371,7 +380,7 @@ mod tests {
     fn no_more_hosts_are_ejected_than_the_percentage_allows() {
         let detector = detector(|p| p.max_ejection_percent = Some(50));
         let now = Instant::now();
-        (0..4).for_each(|i| drop(detector.monitor(&i.to_string())));
+        (0..4).for_each(|i| drop(detector.join(&i.to_string())));
         let ejected = (0..4)
             .filter(|i| fail(&detector, &i.to_string(), Outcome::Status(503), 5, now))
             .count();
@@ -400,7 +409,7 @@ mod tests {
         let detector = detector(|_| {});
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let monitor = detector.monitor("a");
+        let monitor = detector.join("a");
         detector.tick(at(0));
         assert!(fail(&detector, "a", Outcome::Status(500), 5, at(0)));
         detector.tick(at(20));
@@ -412,6 +421,28 @@ mod tests {
         assert!(monitor.is_ejected(), "60 seconds the second time");
         detector.tick(at(91));
         assert!(!monitor.is_ejected());
+    }
+
+    #[test]
+    fn a_host_that_leaves_and_comes_back_is_one_for_all_workers_whoever_is_first() {
+        let detector = detector(|_| {});
+        let (_, first) = (detector.join("a"), detector.join("a"));
+        // One worker has followed both updates before the other follows the first.
+        detector.leave("a");
+        let ahead = detector.join("a");
+        detector.leave("a");
+        let behind = detector.join("a");
+        assert!(Arc::ptr_eq(&ahead, &behind));
+        assert!(fail(&detector, "a", Outcome::Status(500), 5, Instant::now()));
+        assert!(ahead.is_ejected() && behind.is_ejected() && first.is_ejected());
+    }
+
+    #[test]
+    fn a_host_that_has_left_all_workers_is_forgotten() {
+        let detector = detector(|_| {});
+        let workers = [detector.join("a"), detector.join("a")];
+        workers.iter().for_each(|_| detector.leave("a"));
+        assert!(!Arc::ptr_eq(&detector.join("a"), &workers[0]));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use crate::limits;
+use crate::pool_key::PoolKey;
+use crate::wait_queue::{News, WaitQueue, Waiting};
 
 struct Idle<C> {
     connection: C,
@@ -20,7 +20,7 @@ struct Idle<C> {
 /// Idle connections of type `C`.
 pub struct Pool<C> {
     idle: RefCell<VecDeque<Idle<C>>>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Option<C>>>>,
+    waiting: WaitQueue<C>,
     closed: Cell<bool>,
 }
 
@@ -33,15 +33,22 @@ pub(crate) trait ErasedPool {
     fn clear(&self);
     /// Drops connections that were idle for longer than `timeout`.
     fn sweep(&self, now: Instant, timeout: Option<Duration>) -> usize;
-    /// A connection ended: the first that waits may open another.
-    fn connection_closed(&self);
+    /// Drops the connection that was idle longest, if one is.
+    fn close_idle(&self) -> bool;
+    /// A connection ended: the first that waits may open another, and so may the first that waits for one of `alone`,
+    /// of which there is no other.
+    fn connection_closed(&self, alone: Option<PoolKey>);
+    /// A connection of `key` takes another request.
+    fn room_was_made(&self, key: PoolKey);
+    /// There is a new connection of `key`, which requests share.
+    fn connection_shared(&self, key: PoolKey);
 }
 
 impl<C> std::fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool")
             .field("idle", &self.idle.borrow().len())
-            .field("waiting", &self.waiting.borrow().len())
+            .field("waiting", &self.waiting.len())
             .finish()
     }
 }
@@ -50,7 +57,7 @@ impl<C> Pool<C> {
     pub(crate) fn new() -> Self {
         Self {
             idle: RefCell::default(),
-            waiting: RefCell::default(),
+            waiting: WaitQueue::default(),
             closed: Cell::new(false),
         }
     }
@@ -90,17 +97,10 @@ impl<C> Pool<C> {
 
     /// Gives a connection back. Who waits for one gets it at once; a closed pool drops it.
     pub fn give_back(&self, connection: C, now: Instant) {
-        let mut connection = connection;
-        loop {
-            let Some(waiter) = self.waiting.borrow_mut().pop_front() else {
-                break;
-            };
-            match waiter.send(Some(connection)) {
-                Ok(()) => return,
-                Err(Some(returned)) => connection = returned,
-                Err(None) => return,
-            }
-        }
+        let connection = match self.waiting.tell_first(|_| true, News::Take(connection)) {
+            Err(News::Take(connection)) => connection,
+            _ => return,
+        };
         if self.closed.get() {
             return;
         }
@@ -120,11 +120,9 @@ impl<C> Pool<C> {
         self.idle.borrow().len()
     }
 
-    /// Waits in the queue: for a connection, or for the news that another may be opened.
-    pub(crate) fn wait(&self) -> oneshot::Receiver<Option<C>> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(sender);
-        receiver
+    /// A place in the queue: for a connection, or for the news that another may be opened.
+    pub(crate) fn wait(&self, key: PoolKey) -> Option<Waiting<'_, C>> {
+        self.waiting.join(key)
     }
 }
 
@@ -160,14 +158,24 @@ impl<C: 'static> ErasedPool for Pool<C> {
         }
     }
 
-    fn connection_closed(&self) {
-        loop {
-            let Some(waiter) = self.waiting.borrow_mut().pop_front() else {
-                return;
-            };
-            if waiter.send(None).is_ok() {
-                return;
-            }
+    fn close_idle(&self) -> bool {
+        let oldest = self.idle.borrow_mut().pop_front();
+        oldest.is_some()
+    }
+
+    fn connection_closed(&self, alone: Option<PoolKey>) {
+        // Nobody may be waiting.
+        let _ = self.waiting.tell_first(|_| true, News::LookAgain);
+        if let Some(alone) = alone {
+            let _ = self.waiting.tell_first(|key| key == alone, News::LookAgain);
         }
+    }
+
+    fn room_was_made(&self, key: PoolKey) {
+        let _ = self.waiting.tell_first(|k| k == key, News::LookAgain);
+    }
+
+    fn connection_shared(&self, key: PoolKey) {
+        self.waiting.tell_all(key, || News::LookAgain);
     }
 }

@@ -1,5 +1,7 @@
 //! Getting a place on a connection that requests share, or having one made for all who wait.
 
+use std::io;
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::checkout::{ConnectionPermit, Pending};
@@ -7,7 +9,9 @@ use crate::circuit_breaker::RequestPriority;
 use crate::cluster::{Cluster, Overflow};
 use crate::connect::ConnectError;
 use crate::host::Host;
+use crate::pool_key::PoolKey;
 use crate::shared_pool::Multiplexed;
+use crate::wait_queue::News;
 
 /// Why a request got no connection.
 #[derive(Clone, Debug)]
@@ -18,31 +22,71 @@ pub enum SharedError {
     Connect(Rc<ConnectError>),
 }
 
-/// A connection to `host` with room for a request: one that is there, else the first that gets ready. `open` starts to
-/// make one, and tells the pool with [`SharedPool::add`] or [`SharedPool::failed`].
+/// A connection that is being made for all who wait for such a one. Dropped without an outcome, it has failed.
+#[derive(Debug)]
+pub struct Attempt<C: Multiplexed<Failure = ConnectError>> {
+    host: Rc<Host>,
+    key: PoolKey,
+    connection: PhantomData<fn() -> C>,
+}
+
+impl<C: Multiplexed<Failure = ConnectError>> Attempt<C> {
+    fn begin(host: &Rc<Host>, key: PoolKey) -> Self {
+        host.shared_pool::<C>().begin_connecting(key);
+        Self {
+            host: Rc::clone(host),
+            key,
+            connection: PhantomData,
+        }
+    }
+
+    /// Tells those who wait that there is a connection, or why there is none.
+    pub fn end(self, outcome: Result<Rc<C>, ConnectError>) {
+        let pool = self.host.shared_pool::<C>();
+        // From here on whoever finds no room may have another one made.
+        pool.end_connecting(self.key);
+        match outcome {
+            Ok(connection) => self.host.share(&connection),
+            Err(error) => pool.failed(self.key, error),
+        }
+    }
+}
+
+impl<C: Multiplexed<Failure = ConnectError>> Drop for Attempt<C> {
+    fn drop(&mut self) {
+        let pool = self.host.shared_pool::<C>();
+        if pool.is_connecting(self.key) {
+            pool.end_connecting(self.key);
+            let error = io::Error::other("the attempt was given up");
+            pool.failed(self.key, ConnectError::Io(error));
+        }
+    }
+}
+
+/// A connection to `host` with room for a request: one that is there and `fits`, else the first that gets ready. `open`
+/// starts to make one of `key`.
 ///
 /// # Errors
 /// See [`SharedError`].
 pub async fn acquire_shared<C: Multiplexed<Failure = ConnectError>>(
     (cluster, host, priority): (&Rc<Cluster>, &Rc<Host>, RequestPriority),
+    key: PoolKey,
     fits: impl Fn(&C) -> bool,
-    open: impl Fn(ConnectionPermit),
+    open: impl Fn(ConnectionPermit, Attempt<C>),
 ) -> Result<Rc<C>, SharedError> {
     let pool = host.shared_pool::<C>();
     if let Some(connection) = pool.find(&fits) {
         return Ok(connection);
     }
     let _pending = Pending::begin(cluster, priority).map_err(|Overflow| SharedError::Overflow)?;
+    let mut waiting = pool.wait(key).ok_or(SharedError::Overflow)?;
     loop {
-        let news = pool.wait().ok_or(SharedError::Overflow)?;
-        if !pool.is_connecting()
-            && let Ok(permit) = ConnectionPermit::take(cluster, host, priority)
+        if !pool.is_connecting(key)
+            && let Ok(permit) = ConnectionPermit::take(cluster, host, priority, key)
         {
-            pool.begin_connecting();
-            open(permit);
+            open(permit, Attempt::begin(host, key));
         }
-        // An error: the pool is gone, and with it the host; another try will tell.
-        if let Ok(Err(error)) = news.await {
+        if let News::Take(error) = waiting.news().await {
             return Err(SharedError::Connect(error));
         }
         if let Some(connection) = pool.find(&fits) {

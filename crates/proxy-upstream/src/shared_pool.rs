@@ -1,24 +1,24 @@
 //! Upstream connections of one host on one worker that carry many requests at a time (HTTP/2).
 //!
 //! As in Envoy's pool a request takes the first connection that has room. When none has, one connection is opened for
-//! all who wait, and if it cannot be made, all of them have failed.
+//! all who wait for such a one, and if it cannot be made, all of them have failed.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
-use crate::limits;
 use crate::pool::ErasedPool;
+use crate::pool_key::PoolKey;
+use crate::wait_queue::{News, WaitQueue, Waiting};
 
 /// A connection that carries many requests at a time.
 pub trait Multiplexed: 'static {
     /// Why one could not be made.
     type Failure: 'static;
 
+    /// Whose requests it is for.
+    fn key(&self) -> PoolKey;
     /// Whether it still takes requests, now or when one on it has ended.
     fn is_open(&self) -> bool;
     /// Whether it takes another request now.
@@ -27,14 +27,15 @@ pub trait Multiplexed: 'static {
     fn idle_since(&self) -> Option<Instant>;
 }
 
-/// What is told to those who wait: that they may look again, or why there will be no connection.
-type News<C> = Result<(), Rc<<C as Multiplexed>::Failure>>;
+/// Why there will be no connection, for all who waited for it.
+type Failed<C> = Rc<<C as Multiplexed>::Failure>;
 
 /// Shared connections of type `C`.
 pub struct SharedPool<C: Multiplexed> {
     connections: RefCell<Vec<Rc<C>>>,
-    connecting: Cell<bool>,
-    waiting: RefCell<VecDeque<oneshot::Sender<News<C>>>>,
+    /// Which connections are being made, each for all who wait for such a one.
+    connecting: RefCell<Vec<PoolKey>>,
+    waiting: WaitQueue<Failed<C>>,
     closed: Cell<bool>,
 }
 
@@ -42,7 +43,7 @@ impl<C: Multiplexed> std::fmt::Debug for SharedPool<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SharedPool")
             .field("connections", &self.connections.borrow().len())
-            .field("waiting", &self.waiting.borrow().len())
+            .field("waiting", &self.waiting.len())
             .finish_non_exhaustive()
     }
 }
@@ -51,8 +52,8 @@ impl<C: Multiplexed> SharedPool<C> {
     pub(crate) fn new() -> Self {
         Self {
             connections: RefCell::default(),
-            connecting: Cell::new(false),
-            waiting: RefCell::default(),
+            connecting: RefCell::default(),
+            waiting: WaitQueue::default(),
             closed: Cell::new(false),
         }
     }
@@ -83,61 +84,39 @@ impl<C: Multiplexed> SharedPool<C> {
         found
     }
 
-    /// Takes a connection in, and tells those who wait. A closed pool takes one only for somebody who waits for it.
-    pub fn add(&self, connection: &Rc<C>) {
-        self.connecting.set(false);
+    /// Takes a connection in, and tells those who wait for it. A closed pool takes one only for somebody who does.
+    pub(crate) fn add(&self, connection: &Rc<C>) {
         self.connections.borrow_mut().push(Rc::clone(connection));
-        let told = self.tell_all(&Ok(()));
+        let told = self.waiting.tell_all(connection.key(), || News::LookAgain);
         if told == 0 && self.closed.get() {
             self.clear();
         }
     }
 
     /// A connection could not be made.
-    pub fn failed(&self, error: C::Failure) {
-        self.connecting.set(false);
-        self.tell_all(&Err(Rc::new(error)));
+    pub(crate) fn failed(&self, key: PoolKey, error: C::Failure) {
+        let error = Rc::new(error);
+        self.waiting.tell_all(key, || News::Take(Rc::clone(&error)));
     }
 
-    /// A request has ended: the first that waits may look again.
-    pub fn room_was_made(&self) {
-        loop {
-            let Some(waiter) = self.waiting.borrow_mut().pop_front() else {
-                return;
-            };
-            if waiter.send(Ok(())).is_ok() {
-                return;
-            }
-        }
+    /// A place in the queue, unless it is too long.
+    pub(crate) fn wait(&self, key: PoolKey) -> Option<Waiting<'_, Failed<C>>> {
+        self.waiting.join(key)
     }
 
-    /// Gives the number of those who still waited.
-    fn tell_all(&self, news: &News<C>) -> usize {
-        let waiting = self.waiting.take().into_iter();
-        waiting
-            .filter_map(|waiter| waiter.send(news.clone()).ok())
-            .count()
-    }
-
-    /// Waits in the queue for news, unless it is too long.
-    pub(crate) fn wait(&self) -> Option<oneshot::Receiver<News<C>>> {
-        let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() >= limits::MAX_WAITING_REQUESTS {
-            return None;
-        }
-        waiting.push_back(sender);
-        Some(receiver)
-    }
-
-    /// Whether a connection is being made.
-    pub(crate) fn is_connecting(&self) -> bool {
-        self.connecting.get()
+    /// Whether such a connection is being made.
+    pub(crate) fn is_connecting(&self, key: PoolKey) -> bool {
+        self.connecting.borrow().contains(&key)
     }
 
     /// Somebody begins to make a connection.
-    pub(crate) fn begin_connecting(&self) {
-        self.connecting.set(true);
+    pub(crate) fn begin_connecting(&self, key: PoolKey) {
+        self.connecting.borrow_mut().push(key);
+    }
+
+    /// The connection is made, or will not be.
+    pub(crate) fn end_connecting(&self, key: PoolKey) {
+        self.connecting.borrow_mut().retain(|k| *k != key);
     }
 }
 
@@ -171,17 +150,38 @@ impl<C: Multiplexed> ErasedPool for SharedPool<C> {
         closed
     }
 
-    fn connection_closed(&self) {
-        // While one is being made, its outcome is what those who wait are told.
-        if !self.connecting.get() {
-            self.room_was_made();
+    fn close_idle(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let idle = connections.iter().position(|c| c.idle_since().is_some());
+        let closed = idle.map(|at| connections.remove(at));
+        drop(connections);
+        closed.is_some()
+    }
+
+    fn connection_closed(&self, alone: Option<PoolKey>) {
+        // Where one is being made, its outcome is what those who wait for it are told. Nobody may be waiting.
+        let may_open = |key| !self.is_connecting(key);
+        let _ = self.waiting.tell_first(may_open, News::LookAgain);
+        if let Some(alone) = alone.filter(|alone| may_open(*alone)) {
+            self.room_was_made(alone);
         }
+    }
+
+    fn room_was_made(&self, key: PoolKey) {
+        let _ = self.waiting.tell_first(|k| k == key, News::LookAgain);
+    }
+
+    fn connection_shared(&self, _: PoolKey) {
+        // `add` has told them.
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::HttpVersions;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
 
     /// A connection with room for one request.
     #[derive(Default)]
@@ -192,6 +192,10 @@ mod tests {
 
     impl Multiplexed for One {
         type Failure = &'static str;
+
+        fn key(&self) -> PoolKey {
+            key("one")
+        }
 
         fn is_open(&self) -> bool {
             !self.ended.get()
@@ -210,6 +214,10 @@ mod tests {
         true
     }
 
+    fn key(name: &str) -> PoolKey {
+        PoolKey::http(HttpVersions::Http2, &name)
+    }
+
     #[test]
     fn a_connection_is_shared_while_it_has_room_and_let_go_when_it_ends() {
         let pool = SharedPool::new();
@@ -223,19 +231,36 @@ mod tests {
         assert_eq!(Rc::strong_count(&connection), 1);
     }
 
+    /// What somebody has been told: to look again, or of a failure.
+    fn hears(waiting: &mut Waiting<'_, Rc<&'static str>>) -> Option<Result<(), &'static str>> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(waiting.news()).poll(&mut context) {
+            Poll::Ready(News::LookAgain) => Some(Ok(())),
+            Poll::Ready(News::Take(error)) => Some(Err(*error)),
+            Poll::Pending => None,
+        }
+    }
+
     #[test]
     fn everybody_hears_of_a_failure_and_one_of_room() {
         let pool = SharedPool::<One>::new();
-        let mut waiters: Vec<_> = (0..3).filter_map(|_| pool.wait()).collect();
+        let mut waiters: Vec<_> = (0..3).filter_map(|_| pool.wait(key("one"))).collect();
         drop(waiters.remove(0));
-        pool.room_was_made();
-        assert!(
-            matches!(waiters[0].try_recv(), Ok(Ok(()))),
-            "the first that still waits"
-        );
-        assert!(waiters[1].try_recv().is_err());
-        pool.failed("refused");
-        assert!(matches!(waiters[1].try_recv(), Ok(Err(reason)) if *reason == "refused"));
+        pool.room_was_made(key("one"));
+        assert_eq!(hears(&mut waiters[0]), Some(Ok(())), "the first that still waits");
+        assert_eq!(hears(&mut waiters[1]), None);
+        pool.failed(key("one"), "refused");
+        assert_eq!(hears(&mut waiters[1]), Some(Err("refused")));
+    }
+
+    #[test]
+    fn who_waits_for_another_connection_does_not_hear_of_a_failure() {
+        let pool = SharedPool::<One>::new();
+        let (mut one, mut other) = (pool.wait(key("one")).unwrap(), pool.wait(key("other")).unwrap());
+        pool.begin_connecting(key("one"));
+        assert!(pool.is_connecting(key("one")) && !pool.is_connecting(key("other")));
+        pool.failed(key("one"), "refused");
+        assert_eq!((hears(&mut one), hears(&mut other)), (Some(Err("refused")), None));
     }
 
     #[test]
@@ -245,7 +270,7 @@ mod tests {
         let connection = Rc::new(One::default());
         pool.add(&connection);
         assert_eq!(Rc::strong_count(&connection), 1, "nobody waits");
-        let _waiter = pool.wait();
+        let _waiter = pool.wait(key("one"));
         pool.add(&connection);
         let found = pool.find(any);
         assert!(found.is_some_and(|found| Rc::ptr_eq(&found, &connection)));

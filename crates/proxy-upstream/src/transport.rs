@@ -268,11 +268,11 @@ impl TransportSelection {
     }
 
     /// The transport of a host: the first match that its own metadata satisfies, else the first that its locality's
-    /// does, else the cluster's own.
+    /// does, else the cluster's own. A match that asks for nothing is satisfied by a host without metadata.
     #[must_use]
     pub fn of(&self, host: Option<&core::Metadata>, locality: Option<&core::Metadata>) -> Transport {
-        let found = [host, locality].into_iter().flatten().find_map(|metadata| {
-            let labels = metadata.filter_metadata.get(MATCH_METADATA);
+        let found = [host, locality].into_iter().find_map(|metadata| {
+            let labels = metadata.and_then(|m| m.filter_metadata.get(MATCH_METADATA));
             self.matches
                 .iter()
                 .find(|m| satisfies(m.criteria.as_ref(), labels))
@@ -427,11 +427,39 @@ mod tests {
         assert_eq!(selection.of(None, None), Transport::Plaintext);
     }
 
+    fn selection(criteria: &[serde_json::Value]) -> TransportSelection {
+        let matches = criteria.iter().map(|criteria| TransportSocketMatch {
+            name: "tls".into(),
+            r#match: Some(wkt::structure(criteria)),
+            transport_socket: socket("envoy.transport_sockets.tls"),
+        });
+        let cluster = pb::Cluster {
+            transport_socket_matches: matches.collect(),
+            ..Default::default()
+        };
+        compiled(&cluster).unwrap()
+    }
+
     #[test]
-    fn the_locality_decides_when_the_host_says_nothing() {
-        let selection = istio_auto_mtls();
+    fn the_locality_decides_when_the_host_matches_nothing() {
+        let selection = selection(&[json!({ "tlsMode": "istio" })]);
         assert!(matches!(
             selection.of(None, Some(&labels("istio"))),
+            Transport::Unavailable(_)
+        ));
+        assert_eq!(
+            istio_auto_mtls().of(None, Some(&labels("istio"))),
+            Transport::Plaintext,
+            "what asks for nothing is satisfied before the locality is looked at"
+        );
+    }
+
+    #[test]
+    fn a_match_that_asks_for_nothing_is_for_hosts_without_metadata_too() {
+        let selection = selection(&[json!({})]);
+        assert!(matches!(selection.of(None, None), Transport::Unavailable(_)));
+        assert!(matches!(
+            selection.of(Some(&labels("other")), None),
             Transport::Unavailable(_)
         ));
     }

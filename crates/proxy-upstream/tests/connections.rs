@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proxy_upstream::connect::SocketFuture;
 use proxy_upstream::{
-    ConnectError, ConnectionPermit, Dialer, PickContext, PickError, RequestPriority, Stream, connect,
+    ConnectError, ConnectionPermit, Dialer, PickContext, PickError, PoolKey, RequestPriority, Stream, connect,
 };
 use support::{World, random};
 use tokio::net::{TcpListener, UnixListener};
@@ -30,7 +30,8 @@ async fn dial(
         .cluster()
         .pick(context, Instant::now(), &mut random())
         .unwrap();
-    let permit = ConnectionPermit::take(world.cluster(), &host, RequestPriority::Default).unwrap();
+    let permit =
+        ConnectionPermit::take(world.cluster(), &host, RequestPriority::Default, PoolKey::tcp()).unwrap();
     connect(&permit, dialer).await
 }
 

@@ -2,9 +2,14 @@
 
 mod support;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use proxy_upstream::{Acquired, ConnectionPermit, Overflow, RequestPriority, acquire};
+use proxy_upstream::{
+    Acquired, Attempt, ConnectError, ConnectionPermit, Host, HttpVersions, Multiplexed, Overflow, PoolKey,
+    RequestPriority, SharedError, acquire, acquire_shared,
+};
 use support::{SLOT, World, port};
 
 /// How long anything may take, in paused time, before a test fails.
@@ -19,14 +24,25 @@ struct Connection {
     _permit: ConnectionPermit,
 }
 
+fn host(world: &World, port_wanted: u16) -> Rc<Host> {
+    let hosts = world.cluster().hosts();
+    hosts.into_iter().find(|h| port(h) == port_wanted).unwrap()
+}
+
+fn http1() -> PoolKey {
+    PoolKey::http(HttpVersions::Http1, &())
+}
+
+fn http2(name: &str) -> PoolKey {
+    PoolKey::http(HttpVersions::Http2, &name)
+}
+
+fn permit(world: &World, host: &Rc<Host>, key: PoolKey) -> Result<ConnectionPermit, Overflow> {
+    ConnectionPermit::take(world.cluster(), host, RequestPriority::Default, key)
+}
+
 fn open(world: &World, port_wanted: u16, number: u32) -> Connection {
-    let host = world
-        .cluster()
-        .hosts()
-        .into_iter()
-        .find(|h| port(h) == port_wanted)
-        .unwrap();
-    let permit = ConnectionPermit::take(world.cluster(), &host, RequestPriority::Default).unwrap();
+    let permit = permit(world, &host(world, port_wanted), http1()).unwrap();
     Connection {
         number,
         _permit: permit,
@@ -43,7 +59,7 @@ fn idle(world: &World, port_wanted: u16) -> Option<usize> {
 }
 
 fn give_back(connection: Connection, now: Instant) {
-    let host = std::rc::Rc::clone(connection._permit.host());
+    let host = Rc::clone(connection._permit.host());
     host.pool::<Connection>().give_back(connection, now);
 }
 
@@ -191,7 +207,7 @@ fn each_host_may_have_one_connection_whatever_the_limit() {
     );
     let connections = [open(&world, 1, 0), open(&world, 2, 0)];
     let host = connections[0]._permit.host();
-    assert!(ConnectionPermit::take(world.cluster(), host, RequestPriority::Default).is_err());
+    assert!(permit(&world, host, http1()).is_err());
     assert_eq!(world.stat("upstream_cx_overflow"), 2);
 }
 
@@ -208,7 +224,15 @@ async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
         .unwrap();
     let now = Instant::now();
     let busy = open(&world, 1, 7);
-    let wait = || acquire::<Connection>(world.cluster(), &host, RequestPriority::Default, now, |_| true);
+    let wait = || {
+        let look = || host.pool::<Connection>().take(now, None, |_| true);
+        acquire::<Connection, _>(
+            (world.cluster(), &host, RequestPriority::Default),
+            http1(),
+            look,
+            Some,
+        )
+    };
 
     let waiting = wait();
     let rest = async {
@@ -285,4 +309,125 @@ fn connections_that_do_not_fit_stay_for_others() {
     assert_eq!(take(1).map(|connection| connection.number), Some(1));
     assert!(take(1).is_none());
     assert_eq!(idle(&world, 1), Some(2));
+}
+
+const ONE_CONNECTION: &str = "type: EDS
+circuit_breakers: { thresholds: [{ max_connections: 1 }] }";
+
+#[test]
+fn an_idle_connection_makes_room_for_one_of_another_kind() {
+    let world = World::new(ONE_CONNECTION, TWO);
+    give_back(open(&world, 1, 0), Instant::now());
+    let _permit = permit(&world, &host(&world, 1), http2("a")).unwrap();
+    assert_eq!(idle(&world, 1), Some(0));
+    assert_eq!(
+        (
+            world.stat("upstream_cx_active"),
+            world.stat("upstream_cx_overflow")
+        ),
+        (1, 0)
+    );
+}
+
+#[test]
+fn each_kind_of_connection_may_have_one_whatever_the_limit() {
+    let world = World::new(ONE_CONNECTION, TWO);
+    let host = host(&world, 1);
+    let _busy = open(&world, 1, 0);
+    let others = [http2("a"), http2("b"), PoolKey::tcp()];
+    let permits: Vec<_> = others.iter().map(|key| permit(&world, &host, *key)).collect();
+    assert!(permits.iter().all(Result::is_ok));
+    assert!(others.iter().all(|key| permit(&world, &host, *key).is_err()));
+    drop(permits);
+    assert!(
+        permit(&world, &host, http2("a")).is_ok(),
+        "there is none any more"
+    );
+}
+
+/// A connection that requests share.
+struct Shared {
+    key: PoolKey,
+    has_room: Cell<bool>,
+}
+
+impl Multiplexed for Shared {
+    type Failure = ConnectError;
+
+    fn key(&self) -> PoolKey {
+        self.key
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn has_room(&self) -> bool {
+        self.has_room.get()
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn who_waits_for_either_version_looks_again_when_requests_can_share_a_connection() {
+    let world = World::new(ONE_CONNECTION, TWO);
+    let host = host(&world, 1);
+    let key = PoolKey::http(HttpVersions::Either, &());
+    let _connecting = permit(&world, &host, key).unwrap();
+    let shared = Rc::new(Shared {
+        key,
+        has_room: Cell::new(false),
+    });
+    let look = || host.shared_pool::<Shared>().find(|_| true);
+    let waiting = acquire::<Connection, _>(
+        (world.cluster(), &host, RequestPriority::Default),
+        key,
+        look,
+        |_| None,
+    );
+    let rest = async {
+        tokio::task::yield_now().await;
+        host.share(&shared);
+        tokio::task::yield_now().await;
+        shared.has_room.set(true);
+        host.room_was_made(key);
+    };
+    let both = async { tokio::join!(waiting, rest) };
+    let (got, ()) = tokio::time::timeout(PATIENCE, both).await.expect("in time");
+    assert!(matches!(got, Ok(Acquired::Ready(_))));
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn a_failure_to_connect_is_told_to_those_who_wait_for_such_a_connection_alone() {
+    let world = World::new("type: EDS", TWO);
+    let host = host(&world, 1);
+    let attempts = std::cell::RefCell::new(Vec::<(ConnectionPermit, Attempt<Shared>)>::new());
+    let wait = |key| {
+        let target = (world.cluster(), &host, RequestPriority::Default);
+        acquire_shared::<Shared>(
+            target,
+            key,
+            move |shared| shared.key == key,
+            |permit, attempt| attempts.borrow_mut().push((permit, attempt)),
+        )
+    };
+    let rest = async {
+        tokio::task::yield_now().await;
+        assert_eq!(attempts.borrow().len(), 2, "each has a connection made");
+        // As when whoever makes it comes to grief.
+        drop(attempts.borrow_mut().remove(0));
+        tokio::task::yield_now().await;
+        let (permit, attempt) = attempts.borrow_mut().remove(0);
+        attempt.end(Ok(Rc::new(Shared {
+            key: permit.key(),
+            has_room: Cell::new(true),
+        })));
+    };
+    let all = async { tokio::join!(wait(http2("a")), wait(http2("b")), rest) };
+    let (a, b, ()) = tokio::time::timeout(PATIENCE, all).await.expect("in time");
+    assert!(matches!(a, Err(SharedError::Connect(_))));
+    assert!(b.is_ok());
 }

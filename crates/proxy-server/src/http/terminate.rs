@@ -8,7 +8,9 @@ use proxy_core::proxy_protocol::{self, Endpoints};
 use proxy_http::BodyFraming;
 use proxy_router::Terminate;
 use proxy_upstream::proxy_protocol::Announcement;
-use proxy_upstream::{ConnectError, ConnectionPermit, Dialer, HandshakeOptions, Host, Stream, connect_with};
+use proxy_upstream::{
+    ConnectError, ConnectionPermit, Dialer, HandshakeOptions, Host, PoolKey, Stream, connect_with,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
@@ -32,7 +34,8 @@ impl<D: Downlink> ActiveStream<D> {
         host: &Rc<Host>,
         terminate: Terminate,
     ) -> TryEnd {
-        let Ok(permit) = ConnectionPermit::take(&routed.cluster, host, routed.priority) else {
+        let Ok(permit) = ConnectionPermit::take(&routed.cluster, host, routed.priority, PoolKey::tcp())
+        else {
             return overflow(exchange);
         };
         let dialer = self.worker.dialer();

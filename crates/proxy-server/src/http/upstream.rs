@@ -15,7 +15,7 @@ use proxy_upstream::proxy_protocol::Announcement;
 use proxy_upstream::transport::{ALPN_HTTP_2, Transport as HostTransport};
 use proxy_upstream::{
     Acquired, Cluster, ConnectError, ConnectionPermit, HandshakeOptions, Host, HostAddress, HttpVersions,
-    Overflow, RequestPriority, Stream,
+    Overflow, PoolKey, RequestPriority, Stream,
 };
 use tokio::time::Instant;
 
@@ -61,7 +61,7 @@ pub(crate) struct UpstreamConnection {
 
 /// What a request asks of its connection: of the TLS handshake (`auto_sni`, `auto_san_validation`, `istio.alpn`), and
 /// whom the host is told of (PROXY protocol).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ServerName {
     pub(crate) name: Option<Box<str>>,
     pub(crate) verify: bool,
@@ -91,6 +91,11 @@ impl ServerName {
     /// The same, with these application protocols.
     pub(crate) fn offering(self, alpn: Option<Rc<[String]>>) -> Self {
         Self { alpn, ..self }
+    }
+
+    /// Which connections requests can share that ask for this.
+    pub(crate) fn key(&self, versions: HttpVersions) -> PoolKey {
+        PoolKey::http(versions, self)
     }
 
     /// What the connection asks of its transport socket.
@@ -220,20 +225,18 @@ async fn connection_for(
     host: &Rc<Host>,
     wanted: Wanted<'_>,
 ) -> Result<Uplink, CheckoutError> {
-    let now = Instant::now();
-    if let Some(ready) = take_ready(cluster, host, wanted, now, &local.buffers) {
-        return Ok(ready);
-    }
-    let usable = |connection: &mut Box<UpstreamConnection>| connection.is_usable(&local.buffers);
     let server_name = wanted.server_name;
-    let acquired = proxy_upstream::acquire_fitting(
+    let acquired = proxy_upstream::acquire(
         (cluster, host, wanted.priority),
-        now.into_std(),
-        |connection| connection.server_name == *server_name,
-        usable,
+        server_name.key(wanted.versions),
+        || take_ready(cluster, host, wanted, Instant::now(), &local.buffers),
+        |mut connection: Box<UpstreamConnection>| {
+            let fits = connection.server_name == *server_name && connection.is_usable(&local.buffers);
+            fits.then(|| Uplink::Http1(connection))
+        },
     );
     let permit = match acquired.await? {
-        Acquired::Ready(connection) => return Ok(Uplink::Http1(connection)),
+        Acquired::Ready(connection) => return Ok(connection),
         Acquired::Connect(permit) => permit,
     };
     let dialer = worker.dialer();
@@ -249,7 +252,7 @@ async fn connection_for(
         let connection = http2::connect((worker, local), stream, permit, agreed)
             .await
             .map_err(failed)?;
-        host.shared_pool().add(&connection);
+        host.share(&connection);
         return Ok(Uplink::Http2(Http2Uplink::new(&connection)));
     }
     cluster

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api_envoy::envoy::config::core::v3::{
-    ApiConfigSource, ApiVersion, ConfigSource, DataSource, PathConfigSource, api_config_source::ApiType,
-    config_source::ConfigSourceSpecifier, data_source::Specifier, grpc_service::TargetSpecifier,
+    ConfigSource, DataSource, PathConfigSource, config_source::ConfigSourceSpecifier, data_source::Specifier,
 };
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as pb;
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use api_envoy::wkt;
-use proxy_core::error::{ConfigContext as _, refuse_unsupported};
+use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
 use tls::Identity;
 
 use super::{certificate, source, validation};
+use crate::grpc_source::GrpcSource;
 use crate::limits::DEFAULT_INITIAL_FETCH_TIMEOUT;
 use crate::secrets::{SecretFiles, SecretRef, SecretSource, SecretValue};
 
@@ -40,7 +40,10 @@ fn source_of(proto: &ConfigSource) -> ConfigResult<(SecretSource, Duration)> {
     let source = match &proto.config_source_specifier {
         None => return Err(ConfigError::new("says nothing of where secrets come from")),
         Some(ConfigSourceSpecifier::Ads(_)) => SecretSource::Ads,
-        Some(ConfigSourceSpecifier::ApiConfigSource(api)) => service(api).within("api_config_source")?,
+        Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
+            let GrpcSource { delta, cluster } = GrpcSource::compile(api).within("api_config_source")?;
+            SecretSource::Service { cluster, delta }
+        }
         Some(ConfigSourceSpecifier::PathConfigSource(file)) => path(file).within("path_config_source")?,
         Some(ConfigSourceSpecifier::Path(path)) => SecretSource::File {
             path: existing(path).within("path")?,
@@ -53,37 +56,6 @@ fn source_of(proto: &ConfigSource) -> ConfigResult<(SecretSource, Duration)> {
         source,
         timeout.map_or(DEFAULT_INITIAL_FETCH_TIMEOUT, wkt::std_duration),
     ))
-}
-
-fn service(proto: &ApiConfigSource) -> ConfigResult<SecretSource> {
-    if proto.transport_api_version != i32::from(ApiVersion::V3) {
-        return Err(ConfigError::at("transport_api_version", "only V3 is supported"));
-    }
-    let delta = match ApiType::try_from(proto.api_type) {
-        Ok(ApiType::Grpc) => false,
-        Ok(ApiType::DeltaGrpc) => true,
-        _ => {
-            return Err(ConfigError::at(
-                "api_type",
-                "only GRPC and DELTA_GRPC are supported",
-            ));
-        }
-    };
-    let [grpc] = proto.grpc_services.as_slice() else {
-        return Err(ConfigError::at("grpc_services", "exactly one is needed"));
-    };
-    let refused = refuse_unsupported(&[("initial_metadata", !grpc.initial_metadata.is_empty())]);
-    refused.within_index("grpc_services", 0)?;
-    match &grpc.target_specifier {
-        Some(TargetSpecifier::EnvoyGrpc(grpc)) => Ok(SecretSource::Service {
-            cluster: grpc.cluster_name.as_str().into(),
-            delta,
-        }),
-        Some(TargetSpecifier::GoogleGrpc(_)) => {
-            Err(ConfigError::unsupported("google_grpc")).within_index("grpc_services", 0)
-        }
-        None => Err(ConfigError::new("needs a target")).within_index("grpc_services", 0),
-    }
 }
 
 fn path(proto: &PathConfigSource) -> ConfigResult<SecretSource> {

@@ -16,8 +16,8 @@ use proxy_http::ResponseHead;
 use proxy_upstream::http2_stats::Http2Stats;
 use proxy_upstream::transport::Transport as HostTransport;
 use proxy_upstream::{
-    Cluster, ConnectError, ConnectionPermit, Host, HttpVersions, Multiplexed, RequestPriority, SharedError,
-    Stream,
+    Attempt, Cluster, ConnectError, ConnectionPermit, Host, HttpVersions, Multiplexed, PoolKey,
+    RequestPriority, SharedError, Stream,
 };
 use tokio::time::Instant;
 
@@ -99,7 +99,7 @@ impl Http2Connection {
         if most > 0 && self.requests.get() >= most && self.sender.take().is_some() {
             self.shard().inc(cluster.config().stats.upstream_cx_max_requests);
         }
-        self.permit.host().shared_pool::<Self>().room_was_made();
+        self.permit.host().room_was_made(self.permit.key());
     }
 
     /// Opens a stream.
@@ -202,6 +202,10 @@ fn response_head_bytes(http: &proxy_upstream::config::HttpOptions) -> usize {
 impl Multiplexed for Http2Connection {
     type Failure = ConnectError;
 
+    fn key(&self) -> PoolKey {
+        self.permit.key()
+    }
+
     fn is_open(&self) -> bool {
         let mut slot = self.sender.borrow_mut();
         let Some(sender) = &mut *slot else {
@@ -259,18 +263,15 @@ pub(crate) async fn share(
 ) -> Result<Uplink, CheckoutError> {
     let fits = |connection: &Http2Connection| connection.fits(server_name);
     // The connection is for all who wait, so that it does not depend on who was first.
-    let open = |permit: ConnectionPermit| {
+    let open = |permit: ConnectionPermit, attempt: Attempt<Http2Connection>| {
         let (worker, local) = (worker.clone(), Rc::clone(local));
         let server_name = server_name.clone();
         tokio::task::spawn_local(async move {
-            let host = Rc::clone(permit.host());
-            match establish((&worker, &local), permit, server_name).await {
-                Ok(connection) => host.shared_pool().add(&connection),
-                Err(error) => host.shared_pool::<Http2Connection>().failed(error),
-            }
+            attempt.end(establish((&worker, &local), permit, server_name).await);
         });
     };
-    match proxy_upstream::acquire_shared(target, fits, open).await {
+    let key = server_name.key(HttpVersions::Http2);
+    match proxy_upstream::acquire_shared(target, key, fits, open).await {
         Ok(connection) => Ok(Uplink::Http2(Http2Uplink::new(&connection))),
         Err(SharedError::Overflow) => Err(CheckoutError::Overflow),
         Err(SharedError::Connect(error)) => Err(CheckoutError::Connect(error)),
