@@ -57,7 +57,7 @@ mod tests {
 
     /// Reads on another thread, as that may never return.
     fn read_in_time(path: PathBuf) -> io::Result<Vec<u8>> {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(1);
         std::thread::spawn(move || sender.send(read(&path, 8).map(|bytes| bytes.to_vec())));
         receiver.recv_timeout(Duration::from_secs(5)).expect("it returns")
     }

@@ -343,7 +343,8 @@ async fn files_that_no_stream_wants_any_more_take_no_place() {
     let mut stream = server.delta().await;
     stream.ask(&others).await;
     stream.ask(&[&wanted]).await;
-    assert_eq!(stream.next().await.removed_resources, [wanted.clone()], "too many");
+    let removed = stream.next().await.removed_resources;
+    assert_eq!(removed, std::slice::from_ref(&wanted), "too many");
     let request = ads::DeltaDiscoveryRequest {
         type_url: type_url::SECRET.to_owned(),
         resource_names_unsubscribe: vec![others[0].to_owned(), wanted.clone()],
@@ -418,7 +419,12 @@ async fn as_long_as_it_is_not_known_what_is_revoked_nobody_is_trusted() {
     let mut tasks = JoinSet::new();
     tasks.spawn(following);
     let trusted = roots::Roots::of(trusted);
-    tasks.spawn(certificates::serve(state, trusted, revoked, server.secrets.clone()));
+    tasks.spawn(certificates::serve(
+        state,
+        trusted,
+        revoked,
+        server.secrets.clone(),
+    ));
     sender.send_replace(Some(signer.roots().to_vec()));
     let mut stream = server.delta().await;
     stream.ask(&[ROOTS]).await;
