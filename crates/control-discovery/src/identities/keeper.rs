@@ -226,8 +226,10 @@ impl Keeper {
         if current.is_some_and(|current| since(&authority) < since(&current)) {
             return Ok(());
         }
+        self.replace(authority, SELF_SIGNED_SECRET)?;
+        // Only of what was taken: the next root is written over the Secret of this version, and over no other.
         self.version = secret.version;
-        self.replace(authority, SELF_SIGNED_SECRET)
+        Ok(())
     }
 
     fn replace(&self, authority: Authority, secret: &str) -> Result<(), KeeperError> {

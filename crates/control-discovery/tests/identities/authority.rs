@@ -16,7 +16,7 @@ use rcgen::{
 };
 use serde_json::json;
 
-use crate::mesh::{Mesh, STABLE, api_server, eventually, secret};
+use crate::mesh::{Mesh, STABLE, api_server, eventually, foreign_authority, secret};
 
 const ROOT: &str = "istio-system";
 
@@ -194,6 +194,46 @@ async fn an_old_root_is_renewed_and_stays_trusted_beside_the_new_one() {
     let (api, client) = mesh.stop();
     let mesh = Mesh::start(api, client, STABLE).await;
     assert_eq!(mesh.authority().await.roots_pem(), both, "the Secret keeps both");
+    mesh.stop().0.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_refused_authority_in_the_secret_is_not_written_over() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (api, client) = api_server(directory.path()).await;
+    // Every look, each second, finds the root too old.
+    let eager = RootRotation {
+        check_interval: Duration::from_secs(1),
+        grace_percent: 100,
+        ..STABLE
+    };
+    let mesh = Mesh::start(api, client, eager).await;
+    let first = mesh.authority().await;
+    eventually("a new root", || async {
+        let now = mesh.identities.authority()?;
+        (signer(&now) != signer(&first)).then_some(())
+    })
+    .await;
+    let stranger = foreign_authority();
+    let data = stranger.to_self_signed_secret().expect("a Secret");
+    let entries: Vec<(&str, &str)> = data
+        .iter()
+        .map(|(name, text)| (name.as_str(), std::str::from_utf8(text).expect("PEM")))
+        .collect();
+    let object = secret(ROOT, "istio-ca-secret", "istio.io/ca-root", &entries);
+    apply(&mesh.client, &[object]).await.expect("stored");
+    let said = eventually("a diagnostic", || complaint(&mesh, "istio-ca-secret")).await;
+    assert!(
+        said.contains("no root of it") || said.contains("written"),
+        "{said}"
+    );
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let stored = mesh
+        .get(Kind::Secret, ROOT, "istio-ca-secret")
+        .await
+        .expect("the Secret");
+    let kept = STANDARD.encode(stranger.certificate().pem());
+    assert_eq!(stored["data"]["ca-cert.pem"], kept, "it is the operator's");
     mesh.stop().0.shutdown().await;
 }
 
