@@ -42,5 +42,7 @@ pub const KEYS_POLL_INTERVAL: Duration = Duration::from_secs(10);
 pub const KEYS_FETCH_INTERVAL: Duration = Duration::from_secs(300);
 /// How long a web server may take for one document.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the clock is looked at while the renewal of that is waited for: a machine that slept has missed time.
+pub const CLOCK_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the keys for JWT-SVIDs are looked at, though nothing tells of a change.
 pub const JWT_KEYS_CHECK_INTERVAL: Duration = Duration::from_secs(60);

@@ -51,10 +51,20 @@ pub(super) async fn keep(
                 }
             },
         };
+        let due = clock() + wait;
         tokio::select! {
             changed = authorities.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(wait) => {}
+            () = reached(&clock, due) => {}
         }
+    }
+}
+
+/// Waits for a moment of the clock, and looks at it again and again: a machine that sleeps stops timers, not time.
+async fn reached(clock: &Clock, due: SystemTime) {
+    while let Ok(left) = due.duration_since(clock())
+        && left > Duration::ZERO
+    {
+        tokio::time::sleep(left.min(limits::CLOCK_LOOK_INTERVAL)).await;
     }
 }
 
@@ -86,4 +96,33 @@ fn certify(
     };
     let life = issued.not_after().duration_since(now).unwrap_or_default();
     Ok((ServerContext::new(&settings, now)?, life / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use control_ca::SelfSigned;
+    use identity::TrustDomain;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_has_slept_renews_when_it_wakes() {
+        let now = Arc::new(Mutex::new(SystemTime::now()));
+        let (shown, domain) = (Arc::clone(&now), TrustDomain::new("cluster.local").unwrap());
+        let clock: Clock = Arc::new(move || *shown.lock());
+        let authority = Authority::self_signed(&SelfSigned::for_trust_domain(&domain), clock()).unwrap();
+        let (_authorities, changes) = watch::channel(Some(Arc::new(authority)));
+        let (sender, mut served) = watch::channel(None);
+        let names = vec![SubjectName::Dns("istiod.istio-system.svc".to_owned())];
+        let keeping = tokio::spawn(keep(changes, names, clock, sender));
+        served.changed().await.unwrap();
+        served.mark_unchanged();
+        tokio::time::sleep(limits::CLOCK_LOOK_INTERVAL * 2).await;
+        assert!(!served.has_changed().unwrap(), "it is young");
+        *now.lock() += limits::SERVING_LIFETIME;
+        tokio::time::sleep(limits::CLOCK_LOOK_INTERVAL * 2).await;
+        assert!(served.has_changed().unwrap(), "it has ended meanwhile");
+        keeping.abort();
+    }
 }
