@@ -20,9 +20,18 @@ pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest bearer token, in bytes; Kubernetes' have about one thousand.
 pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// TLS handshakes of the secure port at the same time; more wait in the system's queue.
-pub const CONCURRENT_HANDSHAKES: usize = 256;
+pub const CONCURRENT_HANDSHAKES: usize = 1024;
 /// How long one of them may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of the secure port; more are closed at once.
+pub const MAX_SECURE_CONNECTIONS: usize = 32_768;
+/// Those of one address, or of one network of 64 bits in IPv6, that have shown no certificate of the mesh: of clients that
+/// come with a token. A gateway may have a whole cluster of such behind its address.
+pub const MAX_UNPROVEN_CONNECTIONS_OF_ADDRESS: usize = 4096;
+/// TLS handshakes with one address at the same time; connections beyond are closed at once.
+pub const MAX_HANDSHAKES_OF_ADDRESS: usize = 128;
+/// How long a client may take after its TLS handshake to begin with HTTP/2.
+pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of the secure port that may wait for the server after their handshakes.
 pub const SECURE_ACCEPT_QUEUE: usize = 64;
 /// Wait after a connection that could not be accepted, as when there are no more descriptors.

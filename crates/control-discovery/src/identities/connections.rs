@@ -1,4 +1,4 @@
-//! TLS connections of the secure port: handshakes beside each other, each with its time, and what they prove.
+//! TLS connections of the secure port: handshakes beside each other, each with its place and time, and what they prove.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
+use super::first_bytes::FirstBytes;
+use super::places::{Place, Places};
 use crate::limits;
 
 /// Who is at the other end of a connection of the secure port.
@@ -29,8 +31,10 @@ pub struct SecurePeer {
 
 /// A connection after its handshake.
 pub(super) struct SecureStream {
-    stream: ServerStream<TcpStream>,
+    stream: FirstBytes<ServerStream<TcpStream>>,
     peer: SecurePeer,
+    /// Given back with the connection.
+    _place: Place,
 }
 
 /// Accepts connections for as long as the returned stream is read.
@@ -42,6 +46,7 @@ pub(super) fn incoming(
     let (sender, receiver) = mpsc::channel(limits::SECURE_ACCEPT_QUEUE);
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(limits::CONCURRENT_HANDSHAKES));
+        let places = Places::default();
         loop {
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
                 return;
@@ -62,9 +67,16 @@ pub(super) fn incoming(
             let (Some(context), Some(authority)) = (context, authority) else {
                 continue;
             };
+            let place = match places.take(address.ip()) {
+                Ok(place) => place,
+                Err(full) => {
+                    tracing::warn!(%address, reason = %full, "no TLS connection to the secure port");
+                    continue;
+                }
+            };
             let sender = sender.clone();
             tokio::spawn(async move {
-                match shake_hands(stream, address, &context, &authority).await {
+                match shake_hands(stream, address, place, &context, &authority).await {
                     // Nobody reads any more when the server stops.
                     Ok(Some(stream)) => drop(sender.send(Ok(stream)).await),
                     // Somebody has looked whether the port is open.
@@ -81,6 +93,7 @@ pub(super) fn incoming(
 async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
+    mut place: Place,
     context: &ServerContext,
     authority: &Authority,
 ) -> Result<Option<SecureStream>, String> {
@@ -94,8 +107,14 @@ async fn shake_hands(
         Err(failure) => return Err(failure.to_string()),
     };
     let identity = proven(&info, authority)?;
-    let peer = SecurePeer { address, identity };
-    Ok(Some(SecureStream { stream, peer }))
+    place
+        .settle(identity.is_some())
+        .map_err(|full| full.to_string())?;
+    Ok(Some(SecureStream {
+        stream: FirstBytes::new(stream),
+        peer: SecurePeer { address, identity },
+        _place: place,
+    }))
 }
 
 /// What the peer's certificate proves; nothing when it has shown none.

@@ -5,15 +5,18 @@
 //! - [`jwt_keys`]: the same for the keys that sign JWT-SVIDs.
 //! - [`serving`]: the control plane's own certificate.
 //! - [`connections`]: TLS connections, and what they prove.
+//! - [`places`], [`first_bytes`]: how many there may be, and how long they may say nothing.
 //! - [`proof`]: the proofs that need more than the connection, and whose configuration somebody may have.
 //!
 //! Nothing of it is there before the world is complete: MeshConfig names the trust domain.
 
 mod connections;
 mod issuer;
+mod first_bytes;
 mod jwt_keys;
 mod keeper;
 mod proof;
+mod places;
 mod serving;
 mod web;
 

@@ -138,3 +138,37 @@ async fn plaintext_to_the_secure_port_is_no_conversation() {
         .await;
     mesh.stop().0.shutdown().await;
 }
+
+#[tokio::test]
+async fn silent_connections_of_one_address_take_no_place_from_others() {
+    use control_discovery::limits::MAX_HANDSHAKES_OF_ADDRESS as MOST;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpSocket, TcpStream};
+    let (log, _listening) = Log::listen();
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    // The port answers once the first certificate is made.
+    assert!(mesh.connect(None).await.is_ok());
+    let from = async |address: &str| -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(format!("{address}:0").parse().expect("an address"))
+            .expect("bound");
+        socket.connect(mesh.secure).await.expect("a connection")
+    };
+    let mut silent = Vec::new();
+    for _ in 0..MOST {
+        silent.push(from("127.0.0.2").await);
+    }
+    let mut one_more = from("127.0.0.2").await;
+    let closed = tokio::time::timeout(Duration::from_secs(5), one_more.read_u8()).await;
+    assert!(closed.expect("closed at once, and not after its time").is_err());
+    log.must_say(&[
+        "no TLS connection to the secure port",
+        "127.0.0.2:",
+        "with this address",
+    ])
+    .await;
+    assert!(mesh.connect(None).await.is_ok(), "from another address");
+    mesh.stop().0.shutdown().await;
+}
