@@ -7,8 +7,9 @@ use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use api_envoy::{type_url, wkt};
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::Request;
-use control_discovery::debug::{Pages, router};
+use control_discovery::debug::{Caller, Pages, router};
 use control_discovery::{Discovery, World};
 use control_snapshot::{Kind, Settings};
 use control_sources::registration::{Belonging, Registrar, StreamEvent};
@@ -136,7 +137,8 @@ async fn page(server: &Server, path: &str) -> Value {
         version: "test",
         started: std::time::Instant::now(),
     };
-    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let request = Request::get(path).extension(ConnectInfo(Caller::ThisHost));
+    let request = request.body(Body::empty()).expect("a request");
     let response = router(pages).oneshot(request).await.expect("an answer");
     let bytes = response.into_body().collect().await.expect("a body").to_bytes();
     let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
@@ -309,4 +311,30 @@ async fn debug_pages_show_the_world_and_a_proxys_configuration() {
     assert!(clusters.iter().any(|c| c["cluster"]["name"] == CLUSTER));
     let unknown = page(&server, "/debug/config_dump?proxyID=nobody.default").await;
     assert_eq!(unknown, "Proxy not connected to this control plane instance");
+}
+
+#[tokio::test]
+async fn debug_pages_are_for_this_host_and_metrics_for_everybody() {
+    let server = start().await;
+    let pages = Pages {
+        discovery: server.discovery.clone(),
+        version: "test",
+        started: std::time::Instant::now(),
+    };
+    let status = |path: &'static str, caller: Option<Caller>| {
+        let mut request = Request::get(path).body(Body::empty()).expect("a request");
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(ConnectInfo(caller));
+        }
+        let answer = router(pages.clone()).oneshot(request);
+        async move { answer.await.expect("an answer").status().as_u16() }
+    };
+    for path in ["/debug", "/debug/configz", "/debug/config_dump", "/debug/syncz"] {
+        assert_eq!(status(path, Some(Caller::Elsewhere)).await, 403, "{path}");
+        assert_eq!(status(path, None).await, 403, "{path}");
+        assert_ne!(status(path, Some(Caller::ThisHost)).await, 403, "{path}");
+    }
+    for path in ["/metrics", "/version"] {
+        assert_eq!(status(path, Some(Caller::Elsewhere)).await, 200, "{path}");
+    }
 }

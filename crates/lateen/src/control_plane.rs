@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
 use control_ca::OidcRules;
-use control_discovery::debug::{Pages, router};
+use control_discovery::debug::{Pages, service};
 use control_discovery::identities::{Issuer, KeysSource, SecureListeners};
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::Settings;
@@ -277,7 +277,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
         let _ = stopping.wait_for(|stop| *stop).await.is_ok();
     };
-    let http = axum::serve(http, router(pages)).with_graceful_shutdown(stopped(stop.subscribe()));
+    let http = axum::serve(http, service(pages)).with_graceful_shutdown(stopped(stop.subscribe()));
     let signal = async {
         let outcome = terminated().await;
         stop.send_replace(true);

@@ -1,5 +1,6 @@
 //! The HTTP side: Istio's debug pages, metrics and readiness.
 
+mod caller;
 mod config_dump;
 mod objects;
 mod proxies;
@@ -7,12 +8,13 @@ mod proxies;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,6 +22,8 @@ use crate::connections::Connection;
 use crate::metrics::Gauges;
 use crate::serve::Discovery;
 use crate::world::Publication;
+
+pub use caller::Caller;
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -68,17 +72,24 @@ fn pages() -> Vec<(&'static str, &'static str, MethodRouter<Pages>)> {
     ]
 }
 
-/// The HTTP service.
+/// The HTTP service. The debug pages are for requests whose [`ConnectInfo`](axum::extract::ConnectInfo) is
+/// [`Caller::ThisHost`].
 pub fn router(pages: Pages) -> Router {
-    let mut router = Router::new()
-        .route("/debug", get(index))
+    let mut debug = Router::new().route("/debug", get(index));
+    for (name, _, handler) in self::pages() {
+        debug = debug.route(&format!("/debug/{name}"), handler);
+    }
+    debug
+        .route_layer(middleware::from_fn(caller::of_this_host))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
-        .route("/ready", get(ready));
-    for (name, _, handler) in self::pages() {
-        router = router.route(&format!("/debug/{name}"), handler);
-    }
-    router.with_state(pages)
+        .route("/ready", get(ready))
+        .with_state(pages)
+}
+
+/// The same for a server, which tells it who calls.
+pub fn service(pages: Pages) -> IntoMakeServiceWithConnectInfo<Router, Caller> {
+    router(pages).into_make_service_with_connect_info()
 }
 
 async fn index() -> Html<String> {

@@ -13,12 +13,13 @@ use api_envoy::istio::v1::auth::IstioCertificateRequest;
 use api_envoy::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use api_envoy::wkt;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use control_apiserver::{ApiServer, Config, Handle};
 use control_ca::{Authority, Lifetimes, RootRotation, SelfSigned};
-use control_discovery::debug::{Pages, router};
+use control_discovery::debug::{Caller, Pages, router};
 use control_discovery::identities::{Issuer, SecureListeners, Settings};
 use control_discovery::{Discovery, Identities, World};
 use control_snapshot::{Kind, Settings as WorldSettings};
@@ -269,7 +270,8 @@ impl Mesh {
             version: "test",
             started: std::time::Instant::now(),
         };
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).extension(ConnectInfo(Caller::ThisHost));
+        let request = request.body(Body::empty()).expect("a request");
         let response = router(pages).oneshot(request).await.expect("an answer");
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
         String::from_utf8_lossy(&bytes).into_owned()
