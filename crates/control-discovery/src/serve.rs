@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::type_url;
-use control_ca::PeerCredentials;
 use control_snapshot::Proxy;
 use control_sources::registration::{Announcement, Registrar, StreamEvent};
 use diagnostics::Diagnostic;
@@ -22,7 +21,7 @@ use xds::server::Said;
 
 use crate::connections::{Connection, Connections};
 use crate::generate::Cache;
-use crate::identities::{Identities, SecureListeners, SecurePeer};
+use crate::identities::{Identities, SecureListeners};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::session::{Delta, Protocol, Session, StateOfTheWorld};
@@ -127,7 +126,11 @@ impl Discovery {
         listener: tokio::net::TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        xds::grpc::server::serve(listener, self.clone(), self.stopped_by(shutdown)).await
+        let server = Server {
+            discovery: self.clone(),
+            port: Port::Plaintext,
+        };
+        xds::grpc::server::serve(listener, server, self.stopped_by(shutdown)).await
     }
 
     /// Serves ADS, and certificates, over TLS and to processes of this host, as [`Discovery::serve`] does in plaintext.
@@ -143,7 +146,11 @@ impl Discovery {
         match self.0.identities.get() {
             Some(identities) => {
                 let stop = self.stopped_by(shutdown);
-                identities.serve(self.clone(), listeners, stop).await
+                let server = Server {
+                    discovery: self.clone(),
+                    port: Port::Secure,
+                };
+                identities.serve(server, listeners, stop).await
             }
             None => Ok(()),
         }
@@ -165,9 +172,9 @@ impl Discovery {
     async fn identify<P: Protocol>(
         &self,
         wire: &Wire<P::Request, P::Response>,
+        port: Port,
     ) -> Result<Option<Vec<SpiffeId>>, Status> {
-        let transport = &wire.extensions;
-        if transport.get::<SecurePeer>().is_none() && transport.get::<PeerCredentials>().is_none() {
+        if port == Port::Plaintext {
             return Ok(None);
         }
         let identities = self.0.identities.get();
@@ -191,8 +198,8 @@ impl Discovery {
         Ok((proxy, account))
     }
 
-    async fn stream<P: Protocol>(&self, mut wire: Wire<P::Request, P::Response>) {
-        let proven = match self.identify::<P>(&wire).await {
+    async fn stream<P: Protocol>(&self, port: Port, mut wire: Wire<P::Request, P::Response>) {
+        let proven = match self.identify::<P>(port, &wire).await {
             Ok(proven) => proven,
             Err(status) => return wire.refuse(status).await,
         };
@@ -376,12 +383,30 @@ async fn first_publication(publications: &mut watch::Receiver<Option<Arc<Publica
     }
 }
 
-impl Streams for Discovery {
+/// Where a stream comes from. What is not said to be without proof has to prove itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    /// Where nothing is proven.
+    Plaintext,
+    /// Where the caller proves itself, by a certificate, a token or as a user of this host.
+    Secure,
+}
+
+/// The server on one port.
+#[derive(Clone)]
+struct Server {
+    discovery: Discovery,
+    port: Port,
+}
+
+impl Streams for Server {
     async fn delta(&self, connection: DeltaConnection) {
-        self.stream::<Delta>(connection).await;
+        self.discovery.stream::<Delta>(self.port, connection).await;
     }
 
     async fn sotw(&self, connection: SotwConnection) {
-        self.stream::<StateOfTheWorld>(connection).await;
+        self.discovery
+            .stream::<StateOfTheWorld>(self.port, connection)
+            .await;
     }
 }
