@@ -16,6 +16,7 @@ pub mod identities;
 pub mod limits;
 pub mod metrics;
 pub mod secrets;
+mod sending;
 pub mod serve;
 pub mod session;
 pub mod world;

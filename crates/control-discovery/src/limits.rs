@@ -6,8 +6,10 @@ use std::time::Duration;
 pub const DEBOUNCE_QUIET: Duration = Duration::from_millis(10);
 /// A change is published after this long even if changes keep coming.
 pub const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
-/// Proxies that are translated for and written to at the same time (Istio: `PILOT_PUSH_THROTTLE`).
+/// Proxies that are translated for at the same time (Istio: `PILOT_PUSH_THROTTLE`).
 pub const CONCURRENT_PUSHES: usize = 100;
+/// How long a client may take to make room for a response before its stream is closed (Istio: `PILOT_XDS_SEND_TIMEOUT`).
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Publications whose changed kinds are remembered for streams that lag behind.
 pub const PUBLICATION_HISTORY: usize = 64;
 /// Tokens that the API server is asked about at the same time.

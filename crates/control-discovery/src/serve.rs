@@ -24,6 +24,7 @@ use crate::generate::Cache;
 use crate::identities::{Identities, SecureListeners};
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::sending::{self, Outcome};
 use crate::session::{Delta, Protocol, Session, StateOfTheWorld};
 use crate::world::{Publication, World};
 
@@ -145,11 +146,11 @@ impl Discovery {
     ) -> Result<(), tonic::transport::Error> {
         match self.0.identities.get() {
             Some(identities) => {
-                let stop = self.stopped_by(shutdown);
                 let server = Server {
                     discovery: self.clone(),
                     port: Port::Secure,
                 };
+                let stop = self.stopped_by(shutdown);
                 identities.serve(server, listeners, stop).await
             }
             None => Ok(()),
@@ -171,8 +172,8 @@ impl Discovery {
     /// Who has opened a stream; nobody on the plaintext port, where nothing is proven.
     async fn identify<P: Protocol>(
         &self,
-        wire: &Wire<P::Request, P::Response>,
         port: Port,
+        wire: &Wire<P::Request, P::Response>,
     ) -> Result<Option<Vec<SpiffeId>>, Status> {
         if port == Port::Plaintext {
             return Ok(None);
@@ -304,7 +305,8 @@ impl Discovery {
         let reply = match reply {
             Ok(reply) => reply,
             Err(refusal) => {
-                wire.refuse(Status::invalid_argument(refusal.to_string())).await;
+                let refused = wire.refuse(Status::invalid_argument(refusal.to_string()));
+                sending::in_time(refused, &self.0.stopping).await;
                 return false;
             }
         };
@@ -313,7 +315,8 @@ impl Discovery {
             let kind = crate::metrics::short(type_url);
             tracing::warn!(proxy = connection.proxy_name(), kind, %reason, "configuration refused");
         }
-        self.send::<P>(wire, reply.responses, received_at).await
+        self.send::<P>(wire, connection, reply.responses, received_at)
+            .await
     }
 
     /// Brings the proxy up to date; false when the stream is over.
@@ -323,14 +326,18 @@ impl Discovery {
         connection: &Connection,
         publication: Arc<Publication>,
     ) -> bool {
-        let Ok(_permit) = self.0.pushes.acquire().await else {
-            return false;
-        };
         let changed_at = publication.changed_at;
-        let began_at = Instant::now();
-        let responses = connection.session.lock().push::<P>(publication, &self.0.cache);
+        let (responses, began_at) = {
+            // Given back before anything is sent: a client that does not read holds up nobody else.
+            let Ok(_permit) = self.0.pushes.acquire().await else {
+                return false;
+            };
+            let began_at = Instant::now();
+            let responses = connection.session.lock().push::<P>(publication, &self.0.cache);
+            (responses, began_at)
+        };
         let any = !responses.is_empty();
-        let alive = self.send::<P>(wire, responses, began_at).await;
+        let alive = self.send::<P>(wire, connection, responses, began_at).await;
         if any {
             self.metrics().converged(changed_at.elapsed());
         }
@@ -341,13 +348,20 @@ impl Discovery {
     async fn send<P: Protocol>(
         &self,
         wire: &Wire<P::Request, P::Response>,
+        connection: &Connection,
         responses: Vec<P::Response>,
         began_at: Instant,
     ) -> bool {
         for response in responses {
             let type_url = P::response_type(&response).to_owned();
-            if !wire.send(response).await {
-                return false;
+            match sending::in_time(wire.send(response), &self.0.stopping).await {
+                Outcome::Done(true) => {}
+                Outcome::Done(false) | Outcome::Stopping => return false,
+                Outcome::Late => {
+                    let (proxy, limit) = (connection.proxy_name(), limits::SEND_TIMEOUT);
+                    tracing::warn!(proxy, ?limit, "a proxy does not read; its ADS stream is closed");
+                    return false;
+                }
             }
             self.metrics().pushed(&type_url, began_at.elapsed());
         }

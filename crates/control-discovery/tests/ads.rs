@@ -5,21 +5,28 @@ use std::time::Duration;
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use api_envoy::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use api_envoy::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use api_envoy::{type_url, wkt};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use control_discovery::debug::{Caller, Pages, router};
+use control_discovery::limits::CONCURRENT_PUSHES;
 use control_discovery::{Discovery, World};
 use control_snapshot::{Kind, Settings};
 use control_sources::registration::{Belonging, Registrar, StreamEvent};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
 use tower::ServiceExt as _;
 use xds::Variant;
 use xds::client::{Client, Rejection, Update};
 use xds::grpc::client::{Command, Event, Target, commands, run};
+use xds::limits::SERVER_RESPONSE_QUEUE;
 
 struct Server {
     world: Arc<World>,
@@ -47,6 +54,11 @@ fn entry(healthy: &str) -> Value {
 }
 
 async fn start() -> Server {
+    start_until(std::future::pending()).await.0
+}
+
+/// One that stops, and its end.
+async fn start_until(shutdown: impl Future<Output = ()> + Send + 'static) -> (Server, JoinHandle<()>) {
     let world = World::new(Settings::default(), "test");
     world.apply(Kind::Service, service("reviews"));
     world.apply(Kind::WorkloadEntry, entry("True"));
@@ -59,13 +71,14 @@ async fn start() -> Server {
         .expect("a port");
     let target = Target::Tcp(listener.local_addr().expect("an address").to_string());
     let server = discovery.clone();
-    tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
-    Server {
+    let serving = tokio::spawn(async move { server.serve(listener, shutdown).await.expect("a server") });
+    let server = Server {
         world,
         discovery,
         target,
         events,
-    }
+    };
+    (server, serving)
 }
 
 fn node() -> Node {
@@ -337,4 +350,50 @@ async fn debug_pages_are_for_this_host_and_metrics_for_everybody() {
     for path in ["/metrics", "/version"] {
         assert_eq!(status(path, Some(Caller::Elsewhere)).await, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_hold_up_neither_pushes_nor_the_end() {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async move {
+        let _ = stopped.await;
+    };
+    let (server, serving) = start_until(stopped).await;
+    let Target::Tcp(address) = &server.target else {
+        panic!("over TCP")
+    };
+    // Nothing may be sent to these streams, and each gets more than waits for the wire.
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let endpoint = endpoint.initial_stream_window_size(0);
+    let channel = within(endpoint.connect()).await.expect("a connection");
+    let mut deaf = Vec::new();
+    for _ in 0..CONCURRENT_PUSHES {
+        let (requests, queue) = mpsc::channel(4);
+        for type_url in [type_url::CLUSTER, type_url::LISTENER] {
+            let request = DeltaDiscoveryRequest {
+                node: Some(node()),
+                type_url: type_url.to_owned(),
+                ..DeltaDiscoveryRequest::default()
+            };
+            requests.send(request).await.expect("room");
+        }
+        let mut client = AggregatedDiscoveryServiceClient::new(channel.clone());
+        let answers = within(client.delta_aggregated_resources(ReceiverStream::new(queue))).await;
+        deaf.push((requests, answers.expect("a stream")));
+    }
+    let (_commands, mut updates) = connect(&server, Variant::Delta, false);
+    next(&mut updates, type_url::LISTENER).await;
+    for number in 0..2 * SERVER_RESPONSE_QUEUE {
+        let name = format!("late-{number}");
+        server.world.apply(Kind::Service, service(&name));
+        let update = next(&mut updates, type_url::CLUSTER).await;
+        assert!(
+            update
+                .resources
+                .iter()
+                .any(|cluster| cluster.name.contains(&name))
+        );
+    }
+    drop(stop);
+    within(serving).await.expect("it ends");
 }

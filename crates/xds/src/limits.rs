@@ -24,6 +24,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// HTTP/2 keepalive: the peer is gone when a ping is unanswered for this long (Istio: `GRPC_KEEPALIVE_TIMEOUT`).
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server that stops waits for clients that do not read.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams that one connection to the server may open.
 pub const MAX_CONCURRENT_STREAMS: u32 = 1024;
 /// Resource types that one stream may watch.

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use xds::Variant;
 use xds::client::Client;
 use xds::grpc::client::{Event, Target, commands, run};
-use xds::grpc::server::{DeltaConnection, SotwConnection, Streams, serve, serve_unix};
+use xds::grpc::server::{DeltaConnection, SotwConnection, Streams, builder, drain, routes, serve};
 use xds::server::{Content, Outgoing, Said, Stream};
 
 /// Answers every wildcard request with one cluster named after the stream, reports ACKs, and hangs up when told.
@@ -142,7 +142,12 @@ async fn a_unix_socket_serves_as_well() {
     let path = directory.path().join("XDS");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let (streams, mut acks) = server();
-    let serving = tokio::spawn(serve_unix(listener, streams, std::future::pending()));
+    let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+    let serving = tokio::spawn(
+        builder()
+            .add_routes(routes(streams))
+            .serve_with_incoming(incoming),
+    );
     let (_commands, receiver) = commands();
     let (events, _received) = mpsc::channel(64);
     let target = Target::Unix(path);
@@ -194,4 +199,19 @@ async fn the_client_comes_back_after_the_server_hangs_up_and_ends_with_its_comma
     drop(commands);
     within(running).await.unwrap();
     serving.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_stops_does_not_wait_for_clients_for_ever() {
+    let began = tokio::time::Instant::now();
+    let stopped = drain(std::future::ready(()), |_| std::future::pending());
+    assert!(within(stopped).await.is_ok());
+    assert!(began.elapsed() >= xds::limits::DRAIN_TIMEOUT);
+    let prompt = drain(std::future::pending(), |_| std::future::ready(Ok(())));
+    assert!(within(prompt).await.is_ok());
+    let heard = drain(std::future::ready(()), |ends| async {
+        ends.await;
+        Ok(())
+    });
+    assert!(within(heard).await.is_ok());
 }

@@ -46,7 +46,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
-use xds::grpc::server::Streams;
+use xds::grpc::server::{Streams, drain};
 
 use crate::limits;
 use crate::secrets::SecretAccess;
@@ -235,13 +235,15 @@ impl Identities {
             let _ = stopped.wait_for(|stop| *stop).await.is_ok();
         };
         let incoming = connections::incoming(listeners.secure, certificates, self.authorities());
-        let secure = server().serve_with_incoming_shutdown(incoming, stopped(stop.subscribe()));
+        let secure = drain(stopped(stop.subscribe()), |ends| {
+            server().serve_with_incoming_shutdown(incoming, ends)
+        });
         let host = async {
             match listeners.host {
                 Some(listener) => {
                     let incoming = UnixListenerStream::new(listener);
-                    let ends = stopped(stop.subscribe());
-                    server().serve_with_incoming_shutdown(incoming, ends).await
+                    let serve = |ends| server().serve_with_incoming_shutdown(incoming, ends);
+                    drain(stopped(stop.subscribe()), serve).await
                 }
                 None => Ok(()),
             }

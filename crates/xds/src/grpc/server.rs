@@ -7,13 +7,13 @@ use api_envoy::envoy::service::discovery::v3 as ads;
 use api_envoy::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use futures::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::Router;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Extensions, Status, Streaming};
 
@@ -130,8 +130,35 @@ pub fn builder() -> Server {
         .max_concurrent_streams(limits::MAX_CONCURRENT_STREAMS)
 }
 
-fn router(streams: impl Streams) -> Router {
-    builder().add_routes(routes(streams))
+/// Runs a server, which is given when to end, until `shutdown` resolves and the open streams have ended. A client that
+/// does not read what it was sent never ends its stream: such are waited for [`limits::DRAIN_TIMEOUT`].
+///
+/// # Errors
+/// The server fails.
+pub async fn drain<F>(
+    shutdown: impl Future<Output = ()>,
+    serve: impl FnOnce(BoxFuture<'static, ()>) -> F,
+) -> Result<(), tonic::transport::Error>
+where
+    F: Future<Output = Result<(), tonic::transport::Error>>,
+{
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ends = async move {
+        // That the other end is gone is what is waited for.
+        let _ = stopped.await;
+    };
+    let mut serving = std::pin::pin!(serve(ends.boxed()));
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = shutdown => drop(stop),
+    }
+    match tokio::time::timeout(limits::DRAIN_TIMEOUT, serving).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            tracing::warn!(limit = ?limits::DRAIN_TIMEOUT, "clients that do not read are not waited for");
+            Ok(())
+        }
+    }
 }
 
 /// Serves ADS in plaintext on a bound listener until `shutdown` resolves and the open streams have ended.
@@ -144,21 +171,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    router(streams)
-        .serve_with_incoming_shutdown(incoming, shutdown)
-        .await
-}
-
-/// As [`serve`], on a Unix socket.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve_unix(
-    listener: tokio::net::UnixListener,
-    streams: impl Streams,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    router(streams)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
-        .await
+    let server = builder().add_routes(routes(streams));
+    drain(shutdown, |ends| {
+        server.serve_with_incoming_shutdown(incoming, ends)
+    })
+    .await
 }
