@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 use xds::Variant;
 
-use crate::identities::SecretReview;
+use crate::identities::{ProvenStream, SecretReviews};
 use crate::session::Session;
 
 /// One open stream.
@@ -27,8 +27,8 @@ pub struct Connection {
     pub connected_at: OffsetDateTime,
     /// Which variant of ADS it speaks.
     pub variant: Variant,
-    /// The last answer of the API server to whether the account may have Secrets.
-    pub(crate) secret_review: Mutex<Option<SecretReview>>,
+    /// What the API server has said to whether the account may have Secrets.
+    pub(crate) secret_reviews: Mutex<SecretReviews>,
     /// Its state. Locked only for as long as a request or a push is worked out, never while anything is sent.
     pub session: Mutex<Session>,
 }
@@ -38,6 +38,15 @@ impl Connection {
     #[must_use]
     pub fn proxy_name(&self) -> &str {
         self.proxy_id.split('~').nth(2).unwrap_or(&self.proxy_id)
+    }
+
+    /// The stream as one whose account is proven, where it is.
+    pub(crate) fn proven(&self) -> Option<ProvenStream<'_>> {
+        Some(ProvenStream {
+            account: self.account.as_ref()?,
+            reviews: &self.secret_reviews,
+            session: &self.session,
+        })
     }
 }
 

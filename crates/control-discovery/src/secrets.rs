@@ -20,6 +20,8 @@ pub enum SecretAccess {
     /// None, and it is told nothing: it has not proven who it is.
     #[default]
     Unproven,
+    /// At present nobody knows. What it holds stays, and it is told nothing.
+    Unknown,
     /// Of its own namespace the authorities, which are no secret. No keys.
     Authorities {
         /// The namespace.
@@ -66,6 +68,7 @@ pub fn resource(snapshot: &Snapshot, access: &SecretAccess, resource: &str) -> R
         SecretAccess::Namespace(own) => own,
         SecretAccess::Authorities { namespace, .. } if name.authorities => namespace,
         SecretAccess::Authorities { reason, .. } => return Err(Withheld::Denied(Arc::clone(reason))),
+        SecretAccess::Unknown => return Err(Withheld::Denied("nobody knows whether it may have it".into())),
         SecretAccess::Unproven => return Err(Withheld::Denied("the proxy has not proven who it is".into())),
     };
     let namespace = if name.namespace.is_empty() {

@@ -21,7 +21,7 @@ use xds::server::Said;
 
 use crate::connections::{Connection, Connections};
 use crate::generate::Cache;
-use crate::identities::{Identities, SecureListeners};
+use crate::identities::{Identities, ProvenStream, SecureListeners};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::sending::{self, Outcome};
@@ -234,7 +234,7 @@ impl Discovery {
             account,
             connected_at: OffsetDateTime::now_utc(),
             variant: P::VARIANT,
-            secret_review: Mutex::new(None),
+            secret_reviews: Mutex::default(),
             session: Mutex::new(session),
         });
         self.0.connections.add(Arc::clone(&connection));
@@ -249,7 +249,11 @@ impl Discovery {
             {
                 break;
             }
+            if !self.send_owed_secrets::<P>(&wire, &connection).await {
+                break;
+            }
             tokio::select! {
+                () = until(connection.proven().and_then(ProvenStream::next_review)) => {}
                 received = wire.receive() => match received {
                     Some(received) => request = Some(received),
                     None => break,
@@ -292,14 +296,9 @@ impl Discovery {
             return true;
         }
         if type_url == type_url::SECRET
-            && let (Some(account), Some(identities)) = (&connection.account, self.0.identities.get())
+            && let (Some(proven), Some(identities)) = (connection.proven(), self.0.identities.get())
         {
-            let proxy = connection.session.lock().proxy().clone();
-            let earlier = connection.secret_review.lock().clone();
-            let review = identities.review_secrets(account, earlier).await;
-            connection.secret_review.lock().clone_from(&review);
-            let access = identities.secret_access(account, &proxy, review.as_ref());
-            connection.session.lock().set_secret_access(access);
+            identities.review_secrets(proven).await;
         }
         let reply = connection.session.lock().receive::<P>(request, &self.0.cache);
         let reply = match reply {
@@ -319,6 +318,22 @@ impl Discovery {
             .await
     }
 
+    /// Finds out, where that is not known, whether the proxy may have Secrets, and sends what follows from a change of
+    /// that; false when the stream is over.
+    async fn send_owed_secrets<P: Protocol>(
+        &self,
+        wire: &Wire<P::Request, P::Response>,
+        connection: &Connection,
+    ) -> bool {
+        let (Some(proven), Some(identities)) = (connection.proven(), self.0.identities.get()) else {
+            return true;
+        };
+        identities.review_again(proven).await;
+        let began_at = Instant::now();
+        let owed = connection.session.lock().owed_secrets::<P>();
+        self.send::<P>(wire, connection, owed, began_at).await
+    }
+
     /// Brings the proxy up to date; false when the stream is over.
     async fn push<P: Protocol>(
         &self,
@@ -327,6 +342,9 @@ impl Discovery {
         publication: Arc<Publication>,
     ) -> bool {
         let changed_at = publication.changed_at;
+        if let (Some(proven), Some(identities)) = (connection.proven(), self.0.identities.get()) {
+            identities.recall_secrets(proven);
+        }
         let (responses, began_at) = {
             // Given back before anything is sent: a client that does not read holds up nobody else.
             let Ok(_permit) = self.0.pushes.acquire().await else {
@@ -349,7 +367,7 @@ impl Discovery {
         &self,
         wire: &Wire<P::Request, P::Response>,
         connection: &Connection,
-        responses: Vec<P::Response>,
+        responses: impl IntoIterator<Item = P::Response>,
         began_at: Instant,
     ) -> bool {
         for response in responses {
@@ -394,6 +412,14 @@ async fn first_publication(publications: &mut watch::Receiver<Option<Arc<Publica
             // The world is gone, and this server with it.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Waits for a moment, for ever where there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Session {
     /// The version of the last publication that changed this proxy's view.
     config_version: Arc<str>,
     secret_access: SecretAccess,
+    /// Whether Secrets may be due though none has changed: the access has.
+    secrets_owed: bool,
 }
 
 /// What came of a request.
@@ -58,6 +60,7 @@ impl Session {
             translated: None,
             config_version,
             secret_access: SecretAccess::default(),
+            secrets_owed: false,
         }
     }
 
@@ -67,9 +70,23 @@ impl Session {
         &self.proxy
     }
 
-    /// Says which Secrets the proxy may have: none, before this is called.
+    /// Says which Secrets the proxy may have: none, before this is called. [`Session::owed_secrets`] are what follows.
     pub fn set_secret_access(&mut self, access: SecretAccess) {
+        // Before the first time nothing was asked for, and what is asked for is answered.
+        self.secrets_owed |= access != self.secret_access && self.secret_access != SecretAccess::Unproven;
         self.secret_access = access;
+    }
+
+    /// Which Secrets the proxy may have.
+    #[must_use]
+    pub fn secret_access(&self) -> &SecretAccess {
+        &self.secret_access
+    }
+
+    /// The Secrets that the proxy is to get, or may have no more, since its access has changed.
+    pub fn owed_secrets<P: Protocol>(&mut self) -> Option<P::Response> {
+        let version = Arc::clone(&self.publication.version);
+        self.push_secrets::<P>(Some(&BTreeSet::new()), &version)
     }
 
     /// The node, once a request has come.
@@ -184,7 +201,10 @@ impl Session {
         version: &str,
     ) -> Option<P::Response> {
         let concerns = |kind: &Kind| matches!(kind, Kind::Secret | Kind::ReferenceGrant);
-        if kinds.is_some_and(|kinds| !kinds.iter().any(concerns)) {
+        let concerned = kinds.is_none_or(|kinds| kinds.iter().any(concerns));
+        self.stream.watch(type_url::SECRET)?;
+        self.secrets_owed |= concerned;
+        if self.secret_access == SecretAccess::Unknown || !std::mem::take(&mut self.secrets_owed) {
             return None;
         }
         let watch = self.stream.watch(type_url::SECRET)?;
@@ -370,3 +390,6 @@ fn resends_all_endpoints(kinds: &BTreeSet<Kind>) -> bool {
     ];
     kinds.iter().any(|k| !WITHOUT_ENDPOINTS.contains(k)) && !kinds.iter().all(|k| BY_SERVICE.contains(k))
 }
+
+#[cfg(test)]
+mod tests;

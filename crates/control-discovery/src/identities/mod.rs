@@ -7,16 +7,18 @@
 //! - [`connections`]: TLS connections, and what they prove.
 //! - [`places`], [`first_bytes`]: how many there may be, and how long they may say nothing.
 //! - [`proof`]: the proofs that need more than the connection, and whose configuration somebody may have.
+//! - [`secret_reviews`]: whether an account may have Secrets, asked again and again while it holds some.
 //!
 //! Nothing of it is there before the world is complete: MeshConfig names the trust domain.
 
 mod connections;
-mod issuer;
 mod first_bytes;
+mod issuer;
 mod jwt_keys;
 mod keeper;
-mod proof;
 mod places;
+mod proof;
+mod secret_reviews;
 mod serving;
 mod web;
 
@@ -32,28 +34,25 @@ use control_ca::{
     Lifetimes, Metrics, OidcTokens, PeerCertificates, RootRotation, Rules, SpireServices, SpireSettings,
     UnixPeer,
 };
-use control_snapshot::{Mesh, Objects, Proxy, ProxyKind};
+use control_snapshot::{Mesh, Proxy};
+use control_sources::Client;
 use control_sources::authority_config_maps::{self, Published, REVOCATIONS, ROOT_CERTIFICATES};
-use control_sources::reviews::{Access, ReviewError};
-use control_sources::{Client, reviews};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use identity::{ServiceAccount, SpiffeId, SubjectName, TrustDomain, TrustDomainError, TrustDomains};
 use tls::ServerContext;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 use xds::grpc::server::{Streams, drain};
 
-use crate::limits;
-use crate::secrets::SecretAccess;
 use crate::world::World;
 
 pub use connections::SecurePeer;
 pub use issuer::{Issuer, KeysSource};
+pub(crate) use secret_reviews::{ProvenStream, SecretReviews};
 
 /// Now.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -406,85 +405,6 @@ impl Identities {
             Status::permission_denied(format!("authorization failed: {reason}"))
         })
     }
-
-    /// Whether an account may have the Secrets of its namespace, as the API server says; `earlier` is its last answer on
-    /// the same stream. Nothing when there is no answer.
-    pub(crate) async fn review_secrets(
-        &self,
-        account: &ServiceAccount,
-        earlier: Option<SecretReview>,
-    ) -> Option<SecretReview> {
-        let holds = |review: &SecretReview| review.asked_at.elapsed() < limits::SECRET_REVIEW_LIFETIME;
-        if let Some(earlier) = earlier.filter(holds) {
-            return Some(earlier);
-        }
-        let user = user(account);
-        let asked = Access {
-            user: &user,
-            verb: "list",
-            resource: "secrets",
-            namespace: &account.namespace,
-        };
-        let asked_at = Instant::now();
-        let verdict = match reviews::access(&self.0.client, asked).await {
-            Ok(true) => SecretVerdict::Allowed,
-            Ok(false) => SecretVerdict::Denied,
-            Err(ReviewError::NotServed) => SecretVerdict::NoRules,
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), account = %user, "nobody says whether this account may have Secrets");
-                return None;
-            }
-        };
-        Some(SecretReview { verdict, asked_at })
-    }
-
-    /// Which Secrets a proxy of this account may have: those of its namespace, if the account may list them there.
-    pub(crate) fn secret_access(
-        &self,
-        account: &ServiceAccount,
-        proxy: &Proxy,
-        review: Option<&SecretReview>,
-    ) -> SecretAccess {
-        let allowed = match review.map(|review| review.verdict) {
-            Some(SecretVerdict::Allowed) => true,
-            Some(SecretVerdict::Denied) | None => false,
-            // There, what says that it is a gateway has to be one by the mesh's objects, which workloads cannot write.
-            Some(SecretVerdict::NoRules) => {
-                let known = |objects: &Objects| objects.is_gateway_account(&account.namespace, &account.name);
-                proxy.profile.kind == ProxyKind::Gateway && self.0.world.read(known)
-            }
-        };
-        match allowed {
-            true => SecretAccess::Namespace(account.namespace.as_str().into()),
-            false => SecretAccess::Authorities {
-                namespace: account.namespace.as_str().into(),
-                reason: format!("{} may not list secrets in its namespace", user(account)).into(),
-            },
-        }
-    }
-}
-
-/// What the API server calls an account.
-fn user(account: &ServiceAccount) -> String {
-    format!("system:serviceaccount:{}:{}", account.namespace, account.name)
-}
-
-/// What the API server says of an account that asks for Secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SecretVerdict {
-    /// It may list those of its namespace.
-    Allowed,
-    /// It may not.
-    Denied,
-    /// The embedded API server has no rules about who may do what.
-    NoRules,
-}
-
-/// An answer of the API server, which holds for [`limits::SECRET_REVIEW_LIFETIME`].
-#[derive(Clone, Debug)]
-pub(crate) struct SecretReview {
-    verdict: SecretVerdict,
-    asked_at: Instant,
 }
 
 /// Waits for the first certificate; false when none will come. The guard of the watched value does not leave here.

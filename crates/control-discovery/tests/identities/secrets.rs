@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ use axum::http::{Request, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use control_apiserver::{ApiService, Body as ApiBody};
-use control_snapshot::Kind;
+use control_snapshot::{Kind, Objects};
 use control_sources::write::{self, ObjectRef};
 use control_sources::{apply, client};
 use identity::SubjectName;
@@ -158,11 +158,60 @@ async fn a_gateway_follows_its_secrets_and_no_page_shows_them() {
     mesh.stop().0.shutdown().await;
 }
 
-/// An API server whose rules let everybody list Secrets, and that counts how often it is asked.
+#[tokio::test]
+async fn who_becomes_a_gateway_later_gets_its_secrets_then_and_who_is_none_any_more_loses_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    let (first, second) = (host(), host());
+    let entries = |host: &Shown| [("cert", host.chain.clone()), ("key", host.key.clone())];
+    let stored = async |host: &Shown| {
+        let entries = entries(host);
+        let entries: Vec<(&str, &str)> = entries
+            .iter()
+            .map(|(name, text)| (*name, text.as_str()))
+            .collect();
+        store(&mesh, "shop-cert", &entries).await;
+    };
+    stored(&first).await;
+    known(&mesh, "istio-system", "shop-cert").await;
+    let door = ObjectRef::new(Kind::Gateway, "shop", "door");
+    let mut object = write::get(&mesh.client, &door).await.expect("the Gateway");
+    object["metadata"] = json!({"name": "door", "namespace": "shop"});
+    write::delete(&mesh.client, &door).await.expect("deleted");
+    let is_gateway = || async {
+        let known = |objects: &Objects| objects.is_gateway_account("istio-system", "gateway");
+        Some(mesh.discovery.world().read(known))
+    };
+    eventually("no gateway", || async { is_gateway().await.filter(|is| !is) }).await;
+    let mut stream = gateway(&mesh).await;
+    let me = node("router", "istio-system", "gateway");
+    stream
+        .ask(me, type_url::SECRET, &["kubernetes://shop-cert"])
+        .await;
+    let answer = stream.next().await.expect("an answer");
+    assert_eq!(answer.removed_resources, ["kubernetes://shop-cert"]);
+    stream.acknowledge(&answer).await;
+
+    apply(&mesh.client, &[object]).await.expect("stored");
+    let answer = stream.next().await.expect("the key, though nobody asks again");
+    assert_eq!(key_of(&answer), first.key);
+    stream.acknowledge(&answer).await;
+
+    write::delete(&mesh.client, &door).await.expect("deleted");
+    let answer = stream.next().await.expect("a removal");
+    assert_eq!(answer.removed_resources, ["kubernetes://shop-cert"]);
+    stream.acknowledge(&answer).await;
+    stored(&second).await;
+    assert!(stream.is_silent().await, "a later Secret is not for it");
+    mesh.stop().0.shutdown().await;
+}
+
+/// An API server whose rules let everybody list Secrets, when it answers, and that counts how often it is asked.
 #[derive(Clone)]
 struct WithRules {
     server: ApiService,
     asked: Arc<AtomicU32>,
+    fails: Arc<AtomicBool>,
 }
 
 impl<B> tower::Service<Request<B>> for WithRules
@@ -188,7 +237,13 @@ where
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {},
             "spec": {}, "status": {"allowed": true},
         });
+        let status = if self.fails.load(Ordering::Relaxed) {
+            500
+        } else {
+            201
+        };
         let answer = Response::builder()
+            .status(status)
             .header("content-type", "application/json")
             .body(Body::from(answer.to_string()));
         Box::pin(std::future::ready(Ok(answer.expect("an answer"))))
@@ -203,6 +258,7 @@ async fn the_api_server_is_asked_once_whether_a_proxy_may_have_secrets() {
     let client = client::in_process(WithRules {
         server: api.service(),
         asked: Arc::clone(&asked),
+        fails: Arc::default(),
     });
     let mesh = Mesh::start(api, client, STABLE).await;
     let host = host();
@@ -230,6 +286,32 @@ async fn the_api_server_is_asked_once_whether_a_proxy_may_have_secrets() {
     stream.ask(me, type_url::SECRET, &["kubernetes://one"]).await;
     assert_eq!(key_of(&stream.next().await.expect("the key")), host.key);
     assert_eq!(asked.load(Ordering::Relaxed), 2);
+    mesh.stop().0.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_nobody_could_judge_gets_its_secrets_once_somebody_can() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (api, _) = api_server(directory.path()).await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let client = client::in_process(WithRules {
+        server: api.service(),
+        asked: Arc::default(),
+        fails: Arc::clone(&fails),
+    });
+    let mesh = Mesh::start(api, client, STABLE).await;
+    let host = host();
+    let entries = [("cert", host.chain.as_str()), ("key", host.key.as_str())];
+    store(&mesh, "one", &entries).await;
+    known(&mesh, "istio-system", "one").await;
+    let mut stream = gateway(&mesh).await;
+    let me = node("router", "istio-system", "gateway");
+    stream.ask(me, type_url::SECRET, &["kubernetes://one"]).await;
+    let answer = stream.next().await.expect("an answer");
+    assert_eq!(answer.removed_resources, ["kubernetes://one"]);
+    stream.acknowledge(&answer).await;
+    fails.store(false, Ordering::Relaxed);
+    assert_eq!(key_of(&stream.next().await.expect("the key")), host.key);
     mesh.stop().0.shutdown().await;
 }
 
