@@ -178,7 +178,7 @@ impl Case<'_> {
                 let mut routes = resources.routes.clone();
                 for name in names("name") {
                     if routes.iter().all(|r| r.name != name) {
-                        routes.push(crate::route(view, &name).0);
+                        routes.push(crate::route(view, &name, &crate::Parts::default()).message());
                     }
                 }
                 self.print(routes.iter())
