@@ -179,7 +179,7 @@ impl<C: Multiplexed> ErasedPool for SharedPool<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect::HttpVersions;
+    use crate::pool_key::HttpVersions;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
