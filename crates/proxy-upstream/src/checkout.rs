@@ -41,7 +41,8 @@ impl ConnectionPermit {
         key: PoolKey,
     ) -> Result<Self, Overflow> {
         let connections = &cluster.config().circuit_breakers.of(priority).connections;
-        if !connections.try_acquire() && !(host.close_idle() && connections.try_acquire()) {
+        let made_room = || host.close_idle() && connections.try_acquire();
+        if !connections.try_acquire() && !made_room() {
             cluster.shard().inc(cluster.config().stats.upstream_cx_overflow);
             if host.has_connection(key) {
                 return Err(Overflow);

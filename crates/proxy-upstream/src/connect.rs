@@ -15,6 +15,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use crate::checkout::ConnectionPermit;
 use crate::config::{BindConfig, ClusterConfig, TcpKeepalive};
 use crate::endpoints::{HostAddress, HostSpec};
+use crate::pool_key::HttpVersions;
 use crate::proxy_protocol::{AnnounceError, Announcement};
 use crate::stream::Stream;
 use crate::transport::{ALPN_HTTP_2, ALPN_HTTP_11, TlsTransport, Transport};
@@ -32,17 +33,6 @@ pub struct HandshakeOptions<'a> {
     pub alpn: &'a [String],
     /// Whom the connection is for, where the transport socket tells the host (PROXY protocol).
     pub announcement: Option<Announcement<'a>>,
-}
-
-/// The versions of HTTP that a connection may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HttpVersions {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
-    /// Either, as the handshake decides.
-    Either,
 }
 
 /// The future of [`Dialer::socket`].

@@ -2,7 +2,16 @@
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 
-use crate::connect::HttpVersions;
+/// The versions of HTTP that a connection may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpVersions {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Either, as the handshake decides.
+    Either,
+}
 
 /// What Envoy would keep a pool for: the protocol of connections to a host, and what was asked of their handshake.
 /// Compared by a hash with a secret of its own per worker, for clients choose a part of it.

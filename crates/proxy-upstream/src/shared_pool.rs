@@ -179,7 +179,7 @@ impl<C: Multiplexed> ErasedPool for SharedPool<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect::HttpVersions;
+    use crate::pool_key::HttpVersions;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
@@ -232,7 +232,7 @@ mod tests {
     }
 
     /// What somebody has been told: to look again, or of a failure.
-    fn hears(waiting: &mut Waiting<'_, Rc<&'static str>>) -> Option<Result<(), &'static str>> {
+    fn hears(waiting: &mut Waiting<'_, Failed<One>>) -> Option<Result<(), &'static str>> {
         let mut context = Context::from_waker(Waker::noop());
         match pin!(waiting.news()).poll(&mut context) {
             Poll::Ready(News::LookAgain) => Some(Ok(())),

@@ -142,7 +142,7 @@ impl<T> Drop for Waiting<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect::HttpVersions;
+    use crate::pool_key::HttpVersions;
 
     fn key(name: &str) -> PoolKey {
         PoolKey::http(HttpVersions::Http2, &name)
