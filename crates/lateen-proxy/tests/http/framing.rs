@@ -20,7 +20,7 @@ fn of_route(fields: &str) -> String {
 fn a_request_whose_length_was_removed_goes_on_in_chunks() {
     let removes = of_route("request_headers_to_remove: [content-length]");
     for (route, fields) in [("", "connection: content-length\r\n"), (&removes, "")] {
-        let (seen, requests) = mpsc::channel();
+        let (seen, requests) = mpsc::sync_channel(4);
         let (upstream, _) = scripted(move |_, stream| {
             let _ = seen.send(read_until(stream, "\r\n0\r\n\r\n"));
             answer(stream, "");
@@ -64,7 +64,7 @@ fn an_answer_whose_length_was_removed_goes_on_in_chunks() {
 
 #[test]
 fn an_empty_body_of_unknown_length_is_whole_at_the_second_try() {
-    let (seen, requests) = mpsc::channel();
+    let (seen, requests) = mpsc::sync_channel(4);
     let (upstream, _) = scripted(move |number, stream| {
         if number == 0 {
             read_until(stream, "\r\n0\r\n\r\n");

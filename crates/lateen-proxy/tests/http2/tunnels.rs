@@ -300,7 +300,7 @@ fn what_neither_the_manager_nor_the_route_allows_is_refused() {
 
 #[test]
 fn a_refused_tunnel_leaves_no_body_to_be_awaited() {
-    let (seen, heads) = std::sync::mpsc::channel();
+    let (seen, heads) = std::sync::mpsc::sync_channel(4);
     let upstream = upstream_with(move |mut stream| {
         while let Some(head) = read_head(&mut stream) {
             let _ = seen.send(head);
