@@ -26,8 +26,14 @@ const PRIORITY_UPDATE_FREQUENCY: i32 = 2;
 
 /// The policy of a route: its own, else the mesh's, else Istio's. None when retries are off.
 ///
-/// With a hash policy the same host is wanted again, so hosts that were tried are not avoided.
-pub(crate) fn of_route(own: Option<&HttpRetry>, mesh: &Mesh, hashed: bool) -> Option<RetryPolicy> {
+/// With a hash policy the same host is wanted again, so hosts that were tried are not avoided. Other localities are
+/// preferred by proxies that can (`elsewhere`); the others would refuse every route of the port.
+pub(crate) fn of_route(
+    own: Option<&HttpRetry>,
+    mesh: &Mesh,
+    hashed: bool,
+    elsewhere: bool,
+) -> Option<RetryPolicy> {
     let Some(settings) = own.or(mesh.default_http_retry_policy.as_ref()) else {
         return Some(default(hashed));
     };
@@ -40,7 +46,7 @@ pub(crate) fn of_route(own: Option<&HttpRetry>, mesh: &Mesh, hashed: bool) -> Op
         (policy.retry_on, policy.retriable_status_codes) = conditions(&settings.retry_on);
     }
     policy.per_try_timeout = settings.per_try_timeout.map(|d| wkt::duration(d.0));
-    if settings.retry_remote_localities == Some(true) {
+    if settings.retry_remote_localities == Some(true) && elsewhere {
         policy.retry_priority = Some(previous_priorities());
     }
     match settings.retry_ignore_previous_hosts {
@@ -126,7 +132,10 @@ mod tests {
 
     #[test]
     fn no_attempts_mean_no_policy() {
-        assert_eq!(of_route(Some(&retries(0, "")), &Mesh::default(), false), None);
+        assert_eq!(
+            of_route(Some(&retries(0, "")), &Mesh::default(), false, true),
+            None
+        );
     }
 
     #[test]
@@ -135,6 +144,7 @@ mod tests {
             Some(&retries(3, "5xx, 429,gateway-error")),
             &Mesh::default(),
             false,
+            true,
         )
         .expect("policy");
         assert_eq!(policy.retry_on, "5xx,gateway-error,retriable-status-codes");
@@ -143,9 +153,26 @@ mod tests {
     }
 
     #[test]
+    fn other_localities_are_preferred_by_proxies_that_can_whoever_asks_for_it() {
+        let remote = HttpRetry {
+            retry_remote_localities: Some(true),
+            ..retries(2, "")
+        };
+        let yaml = "defaultHttpRetryPolicy: { attempts: 2, retryRemoteLocalities: true }";
+        let of_mesh = Mesh::from_yaml(yaml, "istio-system").expect("a MeshConfig");
+        for (own, mesh) in [(Some(&remote), &Mesh::default()), (None, &of_mesh)] {
+            let prefers = |elsewhere| {
+                let policy = of_route(own, mesh, false, elsewhere).expect("policy");
+                policy.retry_priority.is_some()
+            };
+            assert!(prefers(true) && !prefers(false));
+        }
+    }
+
+    #[test]
     fn the_default_avoids_hosts_that_were_tried_unless_hashing_wants_the_same_one() {
-        let plain = of_route(None, &Mesh::default(), false).expect("policy");
-        let hashed = of_route(None, &Mesh::default(), true).expect("policy");
+        let plain = of_route(None, &Mesh::default(), false, true).expect("policy");
+        let hashed = of_route(None, &Mesh::default(), true, true).expect("policy");
         assert_eq!(
             (
                 plain.retry_host_predicate.len(),

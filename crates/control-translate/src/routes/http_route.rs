@@ -187,12 +187,12 @@ fn forward(
         .iter()
         .filter_map(|d| hash_policy(context, &d.destination))
         .collect();
-    let mut retries = retry::of_route(http.retries.as_ref(), &context.view.mesh, !hashes.is_empty());
-    if let Some(policy) = &mut retries
-        && !context.view.profile.retries_elsewhere
-    {
-        policy.retry_priority = None;
-    }
+    let retries = retry::of_route(
+        http.retries.as_ref(),
+        &context.view.mesh,
+        !hashes.is_empty(),
+        context.view.profile.retries_elsewhere,
+    );
     let mut action = RouteAction {
         retry_policy: retries,
         host_rewrite_specifier: authority.map(route_action::HostRewriteSpecifier::HostRewriteLiteral),

@@ -32,6 +32,8 @@ pub(crate) struct ServiceHost {
     near: Option<Arc<str>>,
     domain: Arc<str>,
     mesh: Shared<Mesh>,
+    /// Whether the client's retries can prefer other localities.
+    retries_elsewhere: bool,
 }
 
 /// What comes of that.
@@ -52,6 +54,7 @@ impl ServiceHost {
             port,
             domain: Arc::clone(domain),
             mesh: view.mesh.clone(),
+            retries_elsewhere: view.profile.retries_elsewhere,
         }
     }
 
@@ -70,7 +73,7 @@ impl ServiceHost {
             cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(names::outbound(
                 self.port, "", hostname,
             ))),
-            retry_policy: retry::of_route(None, &self.mesh, hash.is_some()),
+            retry_policy: retry::of_route(None, &self.mesh, hash.is_some(), self.retries_elsewhere),
             hash_policy: hash.into_iter().collect(),
             ..RouteAction::default()
         };
