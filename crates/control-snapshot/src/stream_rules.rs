@@ -81,7 +81,7 @@ fn server_names(names: &[String], hosts: &[String]) -> Result<(), String> {
 }
 
 /// Whether a proxy knows this as a condition on the name that a client asks for.
-pub(crate) fn is_server_name(name: &str) -> bool {
+fn is_server_name(name: &str) -> bool {
     let rest = match name.strip_prefix('*') {
         None => name,
         Some("") => return true,
