@@ -185,7 +185,7 @@ async fn end(child: &mut Child) {
 pub(crate) struct Workloads {
     mesh: Mesh,
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl Workloads {
@@ -193,7 +193,7 @@ impl Workloads {
         Self {
             mesh,
             stop: watch::Sender::new(false),
-            tasks: Vec::new(),
+            tasks: RefCell::default(),
         }
     }
 
@@ -203,12 +203,12 @@ impl Workloads {
     }
 
     /// Adds a task that ends when [`Workloads::stopped`] says so.
-    pub(crate) fn add_task(&mut self, task: JoinHandle<()>) {
-        self.tasks.push(task);
+    pub(crate) fn add_task(&self, task: JoinHandle<()>) {
+        self.tasks.borrow_mut().push(task);
     }
 
     /// Starts workloads, all at the same time, and keeps them running. The records are in the order of the specs.
-    pub(crate) async fn start(&mut self, specs: Vec<Spec>) -> anyhow::Result<Vec<WorkloadRecord>> {
+    pub(crate) async fn start(&self, specs: Vec<Spec>) -> anyhow::Result<Vec<WorkloadRecord>> {
         let starting: Vec<_> = specs
             .into_iter()
             .map(|spec| {
@@ -223,18 +223,18 @@ impl Workloads {
             record.write(workload.folder())?;
             records.push(record);
             let keep = keep(self.mesh.clone(), workload, self.stop.subscribe());
-            self.tasks.push(tokio::task::spawn_local(keep));
+            self.tasks.borrow_mut().push(tokio::task::spawn_local(keep));
         }
         Ok(records)
     }
 
     /// Starts the gateway; the answer also tells where it listens, once it has a listener for `port`.
-    pub(crate) async fn start_gateway(&mut self, spec: Spec, port: u16) -> anyhow::Result<Gateway> {
+    pub(crate) async fn start_gateway(&self, spec: Spec, port: u16) -> anyhow::Result<Gateway> {
         let workload = Workload::start(&self.mesh, spec).await?;
         WorkloadRecord::of(&workload, 0).write(workload.folder())?;
         let listeners = workload.moved_listeners();
         let keep = keep(self.mesh.clone(), workload, self.stop.subscribe());
-        self.tasks.push(tokio::task::spawn_local(keep));
+        self.tasks.borrow_mut().push(tokio::task::spawn_local(keep));
         let asked = (std::net::Ipv4Addr::UNSPECIFIED, port).into();
         Ok(Gateway { listeners, asked })
     }
@@ -242,7 +242,7 @@ impl Workloads {
     /// Stops everything and waits for it.
     pub(crate) async fn stop(self) {
         self.stop.send_replace(true);
-        for task in self.tasks {
+        for task in self.tasks.into_inner() {
             let _ = task.await;
         }
     }

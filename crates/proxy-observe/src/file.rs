@@ -77,8 +77,12 @@ pub struct LogFiles {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+/// Opens the file that configuration names, for appending.
+pub type Opener = fn(&str) -> io::Result<File>;
+
+#[derive(Debug)]
 struct Shared {
+    opener: Opener,
     files: Mutex<BTreeMap<String, Arc<LogFile>>>,
     wake: Arc<Wake>,
     written: Written,
@@ -122,7 +126,20 @@ impl LogFiles {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(flush_interval: Duration) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        Self::start_opening(flush_interval, open)
+    }
+
+    /// [`LogFiles::start`] with another way to open files, for who compiles configuration that nobody vouches for.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start_opening(flush_interval: Duration, opener: Opener) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            opener,
+            files: Mutex::default(),
+            wake: Arc::default(),
+            written: Written::default(),
+        });
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
@@ -143,7 +160,7 @@ impl LogFiles {
             return Ok(Arc::clone(file));
         }
         // Opened once here so that a wrong path is refused with the configuration; the thread opens its own.
-        drop(open(path)?);
+        drop((self.shared.opener)(path)?);
         let file = Arc::new(LogFile {
             path: path.to_owned(),
             pending: Mutex::default(),
@@ -260,7 +277,7 @@ impl Shared {
         if let Some(open) = open_files.get_mut(path) {
             return open.write_all(bytes);
         }
-        let mut opened = open(path).inspect_err(|_| {
+        let mut opened = (self.opener)(path).inspect_err(|_| {
             self.written.reopen_failed.fetch_add(1, Ordering::Relaxed);
         })?;
         opened.write_all(bytes)?;

@@ -12,4 +12,4 @@ pub mod format;
 pub mod limits;
 
 pub use access_log::{AccessLog, FileAccessLogger};
-pub use file::{FileCounts, LogFiles};
+pub use file::{FileCounts, LogFiles, Opener};

@@ -39,9 +39,9 @@ async fn demo(home: Home, arguments: DemoArgs) -> anyhow::Result<ExitCode> {
         home.folder().display()
     ));
     steps.plain("");
-    let mut mesh = RunningMesh::start(home, "demo", !arguments.keep, &mut steps).await?;
+    let mesh = RunningMesh::start(home, "demo", !arguments.keep, &mut steps).await?;
     let outcome = tokio::select! {
-        opened = open(&mut mesh, &mut steps, &arguments) => match opened {
+        opened = open(&mesh, &mut steps, &arguments) => match opened {
             Ok(shop) => serve(&mesh, shop, arguments.load, &mut steps, &mut stop).await,
             Err(error) => Err(error),
         },
@@ -53,7 +53,7 @@ async fn demo(home: Home, arguments: DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Starts services and gateway, and waits for the first page.
-async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -> anyhow::Result<SocketAddr> {
+async fn open(mesh: &RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -> anyhow::Result<SocketAddr> {
     let specs = specs(arguments.capture)?;
     let mut all = objects::bookinfo(&specs);
     all.extend(objects::gateway(&RunningMesh::gateway_spec()));
@@ -64,7 +64,7 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -
         &format!("{} objects applied through the Kubernetes API", all.len()),
     );
 
-    let records = mesh.workloads.start(specs).await?;
+    let (records, gateway) = tokio::try_join!(mesh.workloads.start(specs), mesh.start_gateway())?;
     let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
     let own = if records
         .iter()
@@ -85,7 +85,6 @@ async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &DemoArgs) -
         steps.note(&capture_by_ports(why));
     }
 
-    let gateway = mesh.start_gateway().await?;
     let shop = gateway_address(&gateway).await?;
     if shop.port() != objects::GATEWAY_PORT {
         steps.note(&format!(

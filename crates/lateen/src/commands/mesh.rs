@@ -72,7 +72,7 @@ impl RunningMesh {
         record.write(&home)?;
         let mesh = joined(&home, &record)?;
         let record = Rc::new(RefCell::new(record));
-        let mut workloads = Workloads::new(mesh);
+        let workloads = Workloads::new(mesh);
         let keep = control_plane.keep(Rc::clone(&record), workloads.stopped());
         workloads.add_task(tokio::task::spawn_local(keep));
         let node_agent = serve_identities(&home, workloads.stopped())?;
@@ -111,7 +111,7 @@ impl RunningMesh {
     }
 
     /// Starts the gateway; it listens once a Gateway object asks for it.
-    pub(super) async fn start_gateway(&mut self) -> anyhow::Result<Gateway> {
+    pub(super) async fn start_gateway(&self) -> anyhow::Result<Gateway> {
         self.workloads
             .start_gateway(Self::gateway_spec(), objects::GATEWAY_PORT)
             .await

@@ -30,9 +30,9 @@ async fn up(home: Home, arguments: UpArgs) -> anyhow::Result<ExitCode> {
         home.folder().display()
     ));
     steps.plain("");
-    let mut mesh = RunningMesh::start(home, "up", false, &mut steps).await?;
+    let mesh = RunningMesh::start(home, "up", false, &mut steps).await?;
     let outcome = tokio::select! {
-        opened = open(&mut mesh, &mut steps, &arguments) => opened,
+        opened = open(&mesh, &mut steps, &arguments) => opened,
         _ = stop.wait() => Ok(()),
     };
     if outcome.is_ok() {
@@ -43,7 +43,7 @@ async fn up(home: Home, arguments: UpArgs) -> anyhow::Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-async fn open(mesh: &mut RunningMesh, steps: &mut Steps, arguments: &UpArgs) -> anyhow::Result<()> {
+async fn open(mesh: &RunningMesh, steps: &mut Steps, arguments: &UpArgs) -> anyhow::Result<()> {
     if !arguments.no_gateway {
         mesh.apply(&objects::gateway(&RunningMesh::gateway_spec()))
             .await?;
