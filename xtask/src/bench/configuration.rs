@@ -34,10 +34,16 @@ pub(super) fn listener(port: u16, filter: &Value, transport_socket: Option<&Valu
 
 /// An HTTP connection manager with the router alone, and one route for everything.
 pub(super) fn http(route: &Value) -> Value {
+    http_with(&[], route)
+}
+
+/// The same with filters before the router.
+pub(super) fn http_with(filters: &[Value], route: &Value) -> Value {
     let router = json!({
         "name": "envoy.filters.http.router",
         "typed_config": { "@type": format!("{HTTP_FILTERS}.router.v3.Router") },
     });
+    let filters: Vec<Value> = filters.iter().cloned().chain([router]).collect();
     let mut only = json!({ "match": { "prefix": "/" } });
     for (field, value) in route.as_object().into_iter().flatten() {
         only[field] = value.clone();
@@ -51,7 +57,18 @@ pub(super) fn http(route: &Value) -> Value {
                 "name": "local",
                 "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [only] }],
             },
-            "http_filters": [router],
+            "http_filters": filters,
+        },
+    })
+}
+
+/// The filter that counts calls of gRPC, as Istio configures it.
+pub(super) fn grpc_stats() -> Value {
+    json!({
+        "name": "envoy.filters.http.grpc_stats",
+        "typed_config": {
+            "@type": format!("{HTTP_FILTERS}.grpc_stats.v3.FilterConfig"),
+            "emit_filter_state": true, "stats_for_all_methods": false,
         },
     })
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::contest::Contest;
 use super::load::{self, Http2Load};
@@ -29,6 +30,7 @@ pub(super) fn http2(plan: &Plan, dir: &Path) -> Result<bool> {
     compare(
         "HTTP/2 plaintext, 1 KB answers",
         "http2",
+        &[],
         &upstream,
         &load,
         plan,
@@ -36,7 +38,7 @@ pub(super) fn http2(plan: &Plan, dir: &Path) -> Result<bool> {
     )
 }
 
-/// Unary calls whose answers have 1 KB.
+/// Unary calls whose answers have 1 KB, counted by the filter that Istio's sidecars have.
 pub(super) fn grpc(plan: &Plan, dir: &Path) -> Result<bool> {
     let upstream = proxies::http2_upstream(dir)?;
     let body = dir.join("message.bin");
@@ -50,8 +52,9 @@ pub(super) fn grpc(plan: &Plan, dir: &Path) -> Result<bool> {
     };
     load::ends_with_grpc_status(upstream.port, &load)?;
     compare(
-        "gRPC plaintext, unary, 1 KB answers",
+        "gRPC plaintext, unary, 1 KB answers, grpc_stats",
         "grpc",
+        &[configuration::grpc_stats()],
         &upstream,
         &load,
         plan,
@@ -62,6 +65,7 @@ pub(super) fn grpc(plan: &Plan, dir: &Path) -> Result<bool> {
 fn compare(
     title: &str,
     file: &str,
+    filters: &[Value],
     upstream: &Upstream,
     load: &Http2Load<'_>,
     plan: &Plan,
@@ -69,7 +73,7 @@ fn compare(
 ) -> Result<bool> {
     let cluster = configuration::upstream_by_http2(upstream.port);
     let contenders = proxies::both(dir, file, |port| {
-        let filter = configuration::http(&configuration::to_upstream());
+        let filter = configuration::http_with(filters, &configuration::to_upstream());
         Ok(configuration::bootstrap(
             &configuration::listener(port, &filter, None),
             &cluster,
