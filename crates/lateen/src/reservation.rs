@@ -1,7 +1,8 @@
-//! A workload's name, held by the process that starts it until that has ended.
+//! A workload's name, or a mesh's folder, held by the process that starts it until that has ended.
 //!
-//! The workload's own record comes only when it is ready. Until then another `lateen run` of the same service would take
-//! the same name, and with it the folder. The kernel gives a lock on a file back however the process ends.
+//! The record of a workload comes only when it is ready. Until then another `lateen run` of the same service would take
+//! the same name, and with it the folder; so would two meshes that start at the same time take each other's. The kernel
+//! gives a lock on a file back however the process ends.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -3,6 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `mesh.json` | the running mesh: its processes, ports and kubeconfig ([`MeshRecord`]) |
+//! | `mesh.lock`, `detach.lock` | held by who runs the mesh, and by who waits until it runs in the background |
 //! | `control-plane/` | the control plane's store and kubeconfig; survives restarts |
 //! | `run/NAME.NAMESPACE/` | a workload's bootstrap, sockets and `workload.json` ([`WorkloadRecord`]) |
 //! | `workload-api.sock` | where workloads get their identities for themselves (SPIFFE's Workload API) |
@@ -22,6 +23,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::CertificateRecord;
+use crate::reservation::Reservation;
 
 /// The socket for agents of this host, in the control plane's folder.
 pub(crate) const AGENT_SOCKET: &str = "agents.sock";
@@ -74,6 +76,27 @@ impl Home {
         self.folder.join("mesh.json")
     }
 
+    /// Makes this process the only one that runs a mesh in this folder, for as long as the answer lives.
+    pub(crate) fn reserve(&self) -> anyhow::Result<Reservation> {
+        self.reserve_by("mesh.lock")
+    }
+
+    /// Makes this process the only one that waits for a mesh in the background, whose log there is once.
+    pub(crate) fn reserve_background(&self) -> anyhow::Result<Reservation> {
+        self.reserve_by("detach.lock")
+    }
+
+    fn reserve_by(&self, name: &str) -> anyhow::Result<Reservation> {
+        let path = self.folder.join(name);
+        let taken = Reservation::take(&path).with_context(|| format!("lock {}", path.display()))?;
+        taken.with_context(|| {
+            format!(
+                "another process is starting a mesh in {}: use that one, or choose another folder with LATEEN_HOME",
+                self.folder.display()
+            )
+        })
+    }
+
     pub(crate) fn control_plane(&self) -> PathBuf {
         self.folder.join("control-plane")
     }
@@ -112,6 +135,18 @@ impl Home {
 
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.logs().join(format!("{name}.log"))
+    }
+
+    /// Refuses to start a mesh while one runs.
+    pub(crate) fn require_none(&self) -> anyhow::Result<()> {
+        match self.mesh() {
+            None => Ok(()),
+            Some(mesh) => anyhow::bail!(
+                "a mesh is running already ({}, process {}): use it, or end it with `lateen down`",
+                mesh.kind,
+                mesh.supervisor.pid
+            ),
+        }
     }
 
     /// The running mesh, if there is one. The record of one that was killed does not count.

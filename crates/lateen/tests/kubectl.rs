@@ -66,6 +66,7 @@ const CASES: &[Case] = &[
         killed_demo,
     ),
     ("down leaves nothing behind", down),
+    ("of two that start at once one runs", two_at_once),
 ];
 
 fn main() -> ExitCode {
@@ -455,5 +456,26 @@ fn down(mesh: &mut Mesh) -> Result<()> {
     })
     .context("processes are left")?;
     ensure!(mesh.shop(None).is_err(), "something still serves the shop");
+    Ok(())
+}
+
+fn two_at_once(mesh: &mut Mesh) -> Result<()> {
+    let start = || mesh.lateen(&["up", "--detach", "--no-gateway"]);
+    let outcomes = std::thread::scope(|scope| {
+        let starting = [scope.spawn(start), scope.spawn(start)];
+        starting.map(|thread| thread.join().expect("no panic"))
+    });
+    let refused: Vec<String> = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.as_ref().err())
+        .map(|error| format!("{error:#}"))
+        .collect();
+    let why = ["is starting a mesh", "a mesh is running already"];
+    ensure!(
+        matches!(&refused[..], [only] if why.iter().any(|why| only.contains(why))),
+        "refused: {refused:?}"
+    );
+    mesh.lateen(&["ps"]).context("the other one does not run")?;
+    mesh.lateen(&["down"])?;
     Ok(())
 }

@@ -12,14 +12,9 @@ use crate::state::{Home, MeshRecord};
 
 /// Starts this program again, told to stay attached, and waits until its mesh is ready.
 pub(super) fn run(home: &Home, command: &str, format: OutputFormat) -> anyhow::Result<ExitCode> {
-    if let Some(mesh) = home.mesh() {
-        anyhow::bail!(
-            "a mesh is running already ({}, process {}): use it, or end it with `lateen down`",
-            mesh.kind,
-            mesh.supervisor.pid
-        );
-    }
+    home.require_none()?;
     home.create()?;
+    let _reservation = home.reserve_background()?;
     let log = home.log(command);
     let mut child = start(&log)?;
     let mesh = wait(home, &mut child, &log)?;
@@ -57,7 +52,8 @@ fn start(log: &std::path::Path) -> anyhow::Result<Child> {
 fn wait(home: &Home, child: &mut Child, log: &std::path::Path) -> anyhow::Result<MeshRecord> {
     let started = Instant::now();
     loop {
-        if let Some(mesh) = home.mesh().filter(|mesh| mesh.ready) {
+        let own = |mesh: &MeshRecord| mesh.ready && mesh.supervisor.pid == child.id();
+        if let Some(mesh) = home.mesh().filter(own) {
             return Ok(mesh);
         }
         if let Some(status) = child.try_wait()? {

@@ -16,6 +16,7 @@ use crate::node_agent::{HostWorkloads, settings};
 use crate::objects;
 use crate::output::Steps;
 use crate::ports::{Moved, Ports, loopback};
+use crate::reservation::Reservation;
 use crate::state::{Home, MeshRecord, Process};
 use crate::supervisor::{ControlPlane, Gateway, Workloads, joined};
 
@@ -26,6 +27,7 @@ pub(super) struct RunningMesh {
     pub(super) workloads: Workloads,
     pub(super) client: control_sources::Client,
     pub(super) moved: Vec<Moved>,
+    _reservation: Reservation,
 }
 
 impl RunningMesh {
@@ -36,14 +38,9 @@ impl RunningMesh {
         fresh: bool,
         steps: &mut Steps,
     ) -> anyhow::Result<Self> {
-        if let Some(mesh) = home.mesh() {
-            anyhow::bail!(
-                "a mesh is running already ({}, process {}): use it, or end it with `lateen down`",
-                mesh.kind,
-                mesh.supervisor.pid
-            );
-        }
+        home.require_none()?;
         home.create()?;
+        let reservation = home.reserve()?;
         let ended = home.clear_remains();
         if ended > 0 {
             steps.note(&format!("ended {ended} processes that a killed mesh had left"));
@@ -90,6 +87,7 @@ impl RunningMesh {
             workloads,
             client,
             moved,
+            _reservation: reservation,
         })
     }
 
