@@ -29,8 +29,9 @@ pub struct ConnectionPermit {
 
 impl ConnectionPermit {
     /// Takes the right to open a connection, unless `max_connections` is reached. Then an idle connection of the host
-    /// makes room; whoever asks has found that it does not fit. A host without a connection of this key may always have
-    /// one, so that whoever waits for one waits for something that will come.
+    /// makes room that counts against the same threshold; whoever asks has found that it does not fit. A host without a
+    /// connection of this key and priority may always have one, so that whoever waits for one waits for something that
+    /// will come.
     ///
     /// # Errors
     /// [`Overflow`] when `max_connections` is reached.
@@ -41,15 +42,15 @@ impl ConnectionPermit {
         key: PoolKey,
     ) -> Result<Self, Overflow> {
         let connections = &cluster.config().circuit_breakers.of(priority).connections;
-        let made_room = || host.close_idle() && connections.try_acquire();
+        let made_room = || host.close_idle(priority) && connections.try_acquire();
         if !connections.try_acquire() && !made_room() {
             cluster.shard().inc(cluster.config().stats.upstream_cx_overflow);
-            if host.has_connection(key) {
+            if host.has_connection(priority, key) {
                 return Err(Overflow);
             }
             connections.acquire_anyway();
         }
-        host.open_connection(key);
+        host.open_connection(priority, key);
         let stats = &cluster.config().stats;
         cluster.shard().inc(stats.upstream_cx_total);
         cluster.shard().move_gauge(stats.upstream_cx_active, 1);
@@ -59,6 +60,12 @@ impl ConnectionPermit {
             priority,
             key,
         })
+    }
+
+    /// Whose threshold it counts against.
+    #[must_use]
+    pub fn priority(&self) -> RequestPriority {
+        self.priority
     }
 
     /// Whose requests the connection is for.
@@ -91,7 +98,7 @@ impl Drop for ConnectionPermit {
             .of(self.priority)
             .connections
             .release();
-        self.host.close_connection(self.key);
+        self.host.close_connection(self.priority, self.key);
     }
 }
 
@@ -155,7 +162,7 @@ pub async fn acquire<C: 'static, T>(
     if let Ok(permit) = ConnectionPermit::take(cluster, host, priority, key) {
         return Ok(Acquired::Connect(permit));
     }
-    let mut waiting = host.pool::<C>().wait(key).ok_or(Overflow)?;
+    let mut waiting = host.pool::<C>(priority).wait(key).ok_or(Overflow)?;
     loop {
         let ready = match waiting.news().await {
             News::Take(connection) => accept(connection),

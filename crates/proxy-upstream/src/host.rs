@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashMapExt as _};
 
+use crate::circuit_breaker::RequestPriority;
 use crate::endpoints::{Health, HostSpec};
 use crate::outlier::HostMonitor;
 use crate::pool::{ErasedPool, Pool};
@@ -22,13 +23,27 @@ pub struct Host {
     active_requests: Cell<u32>,
     active_connections: Cell<u32>,
     /// Open connections by what they are for, without those of which there is none.
-    connections: RefCell<HashMap<PoolKey, u32>>,
+    connections: RefCell<HashMap<(RequestPriority, PoolKey), u32>>,
     monitor: Option<Arc<HostMonitor>>,
     removed: Cell<bool>,
     last_used: Cell<Option<Instant>>,
     counts: HostCounts,
-    pool: OnceCell<Box<dyn ErasedPool>>,
-    shared_pool: OnceCell<Box<dyn ErasedPool>>,
+    /// For requests of priority default, and of priority high.
+    pools: [Pools; 2],
+}
+
+/// The pools for requests of one priority.
+#[derive(Default)]
+struct Pools {
+    idle: OnceCell<Box<dyn ErasedPool>>,
+    shared: OnceCell<Box<dyn ErasedPool>>,
+}
+
+impl Pools {
+    fn all(&self) -> impl Iterator<Item = &dyn ErasedPool> {
+        let pools = [self.idle.get(), self.shared.get()];
+        pools.into_iter().flatten().map(|pool| &**pool)
+    }
 }
 
 /// What happened on one host, as `/clusters` shows it (`envoy.admin.v3.HostStatus.stats`).
@@ -71,8 +86,7 @@ impl Host {
             removed: Cell::new(false),
             last_used: Cell::new(None),
             counts: HostCounts::default(),
-            pool: OnceCell::new(),
-            shared_pool: OnceCell::new(),
+            pools: Default::default(),
         })
     }
 
@@ -144,12 +158,12 @@ impl Host {
         self.pools().for_each(ErasedPool::close);
     }
 
-    /// The pool of idle connections of type `C`.
+    /// The pool of idle connections of type `C` for requests of this priority.
     ///
     /// # Panics
     /// When two types of connection are pooled on one host, which is a mistake of the caller.
-    pub fn pool<C: 'static>(&self) -> &Pool<C> {
-        let pool = self.pool.get_or_init(|| {
+    pub fn pool<C: 'static>(&self, priority: RequestPriority) -> &Pool<C> {
+        let pool = self.pools_of(priority).idle.get_or_init(|| {
             let pool = Pool::<C>::new();
             if self.removed.get() {
                 pool.close();
@@ -161,12 +175,12 @@ impl Host {
             .expect("one type of upstream connection per process")
     }
 
-    /// The pool of shared connections of type `C`.
+    /// The pool of shared connections of type `C` for requests of this priority.
     ///
     /// # Panics
     /// When two types of connection are shared on one host, which is a mistake of the caller.
-    pub fn shared_pool<C: Multiplexed>(&self) -> &SharedPool<C> {
-        let pool = self.shared_pool.get_or_init(|| {
+    pub fn shared_pool<C: Multiplexed>(&self, priority: RequestPriority) -> &SharedPool<C> {
+        let pool = self.pools_of(priority).shared.get_or_init(|| {
             let pool = SharedPool::<C>::new();
             if self.removed.get() {
                 pool.close();
@@ -179,8 +193,14 @@ impl Host {
     }
 
     fn pools(&self) -> impl Iterator<Item = &dyn ErasedPool> {
-        let pools = [self.pool.get(), self.shared_pool.get()];
-        pools.into_iter().flatten().map(|pool| &**pool)
+        self.pools.iter().flat_map(Pools::all)
+    }
+
+    fn pools_of(&self, priority: RequestPriority) -> &Pools {
+        &self.pools[match priority {
+            RequestPriority::Default => 0,
+            RequestPriority::High => 1,
+        }]
     }
 
     pub(crate) fn begin_request(&self) {
@@ -193,48 +213,50 @@ impl Host {
             .set(self.active_requests.get().saturating_sub(1));
     }
 
-    /// Whether there is a connection of this key, or one is being made.
-    pub(crate) fn has_connection(&self, key: PoolKey) -> bool {
-        self.connections.borrow().contains_key(&key)
+    /// Whether there is a connection of this key for requests of this priority, or one is being made.
+    pub(crate) fn has_connection(&self, priority: RequestPriority, key: PoolKey) -> bool {
+        self.connections.borrow().contains_key(&(priority, key))
     }
 
-    pub(crate) fn open_connection(&self, key: PoolKey) {
-        *self.connections.borrow_mut().entry(key).or_default() += 1;
+    pub(crate) fn open_connection(&self, priority: RequestPriority, key: PoolKey) {
+        *self.connections.borrow_mut().entry((priority, key)).or_default() += 1;
         self.active_connections.set(self.active_connections.get() + 1);
         increment(&self.counts.cx_total);
     }
 
-    pub(crate) fn close_connection(&self, key: PoolKey) {
+    pub(crate) fn close_connection(&self, priority: RequestPriority, key: PoolKey) {
         self.active_connections
             .set(self.active_connections.get().saturating_sub(1));
         let mut connections = self.connections.borrow_mut();
-        let left = connections.get_mut(&key).map_or(0, |count| {
+        let left = connections.get_mut(&(priority, key)).map_or(0, |count| {
             *count -= 1;
             *count
         });
         if left == 0 {
-            connections.remove(&key);
+            connections.remove(&(priority, key));
         }
         drop(connections);
         let alone = (left == 0).then_some(key);
-        self.pools().for_each(|pool| pool.connection_closed(alone));
+        let pools = self.pools_of(priority);
+        pools.all().for_each(|pool| pool.connection_closed(alone));
     }
 
-    /// Closes an idle connection; whether there was one.
-    pub(crate) fn close_idle(&self) -> bool {
-        self.pools().any(ErasedPool::close_idle)
+    /// Closes an idle connection for requests of this priority; whether there was one.
+    pub(crate) fn close_idle(&self, priority: RequestPriority) -> bool {
+        self.pools_of(priority).all().any(ErasedPool::close_idle)
     }
 
     /// Takes a connection in that requests share, and tells all who wait for it.
-    pub fn share<C: Multiplexed>(&self, connection: &Rc<C>) {
-        self.shared_pool().add(connection);
-        let key = connection.key();
-        self.pools().for_each(|pool| pool.connection_shared(key));
+    pub fn share<C: Multiplexed>(&self, priority: RequestPriority, connection: &Rc<C>) {
+        self.shared_pool(priority).add(connection);
+        let (key, pools) = (connection.key(), self.pools_of(priority));
+        pools.all().for_each(|pool| pool.connection_shared(key));
     }
 
     /// A request on a connection that others share has ended: the first that waits for it may look again.
-    pub fn room_was_made(&self, key: PoolKey) {
-        self.pools().for_each(|pool| pool.room_was_made(key));
+    pub fn room_was_made(&self, priority: RequestPriority, key: PoolKey) {
+        let pools = self.pools_of(priority);
+        pools.all().for_each(|pool| pool.room_was_made(key));
     }
 
     pub(crate) fn connect_failed(&self) {

@@ -26,15 +26,17 @@ pub enum SharedError {
 #[derive(Debug)]
 pub struct Attempt<C: Multiplexed<Failure = ConnectError>> {
     host: Rc<Host>,
+    priority: RequestPriority,
     key: PoolKey,
     connection: PhantomData<fn() -> C>,
 }
 
 impl<C: Multiplexed<Failure = ConnectError>> Attempt<C> {
-    fn begin(host: &Rc<Host>, key: PoolKey) -> Self {
-        host.shared_pool::<C>().begin_connecting(key);
+    fn begin(host: &Rc<Host>, priority: RequestPriority, key: PoolKey) -> Self {
+        host.shared_pool::<C>(priority).begin_connecting(key);
         Self {
             host: Rc::clone(host),
+            priority,
             key,
             connection: PhantomData,
         }
@@ -42,11 +44,11 @@ impl<C: Multiplexed<Failure = ConnectError>> Attempt<C> {
 
     /// Tells those who wait that there is a connection, or why there is none.
     pub fn end(self, outcome: Result<Rc<C>, ConnectError>) {
-        let pool = self.host.shared_pool::<C>();
+        let pool = self.host.shared_pool::<C>(self.priority);
         // From here on whoever finds no room may have another one made.
         pool.end_connecting(self.key);
         match outcome {
-            Ok(connection) => self.host.share(&connection),
+            Ok(connection) => self.host.share(self.priority, &connection),
             Err(error) => pool.failed(self.key, error),
         }
     }
@@ -54,7 +56,7 @@ impl<C: Multiplexed<Failure = ConnectError>> Attempt<C> {
 
 impl<C: Multiplexed<Failure = ConnectError>> Drop for Attempt<C> {
     fn drop(&mut self) {
-        let pool = self.host.shared_pool::<C>();
+        let pool = self.host.shared_pool::<C>(self.priority);
         if pool.is_connecting(self.key) {
             pool.end_connecting(self.key);
             let error = io::Error::other("the attempt was given up");
@@ -74,7 +76,7 @@ pub async fn acquire_shared<C: Multiplexed<Failure = ConnectError>>(
     fits: impl Fn(&C) -> bool,
     open: impl Fn(ConnectionPermit, Attempt<C>),
 ) -> Result<Rc<C>, SharedError> {
-    let pool = host.shared_pool::<C>();
+    let pool = host.shared_pool::<C>(priority);
     if let Some(connection) = pool.find(&fits) {
         return Ok(connection);
     }
@@ -84,7 +86,7 @@ pub async fn acquire_shared<C: Multiplexed<Failure = ConnectError>>(
         if !pool.is_connecting(key)
             && let Ok(permit) = ConnectionPermit::take(cluster, host, priority, key)
         {
-            open(permit, Attempt::begin(host, key));
+            open(permit, Attempt::begin(host, priority, key));
         }
         if let News::Take(error) = waiting.news().await {
             return Err(SharedError::Connect(error));

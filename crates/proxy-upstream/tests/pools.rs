@@ -55,12 +55,13 @@ fn idle(world: &World, port_wanted: u16) -> Option<usize> {
         .hosts()
         .into_iter()
         .find(|h| port(h) == port_wanted)?;
-    Some(host.pool::<Connection>().idle())
+    Some(host.pool::<Connection>(RequestPriority::Default).idle())
 }
 
 fn give_back(connection: Connection, now: Instant) {
     let host = Rc::clone(connection._permit.host());
-    host.pool::<Connection>().give_back(connection, now);
+    host.pool::<Connection>(RequestPriority::Default)
+        .give_back(connection, now);
 }
 
 #[test]
@@ -153,7 +154,7 @@ fn the_connection_used_last_is_taken_first_and_old_ones_are_closed() {
         .into_iter()
         .find(|h| port(h) == 1)
         .unwrap();
-    let pool = host.pool::<Connection>();
+    let pool = host.pool::<Connection>(RequestPriority::Default);
     let timeout = Some(Duration::from_secs(3600));
     let taken = pool.take(at(3), timeout, |_| true).unwrap();
     assert_eq!(taken.number, 2);
@@ -225,7 +226,10 @@ async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
     let now = Instant::now();
     let busy = open(&world, 1, 7);
     let wait = || {
-        let look = || host.pool::<Connection>().take(now, None, |_| true);
+        let look = || {
+            host.pool::<Connection>(RequestPriority::Default)
+                .take(now, None, |_| true)
+        };
         acquire::<Connection, _>(
             (world.cluster(), &host, RequestPriority::Default),
             http1(),
@@ -304,7 +308,8 @@ fn connections_that_do_not_fit_stay_for_others() {
         .unwrap();
     let take = |wanted| {
         let fits = |connection: &Connection| connection.number == wanted;
-        host.pool::<Connection>().take_fitting(now, None, fits, |_| true)
+        host.pool::<Connection>(RequestPriority::Default)
+            .take_fitting(now, None, fits, |_| true)
     };
     assert_eq!(take(1).map(|connection| connection.number), Some(1));
     assert!(take(1).is_none());
@@ -381,7 +386,10 @@ async fn who_waits_for_either_version_looks_again_when_requests_can_share_a_conn
         key,
         has_room: Cell::new(false),
     });
-    let look = || host.shared_pool::<Shared>().find(|_| true);
+    let look = || {
+        host.shared_pool::<Shared>(RequestPriority::Default)
+            .find(|_| true)
+    };
     let waiting = acquire::<Connection, _>(
         (world.cluster(), &host, RequestPriority::Default),
         key,
@@ -390,10 +398,10 @@ async fn who_waits_for_either_version_looks_again_when_requests_can_share_a_conn
     );
     let rest = async {
         tokio::task::yield_now().await;
-        host.share(&shared);
+        host.share(RequestPriority::Default, &shared);
         tokio::task::yield_now().await;
         shared.has_room.set(true);
-        host.room_was_made(key);
+        host.room_was_made(RequestPriority::Default, key);
     };
     let both = async { tokio::join!(waiting, rest) };
     let (got, ()) = tokio::time::timeout(PATIENCE, both).await.expect("in time");
@@ -430,4 +438,28 @@ async fn a_failure_to_connect_is_told_to_those_who_wait_for_such_a_connection_al
     let (a, b, ()) = tokio::time::timeout(PATIENCE, all).await.expect("in time");
     assert!(matches!(a, Err(SharedError::Connect(_))));
     assert!(b.is_ok());
+}
+
+/// As in Envoy, where each priority has pools of its own.
+#[test]
+fn a_priority_neither_takes_nor_closes_the_connections_of_another() {
+    let both = "type: EDS\ncircuit_breakers: { thresholds: [{ max_connections: 1 }, { priority: HIGH, max_connections: 1 }] }";
+    let world = World::new(both, TWO);
+    let now = Instant::now();
+    give_back(open(&world, 1, 0), now);
+    let host = host(&world, 1);
+    let take = |priority| ConnectionPermit::take(world.cluster(), &host, priority, http1());
+    let is_there = |priority| host.pool::<Connection>(priority).take(now, None, |_| true);
+    assert!(is_there(RequestPriority::High).is_none());
+    let high = take(RequestPriority::High).unwrap();
+    assert_eq!(world.stat("upstream_cx_overflow"), 0);
+    assert!(
+        take(RequestPriority::High).is_err(),
+        "nothing idle counts against it"
+    );
+    assert_eq!((idle(&world, 1), world.stat("upstream_cx_active")), (Some(1), 2));
+    assert!(take(RequestPriority::Default).is_ok(), "the idle one makes room");
+    assert_eq!(idle(&world, 1), Some(0));
+    drop(high);
+    assert!(take(RequestPriority::High).is_ok());
 }

@@ -186,19 +186,21 @@ pub(crate) fn take_ready(
 ) -> Option<Uplink> {
     if wanted.versions != HttpVersions::Http1 {
         let fits = |connection: &Http2Connection| connection.fits(wanted.server_name);
-        if let Some(connection) = host.shared_pool().find(fits) {
+        if let Some(connection) = host.shared_pool(wanted.priority).find(fits) {
             return Some(Uplink::Http2(Http2Uplink::new(&connection)));
         }
     }
     if wanted.versions == HttpVersions::Http2 {
         return None;
     }
-    let idle = host.pool::<Box<UpstreamConnection>>().take_fitting(
-        now.into_std(),
-        cluster.config().http.idle_timeout,
-        |connection| connection.server_name == *wanted.server_name,
-        |connection| connection.is_usable(pool),
-    );
+    let idle = host
+        .pool::<Box<UpstreamConnection>>(wanted.priority)
+        .take_fitting(
+            now.into_std(),
+            cluster.config().http.idle_timeout,
+            |connection| connection.server_name == *wanted.server_name,
+            |connection| connection.is_usable(pool),
+        );
     idle.map(Uplink::Http1)
 }
 
@@ -252,7 +254,7 @@ async fn connection_for(
         let connection = http2::connect((worker, local), stream, permit, agreed)
             .await
             .map_err(failed)?;
-        host.share(&connection);
+        host.share(wanted.priority, &connection);
         return Ok(Uplink::Http2(Http2Uplink::new(&connection)));
     }
     cluster
@@ -468,7 +470,7 @@ impl UpstreamConnection {
         // After a change of its settings nobody may use what was agreed on before.
         let same_transport = host.with_spec(|spec| spec.transport == self.transport);
         if !too_old && same_transport && !host.is_removed() {
-            host.pool::<Box<UpstreamConnection>>()
+            host.pool::<Box<UpstreamConnection>>(self.permit.priority())
                 .give_back(self, now.into_std());
         }
     }

@@ -99,7 +99,8 @@ impl Http2Connection {
         if most > 0 && self.requests.get() >= most && self.sender.take().is_some() {
             self.shard().inc(cluster.config().stats.upstream_cx_max_requests);
         }
-        self.permit.host().room_was_made(self.permit.key());
+        let permit = &self.permit;
+        permit.host().room_was_made(permit.priority(), permit.key());
     }
 
     /// Opens a stream.
