@@ -5,6 +5,7 @@
 //! - An ACK or NACK is never answered by itself. New names are answered, alone; repeated, fewer or no names are not.
 //! - A nonce that was not the last one sent makes a state-of-the-world request stale, and its names are ignored. A
 //!   delta request is a change, so its names count even then. A refusal counts whatever has been sent since.
+//! - A nonce is answered once: names that change after a refusal do not take it back.
 //! - Content that a client has refused is not sent again unchanged.
 
 mod protocol;

@@ -37,6 +37,8 @@ pub struct Watch {
     held: BTreeMap<Arc<str>, u64>,
     nonce_sent: String,
     nonce_acked: String,
+    /// The last that was answered, by an acceptance or a refusal.
+    nonce_answered: String,
     version_sent: String,
     version_acked: String,
     nack: Option<Nack>,
@@ -138,12 +140,7 @@ impl Watch {
     /// Whether the last response is still unanswered.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        !self.nonce_sent.is_empty()
-            && self.nonce_sent != self.nonce_acked
-            && self
-                .nack
-                .as_ref()
-                .is_none_or(|nack| nack.nonce != self.nonce_sent)
+        self.nonce_sent != self.nonce_answered
     }
 
     pub(super) fn claim<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
@@ -177,16 +174,19 @@ impl Watch {
                 version: refused.version.clone(),
             });
             self.digest_refused = Some(refused.digest);
+            nonce.clone_into(&mut self.nonce_answered);
             return Said::Nack(error.message.clone());
         }
         if nonce != self.nonce_sent {
             return Said::Stale;
         }
-        // A client repeats the nonce whenever it changes its subscription; only the first time is an ACK.
-        if self.nonce_acked == nonce {
+        // A client repeats the nonce whenever it changes its subscription; only the first time is an ACK, and not after a
+        // refusal.
+        if self.nonce_answered == nonce {
             return Said::Nothing;
         }
         nonce.clone_into(&mut self.nonce_acked);
+        nonce.clone_into(&mut self.nonce_answered);
         self.version_acked.clone_from(&self.version_sent);
         self.unanswered.clear();
         self.nack = None;
