@@ -31,3 +31,4 @@ pub use parse::{HeadLimits, HeadParser, Parsed};
 pub use serialize::{
     reason_phrase, write_chunk_header, write_last_chunk, write_request_head, write_response_head,
 };
+pub use syntax::is_token;

@@ -34,9 +34,10 @@ const fn token_lower() -> [u8; 256] {
     table
 }
 
-/// True for a character of a token.
+/// True for a character of a token (RFC 9110, section 5.6.2).
 #[inline]
-pub(crate) fn is_token(byte: u8) -> bool {
+#[must_use]
+pub fn is_token(byte: u8) -> bool {
     TOKEN_LOWER[byte as usize] != 0
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn is_visible(value: &[u8]) -> bool {
 }
 
 /// The methods that are taken: those that Envoy's HTTP/1 parser knows unless `allow_custom_methods` is set.
-pub(crate) const METHODS: &[&[u8]] = &[
+const METHODS: &[&[u8]] = &[
     b"GET",
     b"POST",
     b"PUT",
@@ -95,13 +96,13 @@ pub(crate) const METHODS: &[&[u8]] = &[
     b"UNSUBSCRIBE",
 ];
 
-/// True when `method` is one of [`METHODS`].
+/// True when requests with this method are taken.
 #[inline]
 pub(crate) fn is_method(method: &[u8]) -> bool {
     METHODS.contains(&method)
 }
 
-/// True when a method could still become one of [`METHODS`].
+/// True when a method could still become one with which requests are taken.
 pub(crate) fn is_method_prefix(start: &[u8]) -> bool {
     METHODS.iter().any(|method| method.starts_with(start))
 }

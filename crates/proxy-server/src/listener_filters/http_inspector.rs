@@ -1,46 +1,10 @@
 //! `envoy.filters.listener.http_inspector`: tells HTTP/1.0, HTTP/1.1 and cleartext HTTP/2 from anything else.
 
 use proxy_config::limits::REQUEST_LINE_MAX_BYTES;
+use proxy_http::is_token;
 
 /// The connection preface of HTTP/2 (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Methods that a request may begin with. Others are taken for another protocol, as Envoy's inspector takes them.
-const METHODS: &[&str] = &[
-    "GET",
-    "HEAD",
-    "POST",
-    "PUT",
-    "DELETE",
-    "CONNECT",
-    "OPTIONS",
-    "TRACE",
-    "PATCH",
-    "ACL",
-    "BIND",
-    "CHECKOUT",
-    "COPY",
-    "LINK",
-    "LOCK",
-    "MERGE",
-    "MKACTIVITY",
-    "MKCALENDAR",
-    "MKCOL",
-    "MOVE",
-    "NOTIFY",
-    "PROPFIND",
-    "PROPPATCH",
-    "PURGE",
-    "REBIND",
-    "REPORT",
-    "SEARCH",
-    "SOURCE",
-    "SUBSCRIBE",
-    "UNBIND",
-    "UNLINK",
-    "UNLOCK",
-    "UNSUBSCRIBE",
-];
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +29,7 @@ pub fn inspect(bytes: &[u8]) -> Inspected {
     if HTTP2_PREFACE.starts_with(bytes) {
         return Inspected::NeedMore;
     }
-    if !begins_with_method(bytes) {
+    if !may_begin_a_request(bytes) {
         return Inspected::Other;
     }
     match memchr::memchr(b'\n', bytes) {
@@ -75,19 +39,41 @@ pub fn inspect(bytes: &[u8]) -> Inspected {
     }
 }
 
-fn begins_with_method(bytes: &[u8]) -> bool {
-    match memchr::memchr(b' ', bytes) {
-        Some(end) => METHODS.iter().any(|method| method.as_bytes() == &bytes[..end]),
-        None => METHODS.iter().any(|method| method.as_bytes().starts_with(bytes)),
-    }
+/// Whether a method stands here, or its beginning. Any is looked for, so that a request with one that the codec refuses
+/// is refused by it, and does not find its way around the filters for HTTP.
+fn may_begin_a_request(bytes: &[u8]) -> bool {
+    let method = bytes.split(is_space).next().unwrap_or_default();
+    !method.is_empty() && method.iter().copied().all(is_token)
 }
 
+fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// A method, what could be a target, and any version or none: it is the codec that says what is wrong with them.
 fn request_line(line: &[u8]) -> Inspected {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match memchr::memrchr(b' ', line).map(|space| &line[space + 1..]) {
+    let mut words = line.split(is_space).filter(|word| !word.is_empty());
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    let (Some(method), Some(target), None) = (method, target, words.next()) else {
+        return Inspected::Other;
+    };
+    let is_target = match target[0] {
+        b'/' => true,
+        b'*' => target.len() == 1,
+        _ => version.is_some() && (method == b"CONNECT" || memchr::memmem::find(target, b"://").is_some()),
+    };
+    match version {
+        _ if !is_target || target.iter().any(u8::is_ascii_control) => Inspected::Other,
         Some(b"HTTP/1.1") => Inspected::Http("http/1.1"),
-        Some(b"HTTP/1.0") => Inspected::Http("http/1.0"),
-        _ => Inspected::Other,
+        // As Envoy calls all others.
+        Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Inspected::Http("http/1.0")
+        }
+        None => Inspected::Http("http/1.0"),
+        Some(_) => Inspected::Other,
     }
 }
 
@@ -101,7 +87,11 @@ mod tests {
             inspect(b"GET / HTTP/1.1\r\nhost: a\r\n"),
             Inspected::Http("http/1.1")
         );
-        assert_eq!(inspect(b"POST /x y HTTP/1.0\n"), Inspected::Http("http/1.0"));
+        assert_eq!(
+            inspect(b"FOO-1 http://x/y HTTP/1.0\n"),
+            Inspected::Http("http/1.0")
+        );
+        assert_eq!(inspect(b"GET /\r\n"), Inspected::Http("http/1.0"));
         assert_eq!(inspect(HTTP2_PREFACE), Inspected::Http("h2c"));
     }
 
@@ -121,10 +111,15 @@ mod tests {
     fn other_protocols_are_recognised_as_soon_as_possible() {
         for bytes in [
             &b"\x16\x03"[..],
-            b"SSH-2.0",
-            b"get / HTTP/1.1",
-            b"GET / HTTP/3.0\r\n",
+            b"SSH-2.0-x\r\n",
+            b"EHLO x\r\n",
+            b"a{ / HTTP/1.1",
+            b"POST /x y HTTP/1.1\r\n",
+            b"GET / HTTP/x\r\n",
+            b"GET x HTTP/1.1\r\n",
             b"GET\n",
+            b" GET",
+            b"\r\nGET",
             b"\0",
         ] {
             assert_eq!(inspect(bytes), Inspected::Other, "{bytes:?}");
