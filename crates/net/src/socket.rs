@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::limits::LISTEN_BACKLOG;
 
@@ -55,6 +57,24 @@ pub fn set_backlog(listener: impl AsFd, connections: u32) -> io::Result<()> {
 #[must_use]
 pub fn is_free(address: SocketAddr) -> bool {
     listen(address, PortSharing::Exclusive).is_ok()
+}
+
+/// Completes when the other side has closed a connection or reset it, whatever it has sent before that nobody has read. The
+/// socket is a duplicate of the connection's: whoever reads and writes is not disturbed.
+///
+/// # Errors
+/// What the registration with the runtime reports.
+pub async fn until_closed(socket: OwnedFd) -> io::Result<()> {
+    // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, which is when the registration is.
+    #[allow(unsafe_code, reason = "tokio cannot see that the descriptor stays open")]
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+    loop {
+        let mut ready = socket.ready(Interest::READABLE).await?;
+        if ready.ready().is_read_closed() {
+            return Ok(());
+        }
+        ready.clear_ready();
+    }
 }
 
 /// An unbound, non-blocking TCP socket of the given family.

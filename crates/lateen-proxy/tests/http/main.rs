@@ -3,6 +3,7 @@
 mod framing;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod leaving;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -10,7 +10,7 @@ use super::body::{BodySink, Piece, Pulled, write_piece};
 use super::buffer::{BufferPool, ReadBuffer, WriteBuffer};
 use super::forward::ClientFault;
 use super::limits;
-use super::transport::Transport;
+use super::transport::{EndWatch, Transport};
 use super::tunnel_end::{ConnectionEnd, TunnelEnd};
 use super::uplink::Uplink;
 use super::upload::Upload;
@@ -97,6 +97,8 @@ pub(crate) struct Http1Downlink<S> {
     pub(crate) enable_trailers: bool,
     /// The present response goes out in chunks.
     pub(crate) chunked: bool,
+    /// While there is no room for what the client sends.
+    end: Option<EndWatch>,
 }
 
 impl<S> Http1Downlink<S> {
@@ -110,6 +112,7 @@ impl<S> Http1Downlink<S> {
             write: WriteBuffer::default(),
             enable_trailers,
             chunked: false,
+            end: None,
         }
     }
 }
@@ -222,8 +225,13 @@ impl<S: Transport> Downlink for Http1Downlink<S> {
     fn watch(&mut self, pool: &BufferPool, context: &mut Context<'_>) -> Result<(), ClientFault> {
         loop {
             if self.read.unread().len() >= limits::PIPELINED_BYTES {
-                return Ok(());
+                let end = self.end.get_or_insert_with(|| EndWatch::new(&self.stream));
+                return match end.poll(context) {
+                    Poll::Ready(()) => Err(ClientFault::Closed),
+                    Poll::Pending => Ok(()),
+                };
             }
+            self.end = None;
             self.read.release(pool);
             if self.stream.poll_readable(context).is_pending() {
                 return Ok(());
