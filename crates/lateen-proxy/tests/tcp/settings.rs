@@ -1,15 +1,19 @@
 //! What the TCP proxy's settings do.
 
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use crate::harness::program::{Program, on_both};
 use crate::harness::{bootstrap, cluster, connect, eventually, lines, listener};
 use crate::world::{Unanswered, accepting, reset, tcp, through};
 
-/// An address that refuses connections.
-fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// An address that refuses connections as long as the socket lives, which is bound to it and does not listen.
+fn refusing() -> (SocketAddr, socket2::Socket) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (address, socket)
 }
 
 /// What is logged of a connection to one address, with these fields of the TCP proxy and the cluster.
@@ -30,7 +34,8 @@ fn a_host_that_refuses_is_tried_as_often_as_is_said() {
             "",
         );
         let format = "%RESPONSE_FLAGS% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_TRANSPORT_FAILURE_REASON%";
-        let log = logged(program, fields, refusing(), format);
+        let (address, _socket) = refusing();
+        let log = logged(program, fields, address, format);
         assert_eq!(log, ["UF,URX 3 delayed_connect_error:_Connection_refused"]);
     });
 }
