@@ -50,6 +50,11 @@ impl Balancer {
         }
     }
 
+    /// Connections on this worker.
+    pub(crate) fn connections(&self) -> u32 {
+        self.load[self.index].load(Ordering::Relaxed)
+    }
+
     /// The worker that a new connection is better given to. Unless the balance must be exact, a worker keeps a
     /// connection while it has at most a quarter more than the least loaded, because handing over costs a wake-up.
     pub(crate) fn less_loaded_peer(&self, exact: bool) -> Option<usize> {

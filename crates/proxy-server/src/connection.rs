@@ -19,6 +19,7 @@ use proxy_upstream::Stream;
 use telemetry::stats::{Gauge, Shard};
 
 use crate::downstream::Downstream;
+use crate::drain::Drain;
 use crate::handler::ConnectionHandler;
 use crate::listener_filters::{self, Pending};
 use crate::listeners::{ActiveListener, Chain, Filter, ListenerSlot};
@@ -57,7 +58,9 @@ async fn serve(handler: &ConnectionHandler, active: Rc<ActiveListener>, stream: 
         kind,
     };
     set_options(&active, &pending.stream);
-    let Some(active) = before_chain(handler, active, &mut pending).await else {
+    let accepted_by = active.drain.clone();
+    let before_chain = before_chain(handler, active, &mut pending);
+    let Some(active) = unless_over(&accepted_by, before_chain).await else {
         return;
     };
     let stats = &active.config.stats;
@@ -76,7 +79,10 @@ async fn serve(handler: &ConnectionHandler, active: Rc<ActiveListener>, stream: 
     let pending = match tls {
         None => Some(pending),
         // Boxed, so that a connection without TLS does not cost the memory of a handshake.
-        Some(tls) => Box::pin(secured(worker, &active, &chain, &tls, pending)).await,
+        Some(tls) => {
+            let secured = Box::pin(secured(worker, &active, &chain, &tls, pending));
+            unless_over(&chain.drain, secured).await
+        }
     };
     if let Some(pending) = pending {
         run_chain(worker, &active, &chain, pending).await;
@@ -173,6 +179,15 @@ async fn before_chain(
     listener_filters::run(worker, &next.config, pending)
         .await
         .then_some(next)
+}
+
+/// What comes of a future, unless the drain is over before.
+async fn unless_over<T>(drain: &Drain, future: impl Future<Output = Option<T>>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = future => done,
+        _ = drain.until_over() => None,
+    }
 }
 
 async fn run_chain(worker: &Local, active: &ActiveListener, chain: &Chain, pending: Pending) {

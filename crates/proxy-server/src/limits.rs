@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const WORKER_QUEUE: usize = 1024;
 /// How long the main thread waits for a worker that does not take its commands; then the process ends.
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long connections may take to end when the process does, before they are dropped.
+pub const CONNECTIONS_STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a worker that ends looks whether its connections have ended.
+pub const STOP_POLL: Duration = Duration::from_millis(1);
 /// How long workers may take to end.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// Threads of the main thread's own for calls that block: all name lookups of clusters at once, and some for the names

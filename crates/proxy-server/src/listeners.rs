@@ -14,7 +14,7 @@ use telemetry::stats::{Counter, Gauge};
 use tokio::task::AbortHandle;
 
 use crate::command::{DrainPlan, Listener};
-use crate::drain::Drain;
+use crate::drain::{Drain, End};
 use crate::http::{HttpConfig, HttpConnectionManager, HttpLocal};
 use crate::local::Local;
 use crate::tcp_proxy::TcpProxy;
@@ -29,6 +29,8 @@ pub(crate) struct Listeners {
     http: Rc<HttpLocal>,
     by_name: RefCell<HashMap<Arc<str>, Rc<ListenerSlot>>>,
     by_address: RefCell<HashMap<SocketAddr, Rc<ListenerSlot>>>,
+    /// What is out of force and whose connections have not ended yet.
+    draining: RefCell<Vec<Drain>>,
 }
 
 /// A listener across its versions: connections see the version in force when they were accepted.
@@ -46,6 +48,8 @@ pub(crate) struct ActiveListener {
     /// `listener.<address>.worker_<n>.`: connections that this worker took, and has.
     pub(crate) worker_cx_total: Counter,
     pub(crate) worker_cx_active: Gauge,
+    /// For connections that have no filter chain yet.
+    pub(crate) drain: Drain,
     chains: Vec<Rc<Chain>>,
     default_chain: Option<Rc<Chain>>,
 }
@@ -116,10 +120,14 @@ impl ActiveListener {
             .collect();
         let default_chain = config.default_chain.as_ref().map(|chain| make(chain, None));
         let scope = &config.stats.scope;
+        let drain = same_listener
+            .map(|before| before.drain.clone())
+            .unwrap_or_default();
         let worker = |leaf: &str| format!("worker_{}.{leaf}", listeners.worker);
         Self {
             worker_cx_total: scope.counter(&worker("downstream_cx_total")),
             worker_cx_active: scope.gauge(&worker("downstream_cx_active")),
+            drain,
             chains,
             default_chain,
             config,
@@ -128,6 +136,12 @@ impl ActiveListener {
 
     fn all_chains(&self) -> impl Iterator<Item = &Rc<Chain>> {
         self.chains.iter().chain(&self.default_chain)
+    }
+
+    /// The drains of its connections.
+    fn all_drains(&self) -> impl Iterator<Item = Drain> {
+        let chains = self.all_chains().map(|chain| chain.drain.clone());
+        chains.chain([self.drain.clone()])
     }
 
     /// The chain that takes a connection.
@@ -170,6 +184,7 @@ impl Listeners {
             http: Rc::default(),
             by_name: RefCell::default(),
             by_address: RefCell::default(),
+            draining: RefCell::default(),
         }
     }
 
@@ -199,7 +214,13 @@ impl Listeners {
             let gone = before
                 .all_chains()
                 .filter(|old| !active.all_chains().any(|new| Rc::ptr_eq(old, new)));
-            drain_chains(gone, drain);
+            let gone = gone.map(|chain| chain.drain.clone());
+            if before.config.is_same_but_for_chains(&active.config) {
+                self.drain_to_end(gone.collect(), drain, End::FilterChain);
+            } else {
+                let whole = gone.chain([before.drain.clone()]);
+                self.drain_to_end(whole.collect(), drain, End::Listener);
+            }
         }
         slot
     }
@@ -211,10 +232,10 @@ impl Listeners {
         };
         slot.stop();
         self.forget_addresses(&slot.current(), &slot);
-        drain_chains(slot.current().all_chains(), plan);
+        self.drain_to_end(slot.current().all_drains().collect(), plan, End::Listener);
     }
 
-    /// Drains all listeners, or those of direction inbound.
+    /// Drains all listeners, or those of direction inbound. As in Envoy that ends none of their connections by force.
     pub(crate) fn drain_all(&self, plan: DrainPlan, inbound_only: bool, stop_accepting: bool) {
         for slot in self.by_name.borrow().values() {
             let active = slot.current();
@@ -224,8 +245,32 @@ impl Listeners {
             if stop_accepting {
                 slot.stop();
             }
-            drain_chains(active.all_chains(), plan);
+            active.all_drains().for_each(|drain| start(&drain, plan));
         }
+    }
+
+    /// Starts draining, and ends it when the time is over.
+    fn drain_to_end(&self, drains: Vec<Drain>, plan: DrainPlan, end: End) {
+        let mut draining = self.draining.borrow_mut();
+        draining.retain(|drain| drain.over().is_none());
+        draining.extend(drains.iter().cloned());
+        drains.iter().for_each(|drain| start(drain, plan));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(plan.time).await;
+            drains.iter().for_each(|drain| drain.end(end));
+        });
+    }
+
+    /// Takes no more connections, and ends those that there are.
+    pub(crate) fn end_all(&self) {
+        for slot in self.by_name.borrow().values() {
+            slot.stop();
+            slot.current()
+                .all_drains()
+                .for_each(|drain| drain.end(End::Listener));
+        }
+        let draining = self.draining.take();
+        draining.iter().for_each(|drain| drain.end(End::Listener));
     }
 
     fn forget_addresses(&self, active: &ActiveListener, slot: &Rc<ListenerSlot>) {
@@ -278,18 +323,7 @@ impl Listeners {
     }
 }
 
-/// Starts draining, and ends it when the time is over.
-fn drain_chains<'a>(chains: impl Iterator<Item = &'a Rc<Chain>>, plan: DrainPlan) {
-    let now = Instant::now();
-    let drains: Vec<Drain> = chains.map(|chain| chain.drain.clone()).collect();
-    if drains.is_empty() {
-        return;
-    }
-    drains
-        .iter()
-        .for_each(|drain| drain.start(now, plan.time, plan.immediate));
-    tokio::task::spawn_local(async move {
-        tokio::time::sleep(plan.time).await;
-        drains.iter().for_each(Drain::end);
-    });
+/// Starts draining by a plan.
+fn start(drain: &Drain, plan: DrainPlan) {
+    drain.start(Instant::now(), plan.time, plan.immediate);
 }

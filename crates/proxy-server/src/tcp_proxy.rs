@@ -139,7 +139,7 @@ pub(crate) async fn serve(downstream: Downstream, proxy: Rc<TcpProxy>) {
     let too_old = tokio::select! {
         () = carry(&proxy, downstream, &traffic, &mut info) => false,
         () = after(oldest) => true,
-        () = drain.ended() => false,
+        _ = drain.until_over() => false,
     };
     if too_old {
         worker

@@ -71,11 +71,29 @@ impl Worker {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    None | Some(Command::Stop) => return,
+                    None | Some(Command::Stop) => return self.end_connections().await,
                     Some(command) => self.carry_out(command),
                 },
                 _ = tick.tick() => self.handler.local.clusters().borrow().tick(Instant::now()),
             }
+        }
+    }
+
+    /// Ends all connections, as far as that does not take long, so that requests on them are recorded.
+    async fn end_connections(&self) {
+        self.handler.listeners.end_all();
+        let ended = async {
+            while self.handler.balancer.connections() > 0 {
+                tokio::time::sleep(limits::STOP_POLL).await;
+            }
+            // Streams of connections that are over have heard of it only.
+            tokio::time::sleep(limits::STOP_POLL).await;
+        };
+        if tokio::time::timeout(limits::CONNECTIONS_STOP_PATIENCE, ended)
+            .await
+            .is_err()
+        {
+            tracing::debug!("connections are left when the worker ends");
         }
     }
 

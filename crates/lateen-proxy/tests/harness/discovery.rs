@@ -117,7 +117,7 @@ impl Discovery {
              ads_config: {{ api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: \
              [{{ envoy_grpc: {{ cluster_name: xds-grpc }} }}] }}\n\
              static_resources: {{ clusters: [{}] }}\n",
-            super::cluster("xds-grpc", self.address)
+            super::cluster_with("xds-grpc", self.address, super::HTTP2)
         )
     }
 }

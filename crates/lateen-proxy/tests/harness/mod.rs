@@ -108,6 +108,11 @@ impl Proxy {
 
     /// Sends a signal and waits for the end.
     pub(crate) fn stop(mut self) -> std::process::ExitStatus {
+        self.terminate()
+    }
+
+    /// The same; what it has written is there to be read.
+    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         wait(&mut self.child)
@@ -289,6 +294,19 @@ pub(crate) fn cluster(name: &str, address: SocketAddr) -> String {
         socket(address)
     )
 }
+
+/// A cluster that is spoken to as this `upstream_protocol_options` says.
+pub(crate) fn cluster_with(name: &str, address: SocketAddr, options: &str) -> String {
+    let plain = cluster(name, address);
+    let fields = plain.strip_suffix('}').unwrap();
+    format!(
+        "{fields}, typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \
+         \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {options} }} }} }}"
+    )
+}
+
+/// What a cluster for HTTP/2 says.
+pub(crate) const HTTP2: &str = "explicit_http_config: { http2_protocol_options: {} }";
 
 /// An address as flow text.
 pub(crate) fn socket(address: SocketAddr) -> String {

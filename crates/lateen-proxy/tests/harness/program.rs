@@ -31,10 +31,16 @@ impl Program {
 
     /// Starts it with this bootstrap and one worker, and waits until it is live.
     pub(crate) fn launch(&self, bootstrap: &str) -> Proxy {
+        self.launch_with(bootstrap, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn launch_with(&self, bootstrap: &str, flags: &[&str]) -> Proxy {
+        let flags = [&FLAGS[..], flags].concat();
         let proxy = match self {
-            Self::Lateen => Proxy::start(bootstrap, &FLAGS),
+            Self::Lateen => Proxy::start(bootstrap, &flags),
             Self::Envoy(path) => {
-                let flags = [&FLAGS[..], &["--disable-hot-restart", "-l", "error"]].concat();
+                let flags = [&flags[..], &["--disable-hot-restart", "-l", "error"]].concat();
                 Proxy::launch(Command::new(path), bootstrap, &flags)
             }
         };

@@ -7,10 +7,8 @@ use bytes::Bytes;
 use h2::Reason;
 use http::HeaderMap;
 
-use crate::harness::{cluster, connect, eventually, http_upstream, upstream_with};
-use crate::peer::{
-    Answer, HTTP1, ask, client, cluster_with, http2_proxy, lines, proxy, receive, request, run, send,
-};
+use crate::harness::{cluster, cluster_with, connect, eventually, http_upstream, upstream_with};
+use crate::peer::{Answer, HTTP1, ask, client, http2_proxy, lines, proxy, receive, request, run, send};
 use crate::raw::{END_HEADERS, END_STREAM, End, GET, HEADERS, end_after, frame, open};
 
 /// An HTTP/1 upstream that answers with what it got, in chunks and with a trailer.
@@ -39,7 +37,7 @@ fn http1_upstream() -> std::net::SocketAddr {
 
 #[test]
 fn a_request_reaches_an_http1_upstream_and_its_answer_comes_back() {
-    let proxy = proxy(&cluster_with(http1_upstream(), HTTP1), "", "");
+    let proxy = proxy(&cluster_with("app", http1_upstream(), HTTP1), "", "");
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "3".parse().unwrap());
     let answer = run(async {

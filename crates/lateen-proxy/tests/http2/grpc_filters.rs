@@ -5,8 +5,8 @@ use std::io::{Read as _, Write as _};
 use http::HeaderMap;
 
 use crate::harness::program::{Program, on_both};
-use crate::harness::{Proxy, access_log, cluster, connect, eventually, lines, listener};
-use crate::peer::{HTTP2, ask, client, cluster_with, filters, request, run, send, upstream};
+use crate::harness::{HTTP2, Proxy, access_log, cluster, cluster_with, connect, eventually, lines, listener};
+use crate::peer::{ask, client, filters, request, run, send, upstream};
 
 const CALL: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 
@@ -36,7 +36,7 @@ fn start(program: &Program, cluster: String, before_router: &str) -> Proxy {
 }
 
 fn grpc_upstream() -> String {
-    cluster_with(upstream().address, HTTP2)
+    cluster_with("app", upstream().address, HTTP2)
 }
 
 fn count(proxy: &Proxy, name: &str, expected: u64) {
@@ -123,8 +123,8 @@ fn call(proxy: &Proxy, path: &str, content_type: &str, more: &str, body: &[u8]) 
          content-length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(body).unwrap();
+    // At once: what comes after an answer that did not wait for it would reset the connection.
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
@@ -138,7 +138,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 /// An upstream that says what came of it: gRPC with the request's body as answer.
 fn web_upstream() -> String {
-    cluster_with(crate::grpc_echo::start(), HTTP2)
+    cluster_with("app", crate::grpc_echo::start(), HTTP2)
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! HTTP/2 by agreement: TLS handshakes decide which version is spoken, on both sides of the proxy.
 
 use crate::certificates::{Authority, downstream, upstream as transport};
-use crate::harness::{Proxy, get, http_upstream, socket};
-use crate::peer::{HTTP2, cluster_with, filters, lines, start};
+use crate::harness::{HTTP2, Proxy, cluster_with, get, http_upstream, socket};
+use crate::peer::{filters, lines, start};
 
 /// A proxy that serves TLS with these application protocols in front of an HTTP/1 upstream.
 fn server(root: &Authority, alpn: &str) -> Proxy {
@@ -20,7 +20,7 @@ fn server(root: &Authority, alpn: &str) -> Proxy {
 /// A proxy that serves plain HTTP in front of a TLS server.
 fn client(root: &Authority, server: &Proxy, options: &str, alpn: &str, filter: &str) -> Proxy {
     let common = format!("alpn_protocols: [{alpn}], {}", root.validation(""));
-    let cluster = cluster_with(server.listener("web"), options);
+    let cluster = cluster_with("app", server.listener("web"), options);
     let fields = cluster.strip_suffix('}').unwrap();
     let cluster = format!("{fields}, {} }}", transport(&common, ", sni: server.test"));
     let filters = filters("", "").replacen("http_filters: [", &format!("http_filters: [{filter}"), 1);

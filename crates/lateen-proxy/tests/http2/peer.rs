@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 
-use crate::harness::{PATIENCE, Proxy, bootstrap, cluster, http_filters, listener};
+use crate::harness::{HTTP2, PATIENCE, Proxy, bootstrap, cluster_with, http_filters, listener};
 
 /// Runs a test's client on this thread, and not for ever.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
@@ -271,19 +271,6 @@ async fn answer(
     Ok(())
 }
 
-/// A cluster that is spoken to as this `upstream_protocol_options` says.
-pub(crate) fn cluster_with(address: SocketAddr, options: &str) -> String {
-    let plain = cluster("app", address);
-    let fields = plain.strip_suffix('}').unwrap();
-    format!(
-        "{fields}, typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \
-         \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {options} }} }} }}"
-    )
-}
-
-/// What a cluster for HTTP/2 says.
-pub(crate) const HTTP2: &str = "explicit_http_config: { http2_protocol_options: {} }";
-
 /// What a cluster for HTTP/1 with trailers says.
 pub(crate) const HTTP1: &str = "explicit_http_config: { http_protocol_options: { enable_trailers: true } }";
 
@@ -320,7 +307,7 @@ pub(crate) fn proxy(cluster: &str, route: &str, manager: &str) -> Proxy {
 /// A proxy in front of an HTTP/2 upstream.
 pub(crate) fn http2_proxy(route: &str, manager: &str) -> (Proxy, Upstream) {
     let upstream = upstream();
-    let proxy = proxy(&cluster_with(upstream.address, HTTP2), route, manager);
+    let proxy = proxy(&cluster_with("app", upstream.address, HTTP2), route, manager);
     (proxy, upstream)
 }
 

@@ -11,8 +11,10 @@ use h2::{RecvStream, SendStream};
 use http::{Method, Request, Response};
 
 use crate::harness::program::{Program, on_both};
-use crate::harness::{PATIENCE, Proxy, cluster, connect, eventually, listener, upstream_with};
-use crate::peer::{HTTP2, cluster_with, filters, lines, run};
+use crate::harness::{
+    HTTP2, PATIENCE, Proxy, cluster, cluster_with, connect, eventually, listener, upstream_with,
+};
+use crate::peer::{filters, lines, run};
 
 const UPGRADES: &str = ", upgrade_configs: [{ upgrade_type: websocket }, { upgrade_type: CONNECT }], \
                         http2_protocol_options: { allow_connect: true }";
@@ -252,7 +254,7 @@ fn cluster_for(speaks: Speaks) -> String {
     let address = upstream(speaks);
     match speaks {
         Speaks::Http1 => cluster("app", address),
-        Speaks::Http2 => cluster_with(address, HTTP2),
+        Speaks::Http2 => cluster_with("app", address, HTTP2),
     }
 }
 

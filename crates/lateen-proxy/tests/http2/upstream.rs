@@ -3,10 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::Ordering;
 
-use crate::harness::{Client, connect, eventually, get};
+use crate::harness::{Client, HTTP2, cluster_with, connect, eventually, get};
 use crate::peer::{
-    HTTP2, ask, client, cluster_with, eventually_async, http2_proxy, lines, proxy, receive, request, run,
-    send, upstream,
+    ask, client, eventually_async, http2_proxy, lines, proxy, receive, request, run, send, upstream,
 };
 
 #[test]
@@ -180,7 +179,7 @@ fn a_retry_sends_body_and_trailers_again() {
 #[test]
 fn requests_wait_for_room_and_are_refused_when_too_many_wait() {
     let upstream = upstream();
-    let cluster = cluster_with(upstream.address, HTTP2);
+    let cluster = cluster_with("app", upstream.address, HTTP2);
     let fields = cluster.strip_suffix('}').unwrap();
     let breakers = "circuit_breakers: { thresholds: [{ max_connections: 1, max_pending_requests: 1 }] }";
     let proxy = proxy(&format!("{fields}, {breakers} }}"), "", "");
@@ -238,7 +237,7 @@ fn the_end_of_a_connection_ends_its_requests_and_they_may_be_retried() {
         let _ = std::io::copy(&mut stream, &mut upstream);
     });
     let policy = ", retry_policy: { retry_on: reset, num_retries: 1 }";
-    let proxy = proxy(&cluster_with(relay, HTTP2), policy, "");
+    let proxy = proxy(&cluster_with("app", relay, HTTP2), policy, "");
     assert_eq!(get(proxy.listener("web"), "GET", "a", "/echo").unwrap().0, 200);
     assert_eq!(proxy.stat("cluster.app.upstream_cx_destroy_with_active_rq"), 1);
     assert_eq!(proxy.stat("cluster.app.upstream_rq_retry_success"), 1);
@@ -259,7 +258,7 @@ fn a_host_that_goes_away_finishes_and_gets_new_connections() {
 fn a_cluster_may_follow_its_clients() {
     let same = "use_downstream_protocol_config: { http_protocol_options: {}, http2_protocol_options: {} }";
     let upstream = upstream();
-    let proxy = proxy(&cluster_with(upstream.address, same), "", "");
+    let proxy = proxy(&cluster_with("app", upstream.address, same), "", "");
     run(async {
         let mut client = client(proxy.listener("web")).await;
         assert_eq!(
@@ -285,7 +284,7 @@ fn connections_end_after_as_many_requests_as_they_may_carry_and_when_idle() {
     let few = format!(
         "common_http_protocol_options: {{ max_requests_per_connection: 2, idle_timeout: 1s }}, {HTTP2}"
     );
-    let proxy = proxy(&cluster_with(upstream.address, &few), "", "");
+    let proxy = proxy(&cluster_with("app", upstream.address, &few), "", "");
     let mut client = Client::connect(proxy.listener("web")).unwrap();
     for _ in 0..5 {
         assert_eq!(client.request("GET", "a", "/echo").unwrap().0, 200);
@@ -307,7 +306,7 @@ fn pings_find_out_that_a_host_is_gone() {
     });
     let options = "explicit_http_config: { http2_protocol_options: { connection_keepalive: { interval: 0.1s, timeout: \
                    0.1s } } }";
-    let proxy = proxy(&cluster_with(silent, options), "", "");
+    let proxy = proxy(&cluster_with("app", silent, options), "", "");
     let (status, body) = get(proxy.listener("web"), "GET", "a", "/").unwrap();
     assert_eq!(status, 503);
     assert!(body.ends_with("reset reason: connection termination"), "{body}");
@@ -326,7 +325,7 @@ fn a_host_that_was_silent_for_long_is_asked_when_there_is_a_new_request() {
     });
     let options = "explicit_http_config: { http2_protocol_options: { connection_keepalive: { \
                    connection_idle_interval: 0.1s, timeout: 0.1s } } }";
-    let proxy = proxy(&cluster_with(silent, options), "", "");
+    let proxy = proxy(&cluster_with("app", silent, options), "", "");
     assert_eq!(get(proxy.listener("web"), "GET", "a", "/").unwrap().0, 200);
     std::thread::sleep(std::time::Duration::from_millis(200));
     let (status, body) = get(proxy.listener("web"), "GET", "a", "/").unwrap();

@@ -168,10 +168,9 @@ fn the_discovery_service_is_spoken_to_with_mutual_tls() {
         file("client.key"),
         root.validation(names)
     );
-    let plain = discovery.bootstrap().replace(
-        &cluster("xds-grpc", discovery.address),
-        &cluster("xds-grpc", front.listener("web")),
-    );
+    let plain = discovery
+        .bootstrap()
+        .replace(&socket(discovery.address), &socket(front.listener("web")));
     let secured = |common: &str| {
         let transport = upstream(common, ", sni: istiod.test");
         plain.replacen("type: STATIC", &format!("type: STATIC, {transport}"), 1)

@@ -47,9 +47,14 @@ pub(crate) struct ActiveStream<D> {
 
 impl<D: Downlink> ActiveStream<D> {
     pub(crate) fn new(down: D, origin: Origin) -> Self {
+        // Streams that share a connection hear of its end from it.
+        let timer = match D::MULTIPLEXED {
+            true => DeadlineTimer::default(),
+            false => DeadlineTimer::watching(&origin.drain),
+        };
         ActiveStream {
             down,
-            timer: DeadlineTimer::default(),
+            timer,
             manager: origin.manager,
             worker: origin.worker,
             info: origin.info,
@@ -68,5 +73,19 @@ impl<D: Downlink> ActiveStream<D> {
         self.worker
             .shard()
             .inc(self.manager.config.stats.downstream_cx_protocol_error);
+    }
+
+    /// Counts a request whose connection is over before it is, and says why it is, in the words of the access log.
+    pub(crate) fn connection_is_over(&self) -> &'static str {
+        let stats = &self.manager.config.stats;
+        self.worker.shard().inc(stats.downstream_rq_rx_reset);
+        self.life.breaks_off();
+        match self.drain.over() {
+            Some(end) => end.details(),
+            None => {
+                self.life.client_is_gone();
+                "downstream_remote_disconnect"
+            }
+        }
     }
 }

@@ -21,6 +21,7 @@ use super::forward::{ClientFault, Expiry, Forward, PhaseEnd, Reception, Reset};
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::routing::Routed;
+use super::timer::Due;
 use super::uplink::{Unsent, Uplink};
 use super::upstream::{CheckoutError, Wanted, address_of, checkout, take_ready, versions};
 
@@ -168,9 +169,12 @@ impl<D: Downlink> ActiveStream<D> {
                 return Poll::Ready(Err(Interruption::Client(fault)));
             }
             let deadline = routed.deadlines.next();
-            self.timer
-                .poll(deadline, context)
-                .map(|()| Err(Interruption::Expired(routed.deadlines.expired(Instant::now()))))
+            self.timer.poll(deadline, context).map(|due| {
+                Err(match due {
+                    Due::Deadline => Interruption::Expired(routed.deadlines.expired(Instant::now())),
+                    Due::Drained => Interruption::Client(ClientFault::Closed),
+                })
+            })
         })
         .await;
         drop(connecting);

@@ -3,13 +3,13 @@
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use proxy_core::ConnectionInfo;
+use proxy_core::{ConnectionInfo, ResponseFlag};
 use proxy_http::{HeadParser, RequestHead, request_framing};
 use proxy_upstream::transport::ALPN_HTTP_2;
 use tls::ForwardClientCert;
@@ -25,7 +25,7 @@ use super::http2::{self, Opened, Sniffed};
 use super::life::Life;
 use super::local::Heads;
 use super::local_reply::LocalReply;
-use super::timer::earlier;
+use super::timer::{Due, earlier};
 use super::transport::{SocketStream, Transport};
 use super::upload::Upload;
 use crate::downstream::Downstream;
@@ -63,7 +63,7 @@ enum Waited {
 /// What came of reading a head.
 enum HeadRead {
     Complete,
-    /// The client closed the connection.
+    /// The connection has ended.
     Closed,
     Refused(Box<LocalReply>),
     /// The connection speaks HTTP/2.
@@ -159,6 +159,35 @@ fn client_cert(manager: &HttpConnectionManager, connection: &ConnectionInfo) -> 
     Some(element.into())
 }
 
+/// Waits for a deadline between requests; true when the connection ends before it because its filter chain drains: when
+/// it has had the time to tell its client so, or at once where it has said nothing yet.
+fn poll_drain<S: Transport>(
+    stream: &mut ActiveStream<Http1Downlink<S>>,
+    deadline: Option<Instant>,
+    is_http1: bool,
+    context: &mut Context<'_>,
+) -> Poll<bool> {
+    loop {
+        let closing = stream.life.closing_time(&stream.drain);
+        let grace = stream.manager.config.timeouts.drain;
+        let closing = match stream.life.drains() && is_http1 {
+            true => closing.map(|at| at + grace),
+            false => closing,
+        };
+        if ready!(stream.timer.poll(earlier(deadline, closing), context)) == Due::Drained {
+            return Poll::Ready(true);
+        }
+        if closing.is_none_or(|at| at > Instant::now()) {
+            return Poll::Ready(false);
+        }
+        if stream.life.drains() || !is_http1 {
+            stream.life.begin_drain();
+            return Poll::Ready(true);
+        }
+        stream.life.begin_drain();
+    }
+}
+
 impl<S: Transport> Connection<S> {
     async fn run(&mut self) -> Served {
         loop {
@@ -204,10 +233,7 @@ impl<S: Transport> Connection<S> {
                     LocalReply::protocol_error(error)
                 }
             },
-            HeadRead::Closed => {
-                self.stream.life.client_is_gone();
-                return Some(Next::Abort);
-            }
+            HeadRead::Closed => return Some(self.break_off(heads)),
             HeadRead::Refused(reply) => {
                 self.count_refusal(&reply);
                 heads.request.clear();
@@ -216,6 +242,21 @@ impl<S: Transport> Connection<S> {
             HeadRead::Http2 => return None,
         };
         Some(self.stream.refuse(heads, refusal).await)
+    }
+
+    /// The connection ends before the head of a request is there.
+    fn break_off(&mut self, heads: &mut Heads) -> Next {
+        let has_begun = !self.parser.is_idle() || !self.stream.down.read.is_empty();
+        let details = match has_begun {
+            true => self.stream.connection_is_over(),
+            false => {
+                self.stream.life.client_is_gone();
+                return Next::Abort;
+            }
+        };
+        heads.request.clear();
+        let flag = ResponseFlag::DownstreamConnectionTermination;
+        self.stream.give_up(heads, flag, details)
     }
 
     /// The codec is counted when its first bytes have come, as in Envoy.
@@ -236,8 +277,7 @@ impl<S: Transport> Connection<S> {
         let oldest = timeouts
             .max_connection_duration
             .map(|limit| stream.life.opened + limit);
-        let drain = stream.drain.clone();
-        let mut drained = pin!(drain.ended());
+        let is_http1 = self.is_http1;
         poll_fn(|context| {
             let down = &mut stream.down;
             if !down.read.is_empty() {
@@ -256,10 +296,10 @@ impl<S: Transport> Connection<S> {
                     Poll::Pending => down.read.release(pool),
                 }
             }
-            if drained.as_mut().poll(context).is_ready() {
+            let drained = ready!(poll_drain(stream, earlier(idle, oldest), is_http1, context));
+            if drained {
                 return Poll::Ready(Waited::Over);
             }
-            ready!(stream.timer.poll(earlier(idle, oldest), context));
             let stats = &stream.manager.config.stats;
             let is_idle = idle.is_some_and(|idle| idle <= Instant::now());
             stream.worker.shard().inc(if is_idle {
@@ -285,7 +325,9 @@ impl<S: Transport> Connection<S> {
                 let request = deadline(timeouts.request);
                 let idle = deadline(timeouts.stream_idle);
                 let next = earlier(earlier(headers, request), idle);
-                ready!(self.stream.timer.poll(next, context));
+                if ready!(self.stream.timer.poll(next, context)) == Due::Drained {
+                    return Poll::Ready(HeadRead::Closed);
+                }
                 let over =
                     |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= Instant::now());
                 let (details, body) = if over(headers) {
@@ -381,7 +423,7 @@ impl<S: Transport> Connection<S> {
                     }
                 }
             }
-            stream.timer.poll(deadline, context).map(|()| {
+            stream.timer.poll(deadline, context).map(|_| {
                 let stats = &stream.manager.config.stats;
                 let shard = stream.worker.shard();
                 shard.inc(stats.downstream_cx_delayed_close_timeout);

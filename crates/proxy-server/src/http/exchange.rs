@@ -12,6 +12,7 @@ use super::active_stream::ActiveStream;
 use super::config::RouteSource;
 use super::downlink::Downlink;
 use super::grpc::GrpcCall;
+use super::life::InFlight;
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::peer_metadata::{self, ClientTold};
@@ -62,8 +63,8 @@ pub(crate) struct Exchange<'t> {
     pub(crate) grpc: Option<Box<GrpcCall>>,
     /// What the client's proxy has told of itself.
     pub(crate) client_told: ClientTold,
-    /// It may: the gauge of upgraded connections counts it.
-    counts_as_upgrade: bool,
+    /// What counts it as in flight.
+    in_flight: InFlight,
     pub(crate) to_head: bool,
     /// The operation that the caller is told.
     pub(crate) operation: Option<&'t [u8]>,
@@ -80,7 +81,7 @@ pub(crate) struct Exchange<'t> {
 
 impl Exchange<'_> {
     /// One that begins now.
-    fn new(connection: &Rc<ConnectionInfo>, mut upload: Upload) -> Self {
+    fn new(connection: &Rc<ConnectionInfo>, mut upload: Upload, in_flight: InFlight) -> Self {
         let began = Instant::now();
         upload.begin(began);
         Exchange {
@@ -94,7 +95,7 @@ impl Exchange<'_> {
             tunnel: None,
             grpc: None,
             client_told: ClientTold::default(),
-            counts_as_upgrade: false,
+            in_flight,
             to_head: false,
             operation: None,
             named_by_caller: false,
@@ -128,7 +129,7 @@ impl<D: Downlink> ActiveStream<D> {
             Routes::Rds(table) => Some(&***table),
             Routes::None => None,
         };
-        let mut exchange = Exchange::new(&self.info, upload);
+        let mut exchange = Exchange::new(&self.info, upload, self.life.begin_request());
         self.begin(&heads.request, &mut exchange);
         let outcome = match self.prepare(&mut heads.request, &mut exchange) {
             Ok(()) => self.route(heads, &mut exchange, table).await,
@@ -148,19 +149,20 @@ impl<D: Downlink> ActiveStream<D> {
         let version = heads.request.version;
         heads.request.clear();
         let nothing = Upload::new(BodyFraming::None, HeadLimits::default());
-        let mut exchange = Exchange::new(&self.info, nothing);
+        let mut exchange = Exchange::new(&self.info, nothing, self.life.begin_request());
         self.begin(&heads.request, &mut exchange);
         exchange.info.protocol = Some(version);
         let outcome = self.reply(heads, &mut exchange, reply, None).await;
         self.finish(heads, &mut exchange, outcome)
     }
 
-    /// Records a request whose head is beyond the limits, and which gets no answer but the end of its stream.
-    pub(crate) fn give_up(&mut self, heads: &mut Heads, details: &'static str) -> Next {
+    /// Records a request that gets no answer but the end of its stream: its head is beyond the limits, or has not come
+    /// before the end.
+    pub(crate) fn give_up(&mut self, heads: &mut Heads, flag: ResponseFlag, details: &'static str) -> Next {
         heads.request.headers.clear();
-        let mut exchange = Exchange::new(&self.info, Upload::none());
+        let mut exchange = Exchange::new(&self.info, Upload::none(), self.life.begin_request());
         self.begin(&heads.request, &mut exchange);
-        exchange.info.flag(ResponseFlag::DownstreamRemoteReset);
+        exchange.info.flag(flag);
         exchange.info.response_code_details = Some(details.into());
         self.finish(heads, &mut exchange, Outcome::Broken)
     }
@@ -173,8 +175,6 @@ impl<D: Downlink> ActiveStream<D> {
             true => stats.downstream_rq_http2_total,
             false => stats.downstream_rq_http1_total,
         });
-        shard.move_gauge(stats.downstream_rq_active, 1);
-        self.life.request_began();
         exchange.info.bytes.downstream_header_received = self.field_bytes as u64;
         exchange.info.protocol = Some(request.version);
         exchange.to_head = request.is_head();
@@ -364,9 +364,8 @@ impl<D: Downlink> ActiveStream<D> {
         let by_route = forward.upgrade_rule(wanted).map(|rule| rule.enabled);
         let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
         if self.manager.config.allows_upgrade(wanted, by_route) {
-            exchange.counts_as_upgrade = true;
             shard.inc(stats.downstream_cx_upgrades_total);
-            shard.move_gauge(stats.downstream_cx_upgrades_active, 1);
+            exchange.in_flight.becomes_upgrade();
             return None;
         }
         shard.inc(stats.downstream_rq_ws_on_non_ws_route);
@@ -383,11 +382,6 @@ impl<D: Downlink> ActiveStream<D> {
         let info = &exchange.info;
         let config = &self.manager.config;
         let (shard, stats) = (self.worker.shard(), &config.stats);
-        shard.move_gauge(stats.downstream_rq_active, -1);
-        if exchange.counts_as_upgrade {
-            shard.move_gauge(stats.downstream_cx_upgrades_active, -1);
-        }
-        self.life.request_ended();
         let elapsed = now.saturating_duration_since(exchange.began);
         shard.record(
             stats.downstream_rq_time,

@@ -13,7 +13,7 @@ use super::buffer::BufferPool;
 use super::downlink::Downlink;
 use super::download::Download;
 use super::limits;
-use super::timer::{DeadlineTimer, earlier};
+use super::timer::{DeadlineTimer, Due, earlier};
 use super::tunnel::Tunnel;
 use super::uplink::{NoMoreTaken, Uplink};
 use super::upload::Upload;
@@ -58,6 +58,14 @@ impl Deadlines {
         earlier(idle, total)
     }
 
+    /// What becomes of an exchange whose timer has rung.
+    pub(crate) fn phase_end(&self, due: Due) -> PhaseEnd {
+        match due {
+            Due::Deadline => PhaseEnd::Expired(self.expired(Instant::now())),
+            Due::Drained => PhaseEnd::Client(ClientFault::Closed),
+        }
+    }
+
     pub(crate) fn expired(&self, now: Instant) -> Expiry {
         let over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         if over(self.max_stream) {
@@ -79,7 +87,7 @@ impl Deadlines {
 /// Why the client's side ended early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClientFault {
-    /// The client closed the connection, or it broke.
+    /// The client closed the connection, it broke, or we end it because its filter chain's drain is over.
     Closed,
     /// The client gave the request up (HTTP/2 `RST_STREAM`).
     Reset,
@@ -241,10 +249,8 @@ impl<D: Downlink> Forward<'_, D> {
     }
 
     fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<PhaseEnd> {
-        match self.timer.poll(self.deadlines.next(), context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(PhaseEnd::Expired(self.deadlines.expired(Instant::now()))),
-        }
+        let due = self.timer.poll(self.deadlines.next(), context);
+        due.map(|due| self.deadlines.phase_end(due))
     }
 
     /// Whether all of the request has gone out.

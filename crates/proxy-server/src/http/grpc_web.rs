@@ -88,7 +88,7 @@ impl<D: Downlink> ActiveStream<D> {
                         }
                         let deadlines = &routed.deadlines;
                         let expired = self.timer.poll(deadlines.next(), context);
-                        return expired.map(|()| PhaseEnd::Expired(deadlines.expired(Instant::now())));
+                        return expired.map(|due| deadlines.phase_end(due));
                     }
                     Err(reset) => return Poll::Ready(PhaseEnd::Upstream(reset)),
                 }

@@ -20,6 +20,8 @@ mod downlink;
 mod download;
 mod exchange;
 mod failures;
+#[cfg(test)]
+mod faults;
 mod forward;
 mod forwarded;
 mod grpc;

@@ -14,6 +14,7 @@ use super::exchange::{Exchange, Outcome};
 use super::forward::{Expiry, Forward, PhaseEnd, Reset};
 use super::local::Heads;
 use super::routing::Routed;
+use super::tunnel::TunnelOver;
 use super::uplink::Uplink;
 
 impl<D: Downlink> ActiveStream<D> {
@@ -52,9 +53,12 @@ impl<D: Downlink> ActiveStream<D> {
         routed.cluster.count_status(status);
         let ends = download.is_done() && !tunnelled;
         self.write_head(heads, exchange, false, ends);
+        let mut drained = false;
         let end = if tunnelled {
             // Its life is measured by nothing but its traffic.
-            Box::pin(self.tunnel(exchange, routed, &mut answer)).await
+            let over = Box::pin(self.tunnel(exchange, routed, &mut answer)).await;
+            drained = over == TunnelOver::Drained;
+            over.phase_end()
         } else {
             let end = self.move_body(exchange, routed, &mut answer, &mut download).await;
             exchange.info.bytes.sent = download.sent;
@@ -72,7 +76,7 @@ impl<D: Downlink> ActiveStream<D> {
         let received = download.received_at.unwrap_or(now);
         timing.last_upstream_rx_byte = Some(received.saturating_duration_since(exchange.began));
         if end == PhaseEnd::Done && tunnelled {
-            return self.tunnel_ended(answer);
+            return self.tunnel_ended(exchange, answer, drained);
         }
         if end == PhaseEnd::Done {
             self.give_back(exchange, answer, persists, now);
@@ -82,7 +86,19 @@ impl<D: Downlink> ActiveStream<D> {
     }
 
     /// A tunnel has come to its end. An HTTP/1 connection that carried one speaks HTTP no more.
-    fn tunnel_ended(&self, mut answer: Answer) -> Outcome {
+    fn tunnel_ended(&self, exchange: &mut Exchange<'_>, mut answer: Answer, drained: bool) -> Outcome {
+        if drained {
+            exchange.info.response_code_details = Some("on_drain_deadline".into());
+            let (shard, stats) = (self.worker.shard(), &self.manager.config.stats);
+            shard.inc(stats.downstream_rq_tx_reset);
+            self.life.begin_drain();
+            // Over HTTP/1 the client gets the time to take what it was sent.
+            exchange.we_close = true;
+            return match D::MULTIPLEXED {
+                true => Outcome::Broken,
+                false => Outcome::Complete,
+            };
+        }
         if let Uplink::Http2(stream) = &mut answer.connection {
             stream.tunnel_is_over();
         }

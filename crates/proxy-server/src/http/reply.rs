@@ -69,7 +69,7 @@ impl<D: Downlink> ActiveStream<D> {
         match self.flush().await {
             Ok(()) => Outcome::Complete,
             Err(fault) => {
-                if fault == ClientFault::Closed {
+                if fault == ClientFault::Closed && self.drain.over().is_none() {
                     self.life.client_is_gone();
                 }
                 Outcome::Broken
@@ -120,16 +120,18 @@ impl<D: Downlink> ActiveStream<D> {
             shard.inc(stats.downstream_cx_max_duration_reached);
             exchange.we_close = true;
         } else if self.wants_drain() {
-            shard.inc(stats.downstream_cx_drain_close);
+            self.life.begin_drain();
             exchange.we_close = true;
         }
     }
 
     fn wants_drain(&self) -> bool {
-        self.drain.is_started()
-            && self
-                .drain
-                .should_close(Instant::now().into_std(), self.worker.random())
+        if !self.drain.is_started() {
+            return false;
+        }
+        let now = Instant::now();
+        let closing = self.life.closing_time(&self.drain);
+        closing.is_some_and(|at| at <= now) || self.drain.should_close(now.into_std(), self.worker.random())
     }
 
     /// Finishes and counts the response head and appends it to what is to be sent. `end`: nothing follows it.
@@ -226,7 +228,7 @@ impl<D: Downlink> ActiveStream<D> {
                 Poll::Pending => self
                     .timer
                     .poll(deadline, context)
-                    .map(|()| Err(ClientFault::Closed)),
+                    .map(|_| Err(ClientFault::Closed)),
             }
         })
         .await

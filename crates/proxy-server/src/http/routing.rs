@@ -24,6 +24,7 @@ use super::limits;
 use super::local::Heads;
 use super::local_reply::LocalReply;
 use super::peer_metadata;
+use super::timer::Due;
 use super::tunnel::Tunnel;
 use super::upstream::ServerName;
 
@@ -263,9 +264,10 @@ impl<D: Downlink> ActiveStream<D> {
             if let Err(fault) = self.down.watch(&self.manager.local.buffers, context) {
                 return Poll::Ready(Err(fault));
             }
-            self.timer
-                .poll(deadlines.next(), context)
-                .map(|()| Ok(Some(deadlines.expired(Instant::now()))))
+            self.timer.poll(deadlines.next(), context).map(|due| match due {
+                Due::Deadline => Ok(Some(deadlines.expired(Instant::now()))),
+                Due::Drained => Err(ClientFault::Closed),
+            })
         })
         .await;
         match expiry {
@@ -317,7 +319,9 @@ impl<D: Downlink> ActiveStream<D> {
         exchange: &mut Exchange<'_>,
         fault: ClientFault,
     ) -> Outcome {
-        match fault {
+        // Streams are told of the end of their connection as if the client had reset them.
+        let ends = fault == ClientFault::Reset && self.drain.over().is_some();
+        match if ends { ClientFault::Closed } else { fault } {
             ClientFault::Protocol(error) if !exchange.response_started => {
                 self.client_broke_protocol();
                 self.reply(heads, exchange, LocalReply::protocol_error(error), None)
@@ -355,12 +359,8 @@ impl<D: Downlink> ActiveStream<D> {
                 Outcome::Broken
             }
             ClientFault::Closed => {
-                self.life.client_is_gone();
-                self.worker
-                    .shard()
-                    .inc(self.manager.config.stats.downstream_rq_rx_reset);
                 exchange.info.flag(ResponseFlag::DownstreamConnectionTermination);
-                exchange.info.response_code_details = Some("downstream_remote_disconnect".into());
+                exchange.info.response_code_details = Some(self.connection_is_over().into());
                 Outcome::Broken
             }
         }

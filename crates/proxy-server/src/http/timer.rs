@@ -1,20 +1,56 @@
-//! One timer per connection for all its deadlines. It is armed lazily: a deadline that moves away costs nothing,
-//! the timer wakes at the old time, looks again and goes back to sleep.
+//! One timer per connection for all its deadlines, and for the end of its filter chain's drain. It is armed lazily: a
+//! deadline that moves away costs nothing, the timer wakes at the old time, looks again and goes back to sleep.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
 
+use crate::drain::{Drain, Watch};
+
 /// A timer that follows a moving deadline.
 #[derive(Debug, Default)]
 pub(crate) struct DeadlineTimer {
     sleep: Option<Pin<Box<Sleep>>>,
+    drain: Option<Watch>,
+}
+
+/// What a timer has waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Due {
+    /// The deadline has passed.
+    Deadline,
+    /// The drain is over: the connection closes.
+    Drained,
 }
 
 impl DeadlineTimer {
-    /// Ready when the deadline has passed. `None` never passes.
-    pub(crate) fn poll(&mut self, deadline: Option<Instant>, context: &mut Context<'_>) -> Poll<()> {
+    /// A timer that rings at the end of this drain too.
+    pub(crate) fn watching(drain: &Drain) -> Self {
+        Self {
+            sleep: None,
+            drain: Some(drain.watch()),
+        }
+    }
+
+    /// From now on the end of this drain counts too.
+    pub(crate) fn watch(&mut self, drain: &Drain) {
+        self.drain.get_or_insert_with(|| drain.watch());
+    }
+
+    /// Ready when the deadline has passed, or the drain is over. `None` never passes.
+    pub(crate) fn poll(&mut self, deadline: Option<Instant>, context: &mut Context<'_>) -> Poll<Due> {
+        if self
+            .drain
+            .as_ref()
+            .is_some_and(|drain| drain.poll_over(context).is_ready())
+        {
+            return Poll::Ready(Due::Drained);
+        }
+        self.poll_deadline(deadline, context).map(|()| Due::Deadline)
+    }
+
+    fn poll_deadline(&mut self, deadline: Option<Instant>, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = deadline else {
             return Poll::Pending;
         };

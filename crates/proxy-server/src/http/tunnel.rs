@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::downlink::Downlink;
 use super::exchange::Exchange;
 use super::forward::PhaseEnd;
 use super::routing::Routed;
-use super::timer::earlier;
+use super::timer::{Due, earlier};
 use super::transport::Transport;
 use super::tunnel_end::{Taken, TunnelEnd};
 
@@ -102,6 +103,31 @@ impl Direction {
     }
 }
 
+/// How a tunnel has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TunnelOver {
+    /// As exchanges end.
+    Phase(PhaseEnd),
+    /// Its filter chain drains, and it would not end of itself.
+    Drained,
+}
+
+impl TunnelOver {
+    /// The same as the end of an exchange.
+    pub(crate) fn phase_end(self) -> PhaseEnd {
+        match self {
+            Self::Phase(end) => end,
+            Self::Drained => PhaseEnd::Done,
+        }
+    }
+}
+
+impl From<PhaseEnd> for TunnelOver {
+    fn from(end: PhaseEnd) -> Self {
+        Self::Phase(end)
+    }
+}
+
 /// Which end of a direction broke.
 enum BrokenEnd {
     Sender,
@@ -116,16 +142,23 @@ impl<D: Downlink> ActiveStream<D> {
         exchange: &mut Exchange<'_>,
         routed: &Routed<'_>,
         answer: &mut Answer,
-    ) -> PhaseEnd {
+    ) -> TunnelOver {
         let pool = &self.manager.local.buffers;
+        self.timer.watch(&self.drain);
         let (timer, deadlines) = (&mut self.timer, routed.deadlines);
+        let (life, drain) = (&self.life, &self.drain);
+        // Over HTTP/2 the client has been told of the end by then, and has had its time.
+        let grace = match D::MULTIPLEXED {
+            true => self.manager.config.timeouts.drain,
+            false => Duration::ZERO,
+        };
         let (mut down, mut up) = (self.down.tunnel_end(), answer.connection.tunnel_end());
         let (mut upward, mut downward) = (Direction::default(), Direction::default());
         let mut last_activity = Instant::now();
         let end = poll_fn(|context| {
             let moved_up = match upward.poll_open(&mut down, &mut up, pool, context) {
                 Ok(moved) => moved,
-                Err(BrokenEnd::Sender) => return Poll::Ready(PhaseEnd::Client(down.client_fault())),
+                Err(BrokenEnd::Sender) => return Poll::Ready(PhaseEnd::Client(down.client_fault()).into()),
                 Err(BrokenEnd::Receiver) => {
                     // The upstream takes no more; what it has said still counts.
                     upward.closed = true;
@@ -134,26 +167,29 @@ impl<D: Downlink> ActiveStream<D> {
             };
             let moved_down = match downward.poll_open(&mut up, &mut down, pool, context) {
                 Ok(moved) => moved,
-                Err(BrokenEnd::Sender) => return Poll::Ready(PhaseEnd::Upstream(up.reset())),
-                Err(BrokenEnd::Receiver) => return Poll::Ready(PhaseEnd::Client(down.client_fault())),
+                Err(BrokenEnd::Sender) => return Poll::Ready(PhaseEnd::Upstream(up.reset()).into()),
+                Err(BrokenEnd::Receiver) => return Poll::Ready(PhaseEnd::Client(down.client_fault()).into()),
             };
             if upward.closed && downward.closed {
-                return Poll::Ready(PhaseEnd::Done);
+                return Poll::Ready(PhaseEnd::Done.into());
             }
             if moved_up || moved_down {
                 last_activity = Instant::now();
             }
             let idle = deadlines.idle.map(|idle| last_activity + idle);
-            timer
-                .poll(earlier(idle, deadlines.max_stream), context)
-                .map(|()| {
+            let closing = life.closing_time(drain).map(|at| at + grace);
+            let next = earlier(earlier(idle, deadlines.max_stream), closing);
+            timer.poll(next, context).map(|due| match due {
+                Due::Deadline if closing.is_some_and(|at| at <= Instant::now()) => TunnelOver::Drained,
+                due => {
                     let mut deadlines = deadlines;
                     // The answer has come; how long that took matters no more.
                     (deadlines.route, deadlines.request) = (None, None);
                     (deadlines.per_try, deadlines.per_try_idle) = (None, None);
                     deadlines.last_activity = last_activity;
-                    PhaseEnd::Expired(deadlines.expired(Instant::now()))
-                })
+                    deadlines.phase_end(due).into()
+                }
+            })
         })
         .await;
         drop((down, up));

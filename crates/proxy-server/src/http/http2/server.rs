@@ -1,9 +1,9 @@
 //! A client's HTTP/2 connection: takes its streams, each of which is a task of its own; ends well.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use futures::future::{Either, select};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
+use proxy_core::ResponseFlag;
 use proxy_http::{BodyFraming, request_framing};
 use proxy_upstream::config::Http2Options;
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ use super::downlink::Http2Downlink;
 use super::keepalive::Keepalive;
 use super::meter::{Flood, Meter};
 use super::wire::{Outlet, Wire};
+use crate::drain::Watch;
 
 /// A connection that is known to speak HTTP/2.
 #[derive(Debug)]
@@ -76,8 +78,7 @@ impl Shared {
     /// The connection ends when the requests on it are done.
     pub(crate) fn ask_to_drain(&self) {
         if !self.wants_drain.replace(true) {
-            let stats = &self.origin.manager.config.stats;
-            self.origin.worker.shard().inc(stats.downstream_cx_drain_close);
+            self.origin.life.begin_drain();
             self.wake();
         }
     }
@@ -121,11 +122,11 @@ pub(crate) async fn serve(opened: Opened) {
         .timeouts
         .connection_idle
         .unwrap_or(limits::CONNECTION_IDLE_TIMEOUT);
-    let drain = origin.drain.clone();
-    let mut drained: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { drain.ended().await });
+    let drain = origin.drain.watch();
+    let over = poll_fn(|context| drain.poll_over(context));
     let handshake = builder.handshake::<_, Bytes>(wire);
     let handshake = pin!(tokio::time::timeout(patience, handshake));
-    let Either::Left((shaken, _)) = select(handshake, &mut drained).await else {
+    let Either::Left((shaken, _)) = select(handshake, over).await else {
         return;
     };
     let mut connection = match shaken {
@@ -144,7 +145,7 @@ pub(crate) async fn serve(opened: Opened) {
     let server = Server {
         outlet,
         keepalive,
-        drained,
+        drain,
         timer: DeadlineTimer::default(),
         requests: 0,
         state: State::Open,
@@ -201,7 +202,7 @@ struct Server {
     outlet: Outlet,
     shared: Rc<Shared>,
     keepalive: Option<Keepalive>,
-    drained: Pin<Box<dyn Future<Output = ()>>>,
+    drain: Watch,
     timer: DeadlineTimer,
     requests: u32,
     state: State,
@@ -245,7 +246,7 @@ impl Server {
             return Poll::Ready(());
         }
         match self.state {
-            State::Closing(until) => self.timer.poll(Some(until), context),
+            State::Closing(until) => self.timer.poll(Some(until), context).map(|_| ()),
             State::Open | State::Draining(_) => Poll::Pending,
         }
     }
@@ -273,8 +274,7 @@ impl Server {
             shard.inc(config.stats.downstream_rq_too_many_premature_resets);
             return self.close(Reason::ENHANCE_YOUR_CALM);
         }
-        if self.drained.as_mut().poll(context).is_ready() {
-            // The future is not polled again: from here on the connection is closing.
+        if self.drain.poll_over(context).is_ready() {
             return self.close(Reason::NO_ERROR);
         }
         let worker = &self.shared.origin.worker;
@@ -297,7 +297,8 @@ impl Server {
         is_over && self.shared.origin.life.active() == 0 && self.close(Reason::NO_ERROR)
     }
 
-    /// Begins to drain because somebody wants it, or the connection was idle or there for long enough.
+    /// Begins to drain because somebody wants it, its filter chain drains, or the connection was idle or there for long
+    /// enough.
     fn drain_when_due(&mut self, context: &mut Context<'_>) -> bool {
         let shared = Rc::clone(&self.shared);
         let config = &shared.origin.manager.config;
@@ -310,10 +311,16 @@ impl Server {
             let idle = idle.map(|timeout| shared.idle_since.get() + timeout);
             let oldest = config.timeouts.max_connection_duration;
             let oldest = oldest.map(|limit| shared.origin.life.opened + limit);
-            if self.timer.poll(earlier(idle, oldest), context).is_pending() {
+            let closing = shared.origin.life.closing_time(&shared.origin.drain);
+            let next = earlier(earlier(idle, oldest), closing);
+            if self.timer.poll(next, context).is_pending() {
                 return false;
             }
             let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+            if is_over(closing) {
+                shared.origin.life.begin_drain();
+                return self.drain();
+            }
             let counter = if is_over(idle) {
                 config.stats.downstream_cx_idle_timeout
             } else if is_over(oldest) {
@@ -449,7 +456,7 @@ async fn serve_stream(shared: &Rc<Shared>, request: Request<RecvStream>, respond
                 let shard = shared.origin.worker.shard();
                 shard.inc(manager.config.http2_stats.header_overflow);
             }
-            stream.give_up(&mut heads, details)
+            stream.give_up(&mut heads, ResponseFlag::DownstreamRemoteReset, details)
         }
         None => stream.exchange(&mut heads, upload).await,
     };
