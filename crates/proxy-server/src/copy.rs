@@ -1,17 +1,16 @@
 //! Copying bytes between two connections, both ways.
 //!
 //! An idle connection holds no buffer: bytes are read into a buffer of the thread when they have arrived, and what
-//! cannot be written at once is kept. Two TCP connections that have moved [`limits::SPLICE_AFTER_BYTES`] go on in the kernel
-//! with splice(2). Streams that are more than a socket, as those over TLS, are copied by [`polled`].
+//! cannot be written at once is kept. A direction that has moved [`limits::SPLICE_AFTER_BYTES`] goes on in the kernel with
+//! splice(2), where that is cheaper. Streams that are more than a socket, as those over TLS, are copied by [`polled`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 
-use net::splice::Direction;
+use net::splice::{End, Socket};
 use proxy_upstream::Stream;
 use socket2::SockRef;
-use tokio::sync::Notify;
 
 use crate::limits;
 
@@ -82,84 +81,53 @@ pub(crate) async fn both_ways(
     if !read.is_empty() {
         progress(Side::Downstream, read.len());
     }
-    let pair = Pair {
-        moved: Cell::new(0),
-        can_splice: both_tcp(downstream, upstream).is_some(),
-        switch: Notify::new(),
-    };
     let (from_downstream, from_upstream) = (
         |bytes| progress(Side::Downstream, bytes),
         |bytes| progress(Side::Upstream, bytes),
     );
     tokio::try_join!(
-        pair.one_way((Side::Downstream, downstream), upstream, &from_downstream),
-        pair.one_way((Side::Upstream, upstream), downstream, &from_upstream),
+        one_way((Side::Downstream, downstream), upstream, &from_downstream),
+        one_way((Side::Upstream, upstream), downstream, &from_upstream),
     )?;
-    match both_tcp(downstream, upstream).filter(|_| pair.is_over_threshold()) {
-        None => Ok(()),
-        Some((downstream, upstream)) => {
-            let side = |direction| match direction {
-                Direction::Upstream => Side::Upstream,
-                Direction::Downstream => Side::Downstream,
-            };
-            let report = |direction, bytes| progress(side(direction).other(), bytes);
-            let copied = net::splice::copy_bidirectional(downstream, upstream, &report).await;
-            copied.map_err(|broken| Broken::at(side(broken.at))(broken.error))
+    Ok(())
+}
+
+fn socket(stream: &Stream) -> Option<Socket<'_>> {
+    match stream {
+        Stream::Tcp(stream) => Some(Socket::Tcp(stream)),
+        Stream::Unix(stream) => Some(Socket::Unix(stream)),
+        Stream::Tls(_) => None,
+    }
+}
+
+/// Copies one way until the end of the stream.
+async fn one_way(
+    (sender, from): (Side, &Stream),
+    to: &Stream,
+    progress: &dyn Fn(usize),
+) -> Result<(), Broken> {
+    let sockets = socket(from).zip(socket(to));
+    let spliced = sockets.filter(|(from, to)| from.pays_to(*to));
+    let mut moved = 0;
+    loop {
+        if let Some((from, to)) = spliced.filter(|_| moved >= limits::SPLICE_AFTER_BYTES) {
+            let copied = net::splice::copy(from, to, progress).await;
+            return copied.map_err(|broken| match broken.at {
+                End::Sender => Broken::at(sender)(broken.error),
+                End::Receiver => Broken::at(sender.other())(broken.error),
+            });
         }
-    }
-}
-
-fn both_tcp<'a>(
-    a: &'a Stream,
-    b: &'a Stream,
-) -> Option<(&'a tokio::net::TcpStream, &'a tokio::net::TcpStream)> {
-    match (a, b) {
-        (Stream::Tcp(a), Stream::Tcp(b)) => Some((a, b)),
-        _ => None,
-    }
-}
-
-/// What the two directions share.
-struct Pair {
-    moved: Cell<u64>,
-    can_splice: bool,
-    switch: Notify,
-}
-
-impl Pair {
-    fn is_over_threshold(&self) -> bool {
-        self.can_splice && self.moved.get() >= limits::SPLICE_AFTER_BYTES
-    }
-
-    /// Copies one way until the end of the stream, or until it is time to splice: then nothing is held back.
-    async fn one_way(
-        &self,
-        (sender, from): (Side, &Stream),
-        to: &Stream,
-        progress: &dyn Fn(usize),
-    ) -> Result<(), Broken> {
-        loop {
-            if self.is_over_threshold() {
-                self.switch.notify_waiters();
+        readable(from).await.map_err(Broken::at(sender))?;
+        match move_some((sender, from), to)? {
+            Moved::Nothing => {}
+            Moved::End => {
+                shutdown_write(to);
                 return Ok(());
             }
-            let switched = self.switch.notified();
-            tokio::select! {
-                ready = readable(from) => ready.map_err(Broken::at(sender))?,
-                () = switched => return Ok(()),
-            }
-            match move_some((sender, from), to)? {
-                Moved::Nothing => {}
-                Moved::End => {
-                    shutdown_write(to);
-                    return Ok(());
-                }
-                Moved::Bytes { delivered, rest } => {
-                    write_all(to, &rest).await.map_err(Broken::at(sender.other()))?;
-                    let moved = delivered + rest.len();
-                    self.moved.set(self.moved.get() + moved as u64);
-                    progress(moved);
-                }
+            Moved::Bytes { delivered, rest } => {
+                write_all(to, &rest).await.map_err(Broken::at(sender.other()))?;
+                progress(delivered + rest.len());
+                moved += (delivered + rest.len()) as u64;
             }
         }
     }
@@ -249,6 +217,7 @@ fn shutdown_write(stream: &Stream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream, UnixStream};
 
@@ -321,8 +290,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_unix_socket_is_copied_to_its_end() {
-        let (server, upstream) = UnixStream::pair().unwrap();
-        check_copy(server, Stream::Unix(upstream), 1 << 20).await;
+    async fn a_unix_socket_is_copied_to_its_end_in_the_kernel_too() {
+        for bytes in [1 << 10, 8 << 20] {
+            let (server, upstream) = UnixStream::pair().unwrap();
+            check_copy(server, Stream::Unix(upstream), bytes).await;
+        }
     }
 }

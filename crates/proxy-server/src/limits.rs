@@ -31,7 +31,7 @@ pub const INSPECTOR_READ_BYTES: usize = 4 * 1024;
 pub const COPY_BUFFER_BYTES: usize = 64 * 1024;
 /// How often one direction of a connection over TLS is read before others have their turn.
 pub const COPIES_PER_TURN: usize = 16;
-/// Bytes that a pair of TCP connections moves before it is worth four descriptors and two pipes for splice(2).
+/// Bytes that one direction between two sockets moves before it is worth two descriptors and a pipe for splice(2).
 pub const SPLICE_AFTER_BYTES: u64 = 128 * 1024;
 /// How long after new configuration, or an answer of the admin interface, memory that is free again goes back to the
 /// system. It is also how long one such return and the next are apart.
