@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api_envoy::any;
@@ -14,21 +13,20 @@ use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3:
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::Secret;
-use proxy_config::listener::Transport;
 use proxy_config::state::{ConfigState, Refused, SecretEntry, Source, StartPhase};
-use proxy_upstream::secrets::{self, Origins, SecretKey, SecretSource};
+use proxy_upstream::secrets::{SecretKey, SecretSource};
 use proxy_upstream::snapshot::ClusterSnapshot;
-use telemetry::stats::{Registry, Scope};
+use telemetry::stats::Registry;
 use tokio::sync::oneshot;
 
-use crate::admin::certs::days_until_first_expires;
+use crate::admin::certs::days_left;
 use crate::admin::source::{
     AdminSource, Answer, BoundListener, ClusterView, ConfigSnapshot, ContextCertificates, DrainRequest,
-    DumpEntry, Phase, Refusal, ServerState, ShownCertificate,
+    DumpEntry, Phase, Refusal, ServerState,
 };
 use crate::args::IpVersion;
-use crate::certificate_stats::{UNNAMED_AUTHORITY, UNNAMED_CERTIFICATE};
 use crate::command::Command;
+use crate::held_certificates::each_context;
 use crate::local::Local;
 use crate::server::Server;
 
@@ -49,16 +47,21 @@ impl AdminSource for View {
             .stats
             .files
             .follow(&server.shard, server.log_files.counts());
-        let certificates = certificates(&server.state.borrow());
-        let days =
-            days_until_first_expires(certificates.iter().map(|(_, context)| context), SystemTime::now());
+        let (state, mut stats) = (server.state.borrow(), server.certificate_stats.borrow_mut());
+        let mut first = None;
+        stats.begin();
+        each_context(&state, |context| {
+            for (name, certificate) in context.named() {
+                let at = certificate.not_after;
+                first = Some(first.map_or(at, |first: SystemTime| first.min(at)));
+                stats.note(context.scope, name, at);
+            }
+        });
+        stats.end(&server.shard);
+        let days = days_left(first, SystemTime::now());
         server
             .shard
             .set_gauge(server.stats.days_until_first_cert_expiring, days);
-        server
-            .certificate_stats
-            .borrow_mut()
-            .follow(&server.shard, &certificates);
         server.registry.clone()
     }
 
@@ -146,8 +149,9 @@ impl AdminSource for View {
     }
 
     fn certificates(&self) -> Vec<ContextCertificates> {
-        let contexts = certificates(&self.0.state.borrow());
-        contexts.into_iter().map(|(_, context)| context).collect()
+        let mut contexts = Vec::new();
+        each_context(&self.0.state.borrow(), |context| contexts.push(context.shown()));
+        contexts
     }
 
     fn listeners(&self) -> Vec<BoundListener> {
@@ -237,69 +241,6 @@ fn secrets<H>(state: &ConfigState<H>) -> Vec<DumpEntry> {
         },
     };
     state.secrets().iter().map(entry).collect()
-}
-
-/// What the TLS contexts hold that are in force, or waiting to be, with the statistics of the listener or cluster that
-/// each is for.
-fn certificates<H>(state: &ConfigState<H>) -> Vec<(Scope, ContextCertificates)> {
-    let mut contexts = Vec::new();
-    for entry in state.clusters().values() {
-        for version in entry.active.iter().chain(&entry.warming) {
-            for transport in version.config.transport.all() {
-                if let Some(tls) = transport.tls()
-                    && let Some(context) = tls.context()
-                {
-                    let chain = context.certificate().into_iter().collect();
-                    let shown = shown(tls.origins(), context.authority(), chain);
-                    contexts.push((tls.stats().scope().clone(), shown));
-                }
-            }
-        }
-    }
-    for entry in state.listeners().values() {
-        for version in entry.active.iter().chain(&entry.warming) {
-            for chain in version.config.all_chains() {
-                if let Transport::Tls(tls) = &chain.transport
-                    && let Some(context) = tls.current.get()
-                {
-                    let chain = context.certificates().collect();
-                    let shown = shown(&tls.origins, context.authority(), chain);
-                    contexts.push((tls.stats.scope().clone(), shown));
-                }
-            }
-        }
-    }
-    contexts.retain(|(_, context)| context.authority.is_some() || !context.chain.is_empty());
-    contexts
-}
-
-/// What came as a secret is `<inline>`, whatever files the secret named.
-fn shown(
-    origins: &Origins,
-    authority: Option<&tls::Certificate>,
-    chain: Vec<&tls::Certificate>,
-) -> ContextCertificates {
-    let inline = || secrets::INLINE.to_owned();
-    let origin = |index| origins.certificates.get(index).cloned().unwrap_or_else(inline);
-    let trusted_ca = match origins.trusted_ca.as_str() {
-        "" => inline(),
-        path => path.to_owned(),
-    };
-    let name = |secret: Option<&Arc<str>>, unnamed: &str| secret.cloned().unwrap_or_else(|| unnamed.into());
-    ContextCertificates {
-        authority: authority.map(|certificate| ShownCertificate {
-            path: trusted_ca,
-            name: name(origins.validation_secret.as_ref(), UNNAMED_AUTHORITY),
-            certificate: certificate.clone(),
-        }),
-        chain: (chain.into_iter().enumerate())
-            .map(|(index, certificate)| ShownCertificate {
-                path: origin(index),
-                name: name(origins.certificate_secrets.get(index), UNNAMED_CERTIFICATE),
-                certificate: certificate.clone(),
-            })
-            .collect(),
-    }
 }
 
 fn phase(is_static: bool) -> Phase {

@@ -26,6 +26,7 @@ pub mod drain;
 mod file_stats;
 mod handler;
 mod handshake_log;
+mod held_certificates;
 pub mod http;
 pub mod limits;
 pub mod listener_filters;

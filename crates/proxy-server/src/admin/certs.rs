@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tls::Certificate;
 
 use super::reply::{Reply, pretty};
 use super::source::{AdminSource, ContextCertificates, ShownCertificate};
@@ -21,21 +20,12 @@ pub fn certs(source: &dyn AdminSource) -> Reply {
     Reply::json(pretty(&json!({ "certificates": shown })))
 }
 
-/// `server.days_until_first_cert_expiring`: what Envoy says where there is no certificate is the largest number of
-/// its type.
+/// Whole days until the certificate that expires first does; what Envoy says where there is none is the largest number
+/// of its type.
 #[must_use]
-pub fn days_until_first_expires<'c>(
-    contexts: impl Iterator<Item = &'c ContextCertificates>,
-    now: SystemTime,
-) -> u64 {
-    let all = contexts.flat_map(|context| context.authority.iter().chain(&context.chain));
-    let days = all.map(|shown| days_left(&shown.certificate, now));
-    days.min().unwrap_or(u64::from(u32::MAX))
-}
-
-fn days_left(certificate: &Certificate, now: SystemTime) -> u64 {
-    let left = certificate.not_after.duration_since(now).unwrap_or_default();
-    left.as_secs() / DAY.as_secs()
+pub fn days_left(first: Option<SystemTime>, now: SystemTime) -> u64 {
+    let left = first.map(|first| first.duration_since(now).unwrap_or_default());
+    left.map_or(u64::from(u32::MAX), |left| left.as_secs() / DAY.as_secs())
 }
 
 fn printed(context: &ContextCertificates, now: SystemTime) -> Value {
@@ -59,7 +49,7 @@ fn details(shown: &ShownCertificate, now: SystemTime) -> Value {
         "serial_number": certificate.serial,
         "subject_alt_names": names.chain(uris).chain(addresses).collect::<Vec<_>>(),
         // As JSON has 64-bit numbers of protobuf.
-        "days_until_expiration": days_left(certificate, now).to_string(),
+        "days_until_expiration": days_left(Some(certificate.not_after), now).to_string(),
         "valid_from": moment(certificate.not_before),
         "expiration_time": moment(certificate.not_after),
     })
@@ -87,7 +77,7 @@ mod tests {
         let certificate = read_certificates(issued.certificate_pem.as_bytes())
             .unwrap()
             .remove(0);
-        let days = days_left(&certificate, now);
+        let days = days_left(Some(certificate.not_after), now);
         let shown = ShownCertificate {
             path: "<inline>".to_owned(),
             name: "default".into(),
@@ -98,11 +88,8 @@ mod tests {
         assert_eq!(printed["subject_alt_names"], names);
         assert_eq!(printed["days_until_expiration"], days.to_string());
         assert!(printed["expiration_time"].as_str().unwrap().ends_with('Z'));
-        let context = ContextCertificates {
-            authority: None,
-            chain: vec![shown],
-        };
-        assert_eq!(days_until_first_expires([context].iter(), now), days);
-        assert_eq!(days_until_first_expires([].iter(), now), 4_294_967_295);
+        assert_eq!(days_left(None, now), 4_294_967_295);
+        assert_eq!(days_left(Some(now - DAY), now), 0);
+        assert_eq!(days_left(Some(now + 3 * DAY / 2), now), 1);
     }
 }
