@@ -1,16 +1,16 @@
 //! Accepting connections on one worker, or giving them to another.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use net::broker::ListenerKind;
 use proxy_upstream::Stream;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 
 use crate::command::{HandedOver, ListenSocket};
-use crate::connection;
+use crate::connection::{self, Accepted};
 use crate::handler::ConnectionHandler;
 use crate::limits;
 use crate::listeners::ListenerSlot;
@@ -28,10 +28,14 @@ impl Acceptor {
         Ok(Self::Tcp(TcpListener::from_std(socket.fd.into())?))
     }
 
-    async fn accept(&self) -> io::Result<Stream> {
+    /// The next connection, and who is at its other end. One that was reset meanwhile tells that no more by itself.
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None)),
         }
     }
 }
@@ -57,7 +61,7 @@ pub(crate) fn start(
             let accepted = acceptor.accept().await;
             let Some(slot) = slot.upgrade() else { return };
             match accepted {
-                Ok(stream) => dispatch(&handler, &slot, stream, kind),
+                Ok((stream, peer)) => dispatch(&handler, &slot, Accepted { stream, peer, kind }),
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(listener = %slot.current().config.name, %error, "cannot accept");
@@ -78,11 +82,16 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 /// Serves a connection here, or on the worker with fewest.
-fn dispatch(handler: &ConnectionHandler, slot: &Rc<ListenerSlot>, stream: Stream, kind: ListenerKind) {
+fn dispatch(handler: &ConnectionHandler, slot: &Rc<ListenerSlot>, accepted: Accepted) {
     let active = slot.current();
     let Some(peer) = handler.balancer.less_loaded_peer(active.config.exact_balance) else {
-        return connection::spawn(handler, slot, stream, kind);
+        return connection::spawn(handler, slot, accepted);
     };
+    let Accepted {
+        stream,
+        peer: address,
+        kind,
+    } = accepted;
     let is_unix = matches!(stream, Stream::Unix(_));
     let fd: io::Result<OwnedFd> = match stream {
         Stream::Tcp(stream) => stream.into_std().map(Into::into),
@@ -97,6 +106,7 @@ fn dispatch(handler: &ConnectionHandler, slot: &Rc<ListenerSlot>, stream: Stream
         HandedOver {
             listener,
             fd,
+            peer: address,
             kind,
             is_unix,
         },
@@ -115,7 +125,10 @@ pub(crate) fn take_over(handler: &ConnectionHandler, connection: HandedOver) {
         false => TcpStream::from_std(connection.fd.into()).map(Stream::Tcp),
     };
     match stream {
-        Ok(stream) => connection::spawn(handler, &slot, stream, connection.kind),
+        Ok(stream) => {
+            let HandedOver { peer, kind, .. } = connection;
+            connection::spawn(handler, &slot, Accepted { stream, peer, kind });
+        }
         Err(error) => tracing::warn!(%error, "cannot take over a connection"),
     }
 }

@@ -1,5 +1,6 @@
 //! What the main thread, and other workers, ask of a worker.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +91,8 @@ pub struct HandedOver {
     pub listener: Arc<str>,
     /// The socket.
     pub fd: OwnedFd,
+    /// Who is at its other end, where that has an address.
+    pub peer: Option<SocketAddr>,
     /// How the original destination is found.
     pub kind: ListenerKind,
     /// Whether it is a Unix domain socket.

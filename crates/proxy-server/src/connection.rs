@@ -25,20 +25,25 @@ use crate::listener_filters::{self, Pending};
 use crate::listeners::{ActiveListener, Chain, Filter, ListenerSlot};
 use crate::local::Local;
 
+/// A connection as it was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: Stream,
+    /// Who is at its other end, where that has an address.
+    pub(crate) peer: Option<SocketAddr>,
+    /// How the original destination is found.
+    pub(crate) kind: ListenerKind,
+}
+
 /// Serves a connection in a task of its own. A panic ends that connection alone.
-pub(crate) fn spawn(
-    handler: &ConnectionHandler,
-    slot: &Rc<ListenerSlot>,
-    stream: Stream,
-    kind: ListenerKind,
-) {
+pub(crate) fn spawn(handler: &ConnectionHandler, slot: &Rc<ListenerSlot>, accepted: Accepted) {
     let count = handler.balancer.count_connection();
     let (handler, slot) = (handler.clone(), Rc::clone(slot));
     tokio::task::spawn_local(async move {
         let _count = count;
         let active = slot.current();
         drop(slot);
-        let served = AssertUnwindSafe(serve(&handler, Rc::clone(&active), stream, kind)).catch_unwind();
+        let served = AssertUnwindSafe(serve(&handler, Rc::clone(&active), accepted)).catch_unwind();
         if served.await.is_err() {
             tracing::error!(listener = %active.config.name, "a connection's task panicked");
             handler.local.shard().inc(active.config.stats.connection_panic);
@@ -46,16 +51,16 @@ pub(crate) fn spawn(
     });
 }
 
-async fn serve(handler: &ConnectionHandler, active: Rc<ActiveListener>, stream: Stream, kind: ListenerKind) {
+async fn serve(handler: &ConnectionHandler, active: Rc<ActiveListener>, accepted: Accepted) {
     let worker = &handler.local;
-    let Some(info) = connection_info(handler.balancer.connection_id(), &active, &stream) else {
+    let Some(info) = connection_info(handler.balancer.connection_id(), &active, &accepted) else {
         return;
     };
     let mut pending = Pending {
-        stream,
+        stream: accepted.stream,
         read: BytesMut::new(),
         info,
-        kind,
+        kind: accepted.kind,
     };
     set_options(&active, &pending.stream);
     let accepted_by = active.drain.clone();
@@ -211,12 +216,12 @@ fn boxed<'a>(future: impl Future<Output = ()> + 'a) -> std::pin::Pin<Box<dyn Fut
     Box::pin(future)
 }
 
-fn connection_info(id: u64, active: &ActiveListener, stream: &Stream) -> Option<ConnectionInfo> {
-    let pair = |remote: std::io::Result<SocketAddr>, local: std::io::Result<SocketAddr>| {
-        Some((Address::Ip(remote.ok()?), Address::Ip(local.ok()?)))
-    };
-    let (remote, local) = match stream {
-        Stream::Tcp(stream) => pair(stream.peer_addr(), stream.local_addr())?,
+fn connection_info(id: u64, active: &ActiveListener, accepted: &Accepted) -> Option<ConnectionInfo> {
+    let (remote, local) = match &accepted.stream {
+        Stream::Tcp(stream) => {
+            let local = stream.local_addr().ok()?;
+            (Address::Ip(accepted.peer?), Address::Ip(local))
+        }
         Stream::Unix(_) | Stream::Tls(_) => {
             let path = active.config.addresses.iter().find(|a| a.socket_addr().is_none());
             let path = path.map(ToString::to_string).unwrap_or_default();

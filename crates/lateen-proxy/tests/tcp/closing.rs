@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
 use crate::harness::program::{Program, on_both};
-use crate::harness::{Proxy, cluster, eventually, lines, listener};
+use crate::harness::{Proxy, cluster, connect, eventually, lines, listener};
 use crate::world::{accepting, reset, tcp, through};
 
 const LOG: &str = "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT%";
@@ -135,6 +135,30 @@ fn every_byte_of_a_long_transfer_is_counted_once() {
             ("cluster.app.upstream_cx_tx_bytes_total", BYTES),
         ] {
             eventually(stat, || (proxy.stat(stat) == bytes as u64).then_some(()));
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_is_reset_before_it_is_taken_is_counted_and_recorded() {
+    let test = "a_connection_that_is_reset_before_it_is_taken_is_counted_and_recorded";
+    on_both(test, |program| {
+        let (address, _servers) = accepting();
+        let listener = listener("l", &tcp("app", "", "%DOWNSTREAM_REMOTE_ADDRESS%"));
+        let proxy = program.start(listener, cluster("app", address));
+        let listening = proxy.listener("l");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(proxy.pid()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let client = connect(listening).unwrap();
+        let client_address = client.local_addr().unwrap();
+        reset(client);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        assert_eq!(lines(&proxy, "log", 1), [client_address.to_string()]);
+        for stat in [
+            "listener.127.0.0.1_0.downstream_cx_total",
+            "tcp.tcp.downstream_cx_total",
+        ] {
+            assert_eq!(proxy.stat(stat), 1, "{stat}");
         }
     });
 }
