@@ -8,6 +8,7 @@ use api_istio::networking::DestinationRule;
 use diagnostics::{Code, Diagnostic};
 
 use crate::config::Config;
+use crate::hash_tables;
 use crate::host;
 use crate::kubernetes::{Labels, selects};
 use crate::objects::Objects;
@@ -49,8 +50,10 @@ impl DestinationRules {
                 .or_default()
                 .entry(fqdn)
                 .or_default();
+            let mut own = (**config).clone();
+            hash_tables::keep_servable(&mut own.spec, &config.resource(), diagnostics);
             let rule = Rule {
-                config: (**config).clone(),
+                config: own,
                 visibility: Visibility::parse(
                     &config.spec.export_to,
                     &namespace,

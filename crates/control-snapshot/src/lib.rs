@@ -17,6 +17,7 @@ mod destination_rules;
 mod endpoint_changes;
 mod gateways;
 mod grants;
+mod hash_tables;
 pub mod host;
 mod inbound;
 mod kind;

@@ -100,7 +100,9 @@ impl Worker {
     fn carry_out(&self, command: Command) {
         let ConnectionHandler { local, listeners, .. } = &self.handler;
         match command {
-            Command::Cluster(update) => local.clusters().borrow_mut().apply(update),
+            Command::Cluster(update) => {
+                local.clusters().borrow_mut().apply(update, Instant::now());
+            }
             Command::Routes { slot, table } => local.set_routes(slot, table),
             Command::PutListener(put) => self.put_listener(*put),
             Command::RemoveListener { name, drain } => listeners.remove(&name, drain),

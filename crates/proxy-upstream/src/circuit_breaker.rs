@@ -5,6 +5,7 @@
 //! touched.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use api_envoy::envoy::config::cluster::v3 as pb;
 use api_envoy::envoy::config::core::v3::RoutingPriority;
@@ -12,6 +13,7 @@ use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
 use crate::limits;
+use crate::retry_budget::RetryBudget;
 
 /// One counted resource.
 #[derive(Debug)]
@@ -74,12 +76,6 @@ impl Resource {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct RetryBudget {
-    percent: f64,
-    min_concurrency: u32,
-}
-
 /// The thresholds of one routing priority.
 #[derive(Debug)]
 pub struct CircuitBreaker {
@@ -102,7 +98,7 @@ impl CircuitBreaker {
         let retry_budget = t
             .retry_budget
             .as_ref()
-            .map(compile_retry_budget)
+            .map(RetryBudget::compile)
             .transpose()
             .within("retry_budget")?;
         let budgeted = retry_budget.is_some();
@@ -122,12 +118,26 @@ impl CircuitBreaker {
         })
     }
 
+    /// Takes one request, unless the threshold is reached. Give it back by [`requests`](Self::requests).
+    #[must_use]
+    pub fn try_acquire_request(&self, now: Instant) -> bool {
+        let taken = self.requests.try_acquire();
+        if taken && let Some(budget) = &self.retry_budget {
+            budget.request_begins(now);
+        }
+        taken
+    }
+
     /// Takes one retry, unless too many are in flight. Give it back with [`release_retry`](Self::release_retry).
     #[must_use]
-    pub fn try_acquire_retry(&self) -> bool {
-        match self.retry_budget {
+    pub fn try_acquire_retry(&self, now: Instant) -> bool {
+        match &self.retry_budget {
             None => self.retries.try_acquire(),
-            Some(budget) => self.retries.try_acquire_below(self.budgeted_retries(budget)),
+            Some(budget) => {
+                let in_flight =
+                    u64::from(self.requests.current()) + u64::from(self.pending_requests.current());
+                self.retries.try_acquire_below(budget.retries(in_flight, now))
+            }
         }
     }
 
@@ -135,26 +145,6 @@ impl CircuitBreaker {
     pub fn release_retry(&self) {
         self.retries.release();
     }
-
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn budgeted_retries(&self, budget: RetryBudget) -> u32 {
-        let active = f64::from(self.requests.current()) + f64::from(self.pending_requests.current());
-        let allowed = (active * budget.percent / 100.0) as u32;
-        allowed.max(budget.min_concurrency)
-    }
-}
-
-fn compile_retry_budget(budget: &pb::circuit_breakers::thresholds::RetryBudget) -> ConfigResult<RetryBudget> {
-    refuse_unsupported(&[("budget_interval", budget.budget_interval.is_some())])?;
-    Ok(RetryBudget {
-        percent: budget
-            .budget_percent
-            .as_ref()
-            .map_or(limits::DEFAULT_RETRY_BUDGET_PERCENT, |p| p.value),
-        min_concurrency: budget
-            .min_retry_concurrency
-            .unwrap_or(limits::DEFAULT_MIN_RETRY_CONCURRENCY),
-    })
 }
 
 /// `RouteAction.priority`: which of a cluster's thresholds a request counts against.
@@ -278,9 +268,9 @@ mod tests {
             retry_budget: Some(budget),
             ..Default::default()
         });
-        let breaker = all.of(RequestPriority::Default);
-        assert!(breaker.try_acquire_retry() && !breaker.try_acquire_retry());
+        let (breaker, now) = (all.of(RequestPriority::Default), Instant::now());
+        assert!(breaker.try_acquire_retry(now) && !breaker.try_acquire_retry(now));
         (0..4).for_each(|_| assert!(breaker.requests.try_acquire()));
-        assert!(breaker.try_acquire_retry() && !breaker.try_acquire_retry());
+        assert!(breaker.try_acquire_retry(now) && !breaker.try_acquire_retry(now));
     }
 }

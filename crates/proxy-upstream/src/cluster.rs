@@ -77,6 +77,7 @@ impl Cluster {
         shard: Shard,
         seed: u64,
         reports_membership: bool,
+        now: Instant,
     ) -> Rc<Self> {
         let this = Rc::new(Self {
             name: Rc::from(&*config.name),
@@ -93,7 +94,7 @@ impl Cluster {
             codes: RefCell::default(),
             grpc: RefCell::default(),
         });
-        this.update_endpoints(endpoints);
+        this.update_endpoints(endpoints, now);
         this
     }
 
@@ -134,7 +135,7 @@ impl Cluster {
     }
 
     /// Takes over an endpoint set: hosts that stay keep their pools and counts, hosts that go are closed.
-    pub(crate) fn update_endpoints(&self, endpoints: Arc<Assignment>) {
+    pub(crate) fn update_endpoints(&self, endpoints: Arc<Assignment>, now: Instant) {
         let mut before = self.hosts.replace(HashMap::new());
         let mut after = HashMap::with_capacity(endpoints.hosts().size_hint().0);
         let mut added = 0_usize;
@@ -150,7 +151,7 @@ impl Cluster {
         }
         self.hosts.replace(after);
         let set = self.set.take();
-        let rebuilt = self.with_builder(|builder| set.rebuild(&endpoints, builder));
+        let rebuilt = self.with_builder(now, |builder| set.rebuild(&endpoints, builder));
         self.set.replace(rebuilt);
         let changed = added > 0 || !before.is_empty();
         self.endpoints.replace(endpoints);
@@ -195,7 +196,7 @@ impl Cluster {
         Host::new(Arc::clone(spec), monitor)
     }
 
-    fn with_builder<T>(&self, build: impl FnOnce(&mut Builder<'_>) -> T) -> T {
+    fn with_builder<T>(&self, now: Instant, build: impl FnOnce(&mut Builder<'_>) -> T) -> T {
         let hosts = self.hosts.borrow();
         let mut host = |spec: &Arc<HostSpec>| match hosts.get(&spec.key) {
             Some(host) => Rc::clone(host),
@@ -205,6 +206,7 @@ impl Cluster {
             lb: &self.config.lb,
             host: &mut host,
             seed: &mut || self.seeds.next(),
+            now,
         })
     }
 
@@ -220,7 +222,7 @@ impl Cluster {
     ) -> Result<Rc<Host>, PickError> {
         let picked = match &self.config.discovery {
             Discovery::OriginalDst(config) => self.pick_destination(config, context, now),
-            _ => self.pick_balanced(context, random),
+            _ => self.pick_balanced(context, now, random),
         };
         picked.ok_or_else(|| {
             self.shard.inc(self.config.stats.upstream_cx_none_healthy);
@@ -228,8 +230,13 @@ impl Cluster {
         })
     }
 
-    fn pick_balanced(&self, context: &PickContext<'_>, random: &mut dyn FnMut() -> u64) -> Option<Rc<Host>> {
-        self.follow_outlier_verdicts();
+    fn pick_balanced(
+        &self,
+        context: &PickContext<'_>,
+        now: Instant,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Option<Rc<Host>> {
+        self.follow_outlier_verdicts(now);
         let set = self.set.borrow();
         let mut attempt = 0;
         loop {
@@ -237,6 +244,7 @@ impl Cluster {
                 PickInput {
                     hash: context.hash,
                     attempt,
+                    now,
                 },
                 random,
             );
@@ -297,7 +305,7 @@ impl Cluster {
         }
     }
 
-    fn follow_outlier_verdicts(&self) {
+    fn follow_outlier_verdicts(&self, now: Instant) {
         let Some(detector) = &self.config.outlier_detector else {
             return;
         };
@@ -307,7 +315,7 @@ impl Cluster {
         }
         let endpoints = self.endpoints();
         let mut set = self.set.take();
-        self.with_builder(|builder| set.refresh(&endpoints, builder));
+        self.with_builder(now, |builder| set.refresh(&endpoints, builder));
         self.set.replace(set);
         self.report_membership(true);
     }
@@ -359,9 +367,10 @@ impl Cluster {
         self: &Rc<Self>,
         host: &Rc<Host>,
         priority: RequestPriority,
+        now: Instant,
     ) -> Result<ActiveRequest, Overflow> {
         let stats = &self.config.stats;
-        if !self.config.circuit_breakers.of(priority).requests.try_acquire() {
+        if !self.config.circuit_breakers.of(priority).try_acquire_request(now) {
             self.shard.inc(stats.upstream_rq_active_overflow);
             host.record_failure();
             return Err(Overflow);
@@ -380,8 +389,12 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Overflow`] when `max_retries` or the retry budget is reached.
-    pub fn begin_retry(self: &Rc<Self>, priority: RequestPriority) -> Result<ActiveRetry, Overflow> {
-        if !self.config.circuit_breakers.of(priority).try_acquire_retry() {
+    pub fn begin_retry(
+        self: &Rc<Self>,
+        priority: RequestPriority,
+        now: Instant,
+    ) -> Result<ActiveRetry, Overflow> {
+        if !self.config.circuit_breakers.of(priority).try_acquire_retry(now) {
             self.shard.inc(self.config.stats.upstream_rq_retry_overflow);
             return Err(Overflow);
         }

@@ -103,8 +103,8 @@ impl ClusterManager {
         self.dialer.as_ref()
     }
 
-    /// Carries out a change.
-    pub fn apply(&mut self, update: ClusterUpdate) {
+    /// Carries out a change. Hosts that it brings are new from `now` on.
+    pub fn apply(&mut self, update: ClusterUpdate, now: Instant) {
         match update {
             ClusterUpdate::Put {
                 slot,
@@ -119,12 +119,13 @@ impl ClusterManager {
                     self.shard.clone(),
                     self.seed,
                     self.reports_membership,
+                    now,
                 );
                 self.replace(slot, Some(cluster));
             }
             ClusterUpdate::Endpoints { slot, endpoints } => {
                 if let Some(cluster) = self.get(slot) {
-                    cluster.update_endpoints(endpoints);
+                    cluster.update_endpoints(endpoints, now);
                 }
             }
             ClusterUpdate::Remove { slot } => self.replace(slot, None),

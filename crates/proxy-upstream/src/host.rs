@@ -27,6 +27,7 @@ pub struct Host {
     monitor: Option<Arc<HostMonitor>>,
     removed: Cell<bool>,
     last_used: Cell<Option<Instant>>,
+    healthy_since: Cell<Option<Instant>>,
     counts: HostCounts,
     /// For requests of priority default, and of priority high.
     pools: [Pools; 2],
@@ -85,6 +86,7 @@ impl Host {
             monitor,
             removed: Cell::new(false),
             last_used: Cell::new(None),
+            healthy_since: Cell::new(None),
             counts: HostCounts::default(),
             pools: Default::default(),
         })
@@ -141,6 +143,16 @@ impl Host {
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.removed.get()
+    }
+
+    /// When load balancing first saw it healthy, which is now if it does for the first time. `None` while it is not healthy.
+    pub(crate) fn healthy_since(&self, now: Instant) -> Option<Instant> {
+        if self.health() != Health::Healthy {
+            return None;
+        }
+        let since = self.healthy_since.get().unwrap_or(now);
+        self.healthy_since.set(Some(since));
+        Some(since)
     }
 
     /// The health that load balancing sees.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::endpoints::{Assignment, Health, PrioritySpec};
 use crate::host::Host;
@@ -50,6 +51,13 @@ pub(crate) struct Builder<'a> {
     pub(crate) lb: &'a LbConfig,
     pub(crate) host: &'a mut dyn FnMut(&Arc<crate::HostSpec>) -> Rc<Host>,
     pub(crate) seed: &'a mut dyn FnMut() -> u64,
+    pub(crate) now: Instant,
+}
+
+impl Builder<'_> {
+    fn picker(&mut self, hosts: Vec<Rc<Host>>) -> Picker {
+        Picker::new(self.lb, hosts, (self.seed)(), self.now)
+    }
 }
 
 impl PrioritySet {
@@ -141,7 +149,7 @@ impl HostSet {
         let degraded = source(Health::Degraded, builder);
         let hosts: Vec<Rc<Host>> = localities.iter().flat_map(|(_, hosts)| hosts).cloned().collect();
         let census = census(&hosts, assignment.weighted_priority_health);
-        let all = Picker::new(&builder.lb.policy, hosts, (builder.seed)());
+        let all = builder.picker(hosts);
         Self {
             spec,
             healthy,
@@ -193,14 +201,14 @@ impl Source {
         };
         if !builder.lb.locality_weighted {
             let hosts = localities.iter().flat_map(|(_, hosts)| of(hosts)).collect();
-            return Self::Together(Picker::new(&builder.lb.policy, hosts, (builder.seed)()));
+            return Self::Together(builder.picker(hosts));
         }
         let mut weights = Vec::with_capacity(localities.len());
         let mut pickers = Vec::with_capacity(localities.len());
         for (weight, hosts) in localities {
             let eligible = of(hosts);
             weights.push(effective_weight(*weight, eligible.len(), hosts.len(), assignment));
-            pickers.push(Picker::new(&builder.lb.policy, eligible, (builder.seed)()));
+            pickers.push(builder.picker(eligible));
         }
         let skip = usize::try_from((builder.seed)() % weights.len().max(1) as u64).unwrap_or_default();
         Self::ByLocality {

@@ -35,6 +35,7 @@ mod original_dst;
 mod pool;
 mod pool_key;
 mod priority_load;
+mod retry_budget;
 mod shared_checkout;
 mod shared_pool;
 mod slot;

@@ -88,6 +88,8 @@ pub const MAX_ORIGINAL_DST_HOSTS: usize = 16 * 1024;
 pub const DEFAULT_MIN_RING_SIZE: u64 = 1024;
 /// `RingHashLbConfig.maximum_ring_size` when it is absent, and the most that is accepted.
 pub const MAX_RING_SIZE: u64 = 8 * 1024 * 1024;
+/// `SlowStartConfig.min_weight_percent` when it is absent.
+pub const DEFAULT_SLOW_START_PERCENT: f64 = 10.0;
 /// `MaglevLbConfig.table_size` when it is absent.
 pub const DEFAULT_MAGLEV_TABLE_SIZE: u64 = 65_537;
 /// The largest `MaglevLbConfig.table_size` that is accepted.

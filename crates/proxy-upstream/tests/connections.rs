@@ -201,7 +201,7 @@ fn unused_destinations_are_forgotten() {
     let busy = pick("10.0.0.1:80", at(0));
     let request = world
         .cluster()
-        .begin_request(&busy, RequestPriority::Default)
+        .begin_request(&busy, RequestPriority::Default, Instant::now())
         .unwrap();
     pick("10.0.0.2:80", at(0));
     pick("10.0.0.3:80", at(9));
@@ -227,7 +227,7 @@ fn snapshots_of_workers_are_added_up() {
         .unwrap();
     let _request = world
         .cluster()
-        .begin_request(&host, RequestPriority::Default)
+        .begin_request(&host, RequestPriority::Default, Instant::now())
         .unwrap();
     host.record_status(200);
     host.record_status(503);

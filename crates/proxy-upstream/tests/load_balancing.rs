@@ -3,7 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proxy_upstream::{PickContext, PickError, RequestPriority};
 use support::{World, port, random, refusal};
@@ -12,7 +12,11 @@ const THREE: &str = "[{ hosts: [{ port: 1 }, { port: 2 }, { port: 3 }] }]";
 
 /// How many of `picks` go to each port.
 fn spread(world: &World, picks: usize) -> BTreeMap<u16, usize> {
-    let (mut random, now) = (random(), Instant::now());
+    spread_at(world, picks, Instant::now())
+}
+
+fn spread_at(world: &World, picks: usize, now: Instant) -> BTreeMap<u16, usize> {
+    let mut random = random();
     let mut counts = BTreeMap::new();
     for _ in 0..picks {
         let host = world
@@ -83,7 +87,7 @@ fn least_request_prefers_hosts_with_fewer_requests() {
         .map(|_| {
             world
                 .cluster()
-                .begin_request(&busy, RequestPriority::Default)
+                .begin_request(&busy, RequestPriority::Default, Instant::now())
                 .unwrap()
         })
         .collect();
@@ -102,6 +106,55 @@ fn least_request_weighs_hosts_when_weights_differ() {
         &[(1, 0.2), (2, 0.8)],
         0.001,
     );
+}
+
+#[test]
+fn a_new_host_gets_its_share_bit_by_bit() {
+    let window = "slow_start_config: { slow_start_window: 100s }";
+    for (policy, field) in [
+        ("ROUND_ROBIN", "round_robin_lb_config"),
+        ("LEAST_REQUEST", "least_request_lb_config"),
+    ] {
+        let mut world = World::new(
+            &format!("{}{field}: {{ {window} }}", eds(policy)),
+            "[{ hosts: [{ port: 1 }, { port: 2 }] }]",
+        );
+        assert_eq!(spread(&world, 100)[&1], 50, "all are new");
+        let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let joined = at(200);
+        world.update_at(THREE, joined);
+        let share = |world: &World, after| {
+            let counts = spread_at(world, 10_000, joined + Duration::from_secs(after));
+            assert!(counts[&1].abs_diff(counts[&2]) < 200, "{policy}: {counts:?}");
+            *counts.get(&3).unwrap_or(&0) as f64 / 10_000.0
+        };
+        for (after, expected) in [(0, 0.1 / 2.1), (50, 0.5 / 2.5), (100, 1.0 / 3.0)] {
+            let share = share(&world, after);
+            assert!((share - expected).abs() < 0.02, "{policy}, {after} s: {share}");
+        }
+        // An update does not make old hosts new.
+        world.update_at(
+            "[{ hosts: [{ port: 1 }, { port: 3 }] }]",
+            joined + Duration::from_secs(150),
+        );
+        let counts = spread_at(&world, 100, joined + Duration::from_secs(151));
+        assert!((40..=60).contains(&counts[&3]), "{policy}: {counts:?}");
+    }
+}
+
+#[test]
+fn a_host_that_becomes_healthy_is_new_from_then_on() {
+    let hosts = |health: &str| format!("[{{ hosts: [{{ port: 1 }}, {{ port: 2, health: {health} }}] }}]");
+    let extension =
+        "load_balancing_policy: { policies: [{ typed_extension_config: { name: rr, typed_config: {
+        '@type': type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin,
+        slow_start_config: { slow_start_window: 100s, min_weight_percent: { value: 25 } } } } }] }";
+    let mut world = World::new(&format!("type: EDS\n{extension}"), &hosts("UNHEALTHY"));
+    let later = Instant::now() + Duration::from_secs(1000);
+    world.update_at(&hosts("HEALTHY"), later);
+    let share = |after| spread_at(&world, 1000, later + Duration::from_secs(after))[&2];
+    assert!(share(0).abs_diff(200) < 5, "a quarter of the weight of the other");
+    assert!(share(101).abs_diff(500) < 5, "the same weight");
 }
 
 #[test]
@@ -279,7 +332,7 @@ fn typed_policies_are_the_same_as_classic_ones() {
     );
     let slow = typed(
         "round_robin.v3.RoundRobin",
-        "        slow_start_config: { slow_start_window: 5s }\n",
+        "        slow_start_config: { slow_start_window: 5s, min_weight_percent: { value: 101 } }\n",
     );
     assert!(refusal(&slow).contains("slow_start_config"), "{}", refusal(&slow));
 }

@@ -88,7 +88,7 @@ fn an_endpoint_update_keeps_pools_and_counts_of_hosts_that_stay() {
         .unwrap();
     let request = world
         .cluster()
-        .begin_request(&staying, RequestPriority::Default)
+        .begin_request(&staying, RequestPriority::Default, Instant::now())
         .unwrap();
     assert_eq!(world.stat("upstream_cx_active"), 2);
 
@@ -132,9 +132,10 @@ fn a_removed_cluster_closes_its_pools() {
     let mut world = World::new("type: EDS", TWO);
     assert!(world.clusters.get_by_name("app").is_some());
     give_back(open(&world, 1, 0), Instant::now());
-    world
-        .clusters
-        .apply(proxy_upstream::ClusterUpdate::Remove { slot: SLOT });
+    world.clusters.apply(
+        proxy_upstream::ClusterUpdate::Remove { slot: SLOT },
+        Instant::now(),
+    );
     assert!(world.clusters.get(SLOT).is_none());
     assert!(world.clusters.get_by_name("app").is_none());
 }
@@ -179,12 +180,12 @@ fn requests_beyond_the_limit_overflow() {
     let host = world.cluster().hosts().remove(0);
     let first = world
         .cluster()
-        .begin_request(&host, RequestPriority::Default)
+        .begin_request(&host, RequestPriority::Default, Instant::now())
         .unwrap();
     assert_eq!(
         world
             .cluster()
-            .begin_request(&host, RequestPriority::Default)
+            .begin_request(&host, RequestPriority::Default, Instant::now())
             .unwrap_err(),
         Overflow
     );
@@ -193,10 +194,15 @@ fn requests_beyond_the_limit_overflow() {
     assert!(
         world
             .cluster()
-            .begin_request(&host, RequestPriority::Default)
+            .begin_request(&host, RequestPriority::Default, Instant::now())
             .is_ok()
     );
-    assert!(world.cluster().begin_retry(RequestPriority::Default).is_err());
+    assert!(
+        world
+            .cluster()
+            .begin_retry(RequestPriority::Default, Instant::now())
+            .is_err()
+    );
     assert_eq!(world.stat("upstream_rq_retry_overflow"), 1);
 }
 

@@ -78,7 +78,7 @@ message! {
         pub percent: Option<f64> [Nullable, Minimum(0), Maximum(100)],
         /// Retries that are always allowed at the same time; 3 by default.
         pub min_retry_concurrency: u32,
-        /// Reserved; not supported.
+        /// Requests that have begun within this time count, instead of those in flight.
         pub budget_interval: Option<Duration> [NoCel],
     }
 }

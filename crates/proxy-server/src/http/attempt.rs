@@ -96,7 +96,10 @@ impl<D: Downlink> ActiveStream<D> {
             Ok(connection) => connection,
             Err(end) => return end,
         };
-        let Ok(active) = routed.cluster.begin_request(&host, routed.priority) else {
+        let begun = routed
+            .cluster
+            .begin_request(&host, routed.priority, now.into_std());
+        let Ok(active) = begun else {
             connection.give_back(now, &self.manager.local.buffers);
             return overflow(exchange);
         };

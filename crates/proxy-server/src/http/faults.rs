@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::json::Schema;
@@ -47,7 +47,7 @@ fn manager(registry: &Registry) -> (Rc<HttpConnectionManager>, Local) {
     let mut context = CompileContext::new(&mut names, registry, &node, &files);
     let config = Arc::new(HttpConfig::compile(&proto.unwrap(), &mut context).unwrap());
     let mut clusters = ClusterManager::new(registry.shard(), 1, Some(Rc::new(Panics)));
-    clusters.apply(cluster(names.cluster("app"), registry));
+    clusters.apply(cluster(names.cluster("app"), registry), Instant::now());
     let told = Arc::new(Told::of(&Node::default()));
     let worker = Local::new(registry.shard(), Random::new(1), clusters, ("host", told));
     let manager = HttpConnectionManager::new(config, &worker, &Rc::<HttpLocal>::default());

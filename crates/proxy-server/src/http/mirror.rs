@@ -85,7 +85,9 @@ async fn send_copy(
         server_name: &server_name,
     };
     let mut connection = checkout((worker, local), cluster, &host, wanted).await.ok()?;
-    let _request = cluster.begin_request(&host, RequestPriority::Default).ok()?;
+    let _request = cluster
+        .begin_request(&host, RequestPriority::Default, now.into_std())
+        .ok()?;
     let pool = &local.buffers;
     connection
         .write_request(&head, body.is_empty(), false, pool)

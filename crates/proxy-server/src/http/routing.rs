@@ -224,7 +224,10 @@ impl<D: Downlink> ActiveStream<D> {
             }
             RetryDecision::Retry(_) => {
                 routed.active_retry = None;
-                match routed.cluster.begin_retry(routed.priority) {
+                match routed
+                    .cluster
+                    .begin_retry(routed.priority, Instant::now().into_std())
+                {
                     Ok(active) => {
                         shard.inc(stats.upstream_rq_retry_backoff_exponential);
                         routed.active_retry = Some(active);

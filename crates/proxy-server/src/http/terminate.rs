@@ -48,10 +48,13 @@ impl<D: Downlink> ActiveStream<D> {
             Ok(stream) => stream,
             Err(end) => return end,
         };
-        let Ok(request) = routed.cluster.begin_request(host, routed.priority) else {
+        let now = Instant::now();
+        let begun = routed
+            .cluster
+            .begin_request(host, routed.priority, now.into_std());
+        let Ok(request) = begun else {
             return overflow(exchange);
         };
-        let now = Instant::now();
         let connection = Box::new(UpstreamConnection::new(stream, permit, &self.manager.local));
         let upstream = &mut exchange.info.upstream;
         upstream.local_address.clone_from(&connection.local_address);

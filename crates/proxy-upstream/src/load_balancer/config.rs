@@ -8,6 +8,7 @@ use api_envoy::envoy::extensions::load_balancing_policies as policies;
 use proxy_core::error::{ConfigContext as _, refuse_unsupported};
 use proxy_core::{ConfigError, ConfigResult};
 
+use super::slow_start::SlowStart;
 use crate::limits;
 
 /// How hosts are chosen.
@@ -63,6 +64,8 @@ pub struct LbConfig {
     pub panic_threshold_percent: f64,
     /// Whether localities are weighted (`locality_weighted_lb_config`).
     pub locality_weighted: bool,
+    /// How new hosts get their share; for the policies round robin and least request.
+    pub slow_start: Option<SlowStart>,
 }
 
 impl LbConfig {
@@ -76,6 +79,7 @@ impl LbConfig {
             policy: LbPolicy::RoundRobin,
             panic_threshold_percent: limits::DEFAULT_PANIC_THRESHOLD_PERCENT,
             locality_weighted: false,
+            slow_start: None,
         };
         let mut use_hostname = false;
         if let Some(common) = &proto.common_lb_config {
@@ -84,7 +88,7 @@ impl LbConfig {
         if let Some(policy) = &proto.load_balancing_policy {
             this.read_extension(policy).within("load_balancing_policy")?;
         } else {
-            this.policy = classic_policy(proto, use_hostname)?;
+            this.policy = this.read_classic(proto, use_hostname)?;
         }
         let provided = this.policy == LbPolicy::ClusterProvided;
         if provided != provides_hosts {
@@ -149,12 +153,12 @@ impl LbConfig {
         }
         self.policy = if any::is::<policies::round_robin::v3::RoundRobin>(typed) {
             let config: policies::round_robin::v3::RoundRobin = unpack(typed)?;
-            refuse_unsupported(&[("slow_start_config", config.slow_start_config.is_some())])?;
+            self.slow_start = SlowStart::compile(config.slow_start_config.as_ref())?;
             self.read_locality(config.locality_lb_config.as_ref())?;
             LbPolicy::RoundRobin
         } else if any::is::<policies::least_request::v3::LeastRequest>(typed) {
             let config: policies::least_request::v3::LeastRequest = unpack(typed)?;
-            refuse_unsupported(&[("slow_start_config", config.slow_start_config.is_some())])?;
+            self.slow_start = SlowStart::compile(config.slow_start_config.as_ref())?;
             self.read_locality(config.locality_lb_config.as_ref())?;
             let full_scan = config.enable_full_scan.unwrap_or_default()
                 || config.selection_method
@@ -175,6 +179,52 @@ impl LbConfig {
             return Ok(false);
         };
         Ok(true)
+    }
+
+    /// `lb_policy` and `lb_config`.
+    fn read_classic(&mut self, proto: &pb::Cluster, use_hostname: bool) -> ConfigResult<LbPolicy> {
+        let policy = LbPolicyProto::try_from(proto.lb_policy)
+            .map_err(|_| ConfigError::at("lb_policy", format!("no policy {}", proto.lb_policy)))?;
+        match policy {
+            LbPolicyProto::RoundRobin => {
+                if let Some(LbConfigProto::RoundRobinLbConfig(config)) = &proto.lb_config {
+                    self.slow_start = SlowStart::compile(config.slow_start_config.as_ref())
+                        .within("round_robin_lb_config")?;
+                }
+                Ok(LbPolicy::RoundRobin)
+            }
+            LbPolicyProto::LeastRequest => {
+                let Some(LbConfigProto::LeastRequestLbConfig(config)) = &proto.lb_config else {
+                    return least_request(None, None, false);
+                };
+                let bias = config.active_request_bias.as_ref().map(|b| b.default_value);
+                self.slow_start = SlowStart::compile(config.slow_start_config.as_ref())
+                    .within("least_request_lb_config")?;
+                least_request(config.choice_count, bias, false).within("least_request_lb_config")
+            }
+            LbPolicyProto::Random => Ok(LbPolicy::Random),
+            LbPolicyProto::RingHash => {
+                let Some(LbConfigProto::RingHashLbConfig(config)) = &proto.lb_config else {
+                    return ring_hash(None, None, use_hostname);
+                };
+                let murmur = pb::cluster::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
+                refuse_unsupported(&[("hash_function", config.hash_function == murmur)])
+                    .and_then(|()| {
+                        ring_hash(config.minimum_ring_size, config.maximum_ring_size, use_hostname)
+                    })
+                    .within("ring_hash_lb_config")
+            }
+            LbPolicyProto::Maglev => {
+                let Some(LbConfigProto::MaglevLbConfig(config)) = &proto.lb_config else {
+                    return maglev(None, use_hostname);
+                };
+                maglev(config.table_size, use_hostname).within("maglev_lb_config")
+            }
+            LbPolicyProto::ClusterProvided => Ok(LbPolicy::ClusterProvided),
+            LbPolicyProto::LoadBalancingPolicyConfig => {
+                Err(ConfigError::at("load_balancing_policy", "missing"))
+            }
+        }
     }
 
     fn read_locality(&mut self, config: Option<&policies::common::v3::LocalityLbConfig>) -> ConfigResult<()> {
@@ -224,47 +274,6 @@ fn read_hashing(config: Option<&policies::common::v3::ConsistentHashingLbConfig>
     ])
     .within("consistent_hashing_lb_config")?;
     Ok(config.use_hostname_for_hashing)
-}
-
-fn classic_policy(proto: &pb::Cluster, use_hostname: bool) -> ConfigResult<LbPolicy> {
-    let policy = LbPolicyProto::try_from(proto.lb_policy)
-        .map_err(|_| ConfigError::at("lb_policy", format!("no policy {}", proto.lb_policy)))?;
-    match policy {
-        LbPolicyProto::RoundRobin => {
-            if let Some(LbConfigProto::RoundRobinLbConfig(config)) = &proto.lb_config {
-                refuse_unsupported(&[("slow_start_config", config.slow_start_config.is_some())])
-                    .within("round_robin_lb_config")?;
-            }
-            Ok(LbPolicy::RoundRobin)
-        }
-        LbPolicyProto::LeastRequest => {
-            let Some(LbConfigProto::LeastRequestLbConfig(config)) = &proto.lb_config else {
-                return least_request(None, None, false);
-            };
-            let bias = config.active_request_bias.as_ref().map(|b| b.default_value);
-            refuse_unsupported(&[("slow_start_config", config.slow_start_config.is_some())])
-                .and_then(|()| least_request(config.choice_count, bias, false))
-                .within("least_request_lb_config")
-        }
-        LbPolicyProto::Random => Ok(LbPolicy::Random),
-        LbPolicyProto::RingHash => {
-            let Some(LbConfigProto::RingHashLbConfig(config)) = &proto.lb_config else {
-                return ring_hash(None, None, use_hostname);
-            };
-            let murmur = pb::cluster::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
-            refuse_unsupported(&[("hash_function", config.hash_function == murmur)])
-                .and_then(|()| ring_hash(config.minimum_ring_size, config.maximum_ring_size, use_hostname))
-                .within("ring_hash_lb_config")
-        }
-        LbPolicyProto::Maglev => {
-            let Some(LbConfigProto::MaglevLbConfig(config)) = &proto.lb_config else {
-                return maglev(None, use_hostname);
-            };
-            maglev(config.table_size, use_hostname).within("maglev_lb_config")
-        }
-        LbPolicyProto::ClusterProvided => Ok(LbPolicy::ClusterProvided),
-        LbPolicyProto::LoadBalancingPolicyConfig => Err(ConfigError::at("load_balancing_policy", "missing")),
-    }
 }
 
 fn least_request(choice_count: Option<u32>, bias: Option<f64>, full_scan: bool) -> ConfigResult<LbPolicy> {

@@ -5,10 +5,12 @@
 mod config;
 mod consistent_hash;
 mod edf;
+mod slow_start;
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use twox_hash::XxHash64;
 
@@ -17,6 +19,7 @@ pub use config::{LbConfig, LbPolicy, LeastRequestConfig, RingHashConfig};
 use crate::host::Host;
 use consistent_hash::{MaglevTable, Ring};
 pub(crate) use edf::Edf;
+pub use slow_start::SlowStart;
 
 /// Eligible hosts and the state of the policy over them.
 #[derive(Debug, Default)]
@@ -32,48 +35,67 @@ enum State {
     Random,
     RoundRobin(Cell<usize>),
     LeastRequest(LeastRequestConfig),
-    /// Hosts have different weights; active requests weigh in when a bias is given.
+    /// Hosts have different weights, or some are new.
     Weighted {
         edf: RefCell<Edf>,
-        active_request_bias: Option<f64>,
+        weighing: Weighing,
     },
     RingHash(Ring),
     Maglev(MaglevTable),
 }
 
+/// What hosts weigh.
+#[derive(Debug)]
+struct Weighing {
+    /// How much active requests weigh in, if they do.
+    active_request_bias: Option<f64>,
+    slow_start: Option<SlowStart>,
+}
+
 /// What a pick may depend on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct PickInput {
     /// The request's hash, for consistent hashing.
     pub(crate) hash: Option<u64>,
     /// How many times a host was picked and not wanted.
     pub(crate) attempt: u32,
+    pub(crate) now: Instant,
 }
 
 impl Picker {
     /// A picker over `hosts`. `seed` sets where it begins, so that workers do not all begin at the first host.
-    pub(crate) fn new(policy: &LbPolicy, hosts: Vec<Rc<Host>>, seed: u64) -> Self {
-        let state = Self::state(policy, &hosts, seed);
+    pub(crate) fn new(lb: &LbConfig, hosts: Vec<Rc<Host>>, seed: u64, now: Instant) -> Self {
+        let state = Self::state(lb, &hosts, seed, now);
         Self { hosts, state }
     }
 
-    fn state(policy: &LbPolicy, hosts: &[Rc<Host>], seed: u64) -> State {
+    fn state(lb: &LbConfig, hosts: &[Rc<Host>], seed: u64, now: Instant) -> State {
         let start = usize::try_from(seed % hosts.len().max(1) as u64).unwrap_or_default();
-        let edf = || RefCell::new(Edf::new(hosts.iter().map(|h| f64::from(weight(h))), start));
-        match policy {
+        // All hosts are asked, because their time begins with it.
+        let some_are_new = lb.slow_start.is_some_and(|slow_start| {
+            let new = hosts.iter().filter(|host| slow_start.is_new(host, now));
+            new.count() > 0
+        });
+        let in_turn = !some_are_new && weights_are_equal(hosts);
+        let weighted = |active_request_bias| {
+            let weighing = Weighing {
+                active_request_bias,
+                slow_start: lb.slow_start.filter(|_| some_are_new),
+            };
+            let weights = hosts.iter().map(|host| weighing.initial_weight(host, now));
+            State::Weighted {
+                edf: RefCell::new(Edf::new(weights, start)),
+                weighing,
+            }
+        };
+        match &lb.policy {
             LbPolicy::Random | LbPolicy::ClusterProvided => State::Random,
-            LbPolicy::RoundRobin if weights_are_equal(hosts) => State::RoundRobin(Cell::new(start)),
-            LbPolicy::RoundRobin => State::Weighted {
-                edf: edf(),
-                active_request_bias: None,
-            },
-            LbPolicy::LeastRequest(config) if config.full_scan || weights_are_equal(hosts) => {
+            LbPolicy::RoundRobin if in_turn => State::RoundRobin(Cell::new(start)),
+            LbPolicy::RoundRobin => weighted(None),
+            LbPolicy::LeastRequest(config) if in_turn || (config.full_scan && !some_are_new) => {
                 State::LeastRequest(config.clone())
             }
-            LbPolicy::LeastRequest(config) => State::Weighted {
-                edf: edf(),
-                active_request_bias: Some(config.active_request_bias),
-            },
+            LbPolicy::LeastRequest(config) => weighted(Some(config.active_request_bias)),
             LbPolicy::RingHash(config) => State::RingHash(Ring::new(config, hosts)),
             LbPolicy::Maglev {
                 table_size,
@@ -99,14 +121,8 @@ impl Picker {
                 index
             }
             State::LeastRequest(config) => least_request(hosts, config, random),
-            State::Weighted {
-                edf,
-                active_request_bias,
-            } => {
-                let weigh = |index: usize| match active_request_bias {
-                    None => f64::from(weight(&hosts[index])),
-                    Some(bias) => biased_weight(&hosts[index], *bias),
-                };
+            State::Weighted { edf, weighing } => {
+                let weigh = |index: usize| weighing.weight(&hosts[index], input.now);
                 edf.borrow_mut().pick(weigh)?
             }
             State::RingHash(ring) => ring.pick(input.hash.unwrap_or_else(random), input.attempt)?,
@@ -133,16 +149,24 @@ fn weights_are_equal(hosts: &[Rc<Host>]) -> bool {
         .is_none_or(|(first, rest)| rest.iter().all(|h| weight(h) == weight(first)))
 }
 
-/// `weight / (active requests + 1) ^ bias`, Envoy's weight of a host in a least-request policy with unequal weights.
-fn biased_weight(host: &Host, bias: f64) -> f64 {
-    let weight = f64::from(weight(host));
-    let active = f64::from(host.active_requests()) + 1.0;
-    if bias == 0.0 {
-        weight
-    } else if (bias - 1.0).abs() < f64::EPSILON {
-        weight / active
-    } else {
-        weight / active.powf(bias)
+impl Weighing {
+    /// What a host weighs before anything was sent to it.
+    fn initial_weight(&self, host: &Host, now: Instant) -> f64 {
+        let factor = self
+            .slow_start
+            .map_or(1.0, |slow_start| slow_start.factor(host, now));
+        f64::from(weight(host)) * factor
+    }
+
+    /// In a least-request policy `weight / (active requests + 1) ^ bias`, else its weight; less while it is new.
+    fn weight(&self, host: &Host, now: Instant) -> f64 {
+        let weight = self.initial_weight(host, now);
+        let active = f64::from(host.active_requests()) + 1.0;
+        match self.active_request_bias {
+            None | Some(0.0) => weight,
+            Some(bias) if (bias - 1.0).abs() < f64::EPSILON => weight / active,
+            Some(bias) => weight / active.powf(bias),
+        }
     }
 }
 

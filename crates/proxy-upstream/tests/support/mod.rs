@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api_envoy::envoy::config::cluster::v3::Cluster as ClusterProto;
 use api_envoy::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -88,7 +89,7 @@ impl World {
             config: Arc::clone(&config),
             endpoints: Arc::clone(&endpoints),
         };
-        clusters.apply(update);
+        clusters.apply(update, Instant::now());
         Self {
             registry,
             clusters,
@@ -109,7 +110,7 @@ impl World {
             config: Arc::clone(&config),
             endpoints: Arc::clone(&endpoints),
         };
-        clusters.apply(update);
+        clusters.apply(update, Instant::now());
         Self {
             registry,
             clusters,
@@ -124,12 +125,18 @@ impl World {
 
     /// An EDS update.
     pub(crate) fn update(&mut self, localities: &str) {
+        self.update_at(localities, Instant::now());
+    }
+
+    /// An EDS update at some other time.
+    pub(crate) fn update_at(&mut self, localities: &str, now: Instant) {
         self.endpoints = Arc::new(endpoints(localities, &self.config, Some(&self.endpoints)));
         let endpoints = Arc::clone(&self.endpoints);
-        self.clusters.apply(ClusterUpdate::Endpoints {
+        let update = ClusterUpdate::Endpoints {
             slot: SLOT,
             endpoints,
-        });
+        };
+        self.clusters.apply(update, now);
     }
 
     /// The value of a counter or gauge of the cluster.
