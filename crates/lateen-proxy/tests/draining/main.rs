@@ -1,6 +1,7 @@
 //! How connections end when what they belong to does: a listener or a filter chain that discovery takes away, the process,
 //! or because an operator drains. The same on Envoy.
 
+mod changes;
 #[path = "../harness/mod.rs"]
 mod harness;
 #[path = "../http2/raw.rs"]

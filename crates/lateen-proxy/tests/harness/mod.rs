@@ -170,13 +170,21 @@ pub(crate) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
 /// A keep-alive HTTP/1.1 connection.
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
+    /// The last answer has said that it ends the connection.
+    is_over: bool,
 }
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Option<Self> {
         Some(Self {
             stream: BufReader::new(connect(address).ok()?),
+            is_over: false,
         })
+    }
+
+    /// Whether the last answer has said that it ends the connection.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     pub(crate) fn request(&mut self, method: &str, host: &str, path: &str) -> Option<(u16, String)> {
@@ -198,6 +206,7 @@ impl Client {
                 None => break,
                 Some(("content-length", value)) => length = value.parse().ok()?,
                 Some(("transfer-encoding", "chunked")) => chunked = true,
+                Some(("connection", "close")) => self.is_over = true,
                 Some(_) => {}
             }
         }
