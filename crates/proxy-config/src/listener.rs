@@ -48,6 +48,9 @@ pub struct ListenerConfig<H> {
     pub use_original_dst: bool,
     /// Inbound or outbound.
     pub direction: TrafficDirection,
+    /// Whether it drains only because it is changed or removed, or an operator says so, and not because the proxy was told
+    /// to fail health checks (`drain_type: MODIFY_ONLY`).
+    pub is_modify_only: bool,
     /// What looks at a connection before a chain is chosen.
     pub listener_filters: Vec<ListenerFilter>,
     /// How long listener filters may wait for bytes; none is for ever.
@@ -172,6 +175,7 @@ impl<H> ListenerConfig<H> {
             socket: socket_settings(proto),
             use_original_dst,
             direction: context.direction(),
+            is_modify_only: proto.drain_type == v3::listener::DrainType::ModifyOnly as i32,
             listener_filters: listener_filters(proto, use_original_dst, context)?,
             listener_filters_timeout: listener_filters_timeout(proto),
             continue_on_listener_filters_timeout: proto.continue_on_listener_filters_timeout,

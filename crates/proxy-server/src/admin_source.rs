@@ -198,6 +198,8 @@ impl AdminSource for View {
 
     fn fail_health_check(&self, fail: bool) {
         self.0.health_check_failed.set(fail);
+        self.0
+            .tell_all(|_| Command::Inspect(Box::new(move |worker| worker.set_fails_health_checks(fail))));
     }
 
     fn reopen_logs(&self) {

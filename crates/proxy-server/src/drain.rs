@@ -20,6 +20,8 @@ pub struct Drain {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Failing health checks do not concern it.
+    is_modify_only: bool,
     started: Cell<Option<Started>>,
     over: Cell<Option<End>>,
     watchers: RefCell<Watchers>,
@@ -68,6 +70,24 @@ impl Watchers {
 }
 
 impl Drain {
+    /// The drain of a listener with this `drain_type`.
+    #[must_use]
+    pub fn new(is_modify_only: bool) -> Self {
+        let inner = Inner {
+            is_modify_only,
+            ..Inner::default()
+        };
+        Self {
+            inner: Rc::new(inner),
+        }
+    }
+
+    /// Whether failing health checks do not concern it (`drain_type: MODIFY_ONLY`).
+    #[must_use]
+    pub fn is_modify_only(&self) -> bool {
+        self.inner.is_modify_only
+    }
+
     /// Starts draining, unless it has started already.
     pub fn start(&self, now: Instant, time: Duration, immediate: bool) {
         if self.inner.started.get().is_none() {

@@ -94,7 +94,7 @@ impl Chain {
             name: (&*chain.name).into(),
             transport: chain.transport.clone(),
             filter,
-            drain: Drain::default(),
+            drain: Drain::new(config.is_modify_only),
             fingerprint,
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! State is `Rc` and `Cell`; nothing here is shared with another thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -40,6 +40,7 @@ struct Inner {
     process: Rc<ProcessInfo>,
     told: Arc<Told>,
     handshake_log: HandshakeLog,
+    fails_health_checks: Cell<bool>,
 }
 
 impl Local {
@@ -61,6 +62,7 @@ impl Local {
                 }),
                 told,
                 handshake_log: HandshakeLog::default(),
+                fails_health_checks: Cell::new(false),
             }),
         }
     }
@@ -74,6 +76,15 @@ impl Local {
     /// Where it says which TLS handshakes failed, and why.
     pub(crate) fn handshake_log(&self) -> &HandshakeLog {
         &self.inner.handshake_log
+    }
+
+    /// Whether the proxy was told to fail health checks: connections close with the next answer then.
+    pub(crate) fn fails_health_checks(&self) -> bool {
+        self.inner.fails_health_checks.get()
+    }
+
+    pub(crate) fn set_fails_health_checks(&self, fails: bool) {
+        self.inner.fails_health_checks.set(fails);
     }
 
     /// A random number, uniform over all values. Not for secrets.

@@ -324,3 +324,32 @@ fn an_operators_drain_ends_what_is_idle_and_cuts_nothing_off() {
         },
     );
 }
+
+#[test]
+fn while_health_checks_are_to_fail_each_answer_ends_its_connection() {
+    on_both(
+        "while_health_checks_are_to_fail_each_answer_ends_its_connection",
+        |program| {
+            let (app, _) = upstream();
+            let default = listener("web", &http_filters("app"));
+            let modify_only = listener("kept", &http_filters("app"));
+            let modify_only = modify_only.replacen("name: kept,", "name: kept, drain_type: MODIFY_ONLY,", 1);
+            let proxy = program.launch(&harness::bootstrap(
+                &[default, modify_only],
+                &[cluster("app", app)],
+            ));
+            let check = |name: &str, is_over: bool| {
+                let mut client = harness::Client::connect(proxy.listener(name)).unwrap();
+                assert_eq!(client.request("GET", "a", "/").unwrap().0, 200);
+                assert_eq!(client.is_over(), is_over, "{name}");
+            };
+            check("web", false);
+            proxy.admin("POST", "/healthcheck/fail");
+            check("web", true);
+            check("kept", false);
+            proxy.admin("POST", "/healthcheck/ok");
+            check("web", false);
+            assert_eq!(proxy.stat("http.http.downstream_cx_drain_close"), 1);
+        },
+    );
+}

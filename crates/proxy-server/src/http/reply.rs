@@ -126,6 +126,9 @@ impl<D: Downlink> ActiveStream<D> {
     }
 
     fn wants_drain(&self) -> bool {
+        if self.worker.fails_health_checks() && !self.drain.is_modify_only() {
+            return true;
+        }
         if !self.drain.is_started() {
             return false;
         }
