@@ -247,13 +247,13 @@ impl<S: Transport> Connection<S> {
     /// The connection ends before the head of a request is there.
     fn break_off(&mut self, heads: &mut Heads) -> Next {
         let has_begun = !self.parser.is_idle() || !self.stream.down.read.is_empty();
-        let details = match has_begun {
-            true => self.stream.connection_is_over(),
-            false => {
+        if !has_begun {
+            if self.stream.drain.over().is_none() {
                 self.stream.life.client_is_gone();
-                return Next::Abort;
             }
-        };
+            return Next::Abort;
+        }
+        let details = self.stream.connection_is_over();
         heads.request.clear();
         let flag = ResponseFlag::DownstreamConnectionTermination;
         self.stream.give_up(heads, flag, details)
