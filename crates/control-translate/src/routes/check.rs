@@ -4,6 +4,7 @@
 use api_istio::networking::{HeaderOperations, Headers, HttpMatchRequest, HttpRoute};
 use regex_automata::util::syntax;
 
+use super::format;
 use crate::features::{header_operations, request_matching};
 
 /// Why a route is left out.
@@ -119,33 +120,7 @@ fn operation(operations: &HeaderOperations) -> Result<(), String> {
         }
     }
     for (name, value) in set().filter(|(name, _)| !header_operations::is_internal(name)) {
-        formatted(value).map_err(|why| format!("header {name}: {why}"))?;
-    }
-    Ok(())
-}
-
-/// A value is text in which `%NAME%`, `%NAME(…)%` and `%NAME(…):N%` stand for something, and two percent signs for one.
-fn formatted(value: &str) -> Result<(), String> {
-    if value.contains(['\r', '\n', '\0']) {
-        return Err("its value has a line break".to_owned());
-    }
-    let alone = || format!("{value:?} has a percent sign that begins no operator; %% stands for one");
-    let mut rest = value;
-    while let Some((_, after)) = rest.split_once('%') {
-        if let Some(after) = after.strip_prefix('%') {
-            rest = after;
-            continue;
-        }
-        let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-        let end = after.find(|c| !is_name(c)).filter(|end| *end > 0);
-        let (_, mut tail) = after.split_at(end.ok_or_else(alone)?);
-        if let Some(argument) = tail.strip_prefix('(') {
-            tail = argument.split_once(')').ok_or_else(alone)?.1;
-        }
-        if let Some(length) = tail.strip_prefix(':') {
-            tail = length.trim_start_matches(|c: char| c.is_ascii_digit());
-        }
-        rest = tail.strip_prefix('%').ok_or_else(alone)?;
+        format::check(value).map_err(|why| format!("header {name}: {why}"))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod domains;
+mod format;
 pub(crate) mod gateway;
 mod http_route;
 pub(crate) mod inbound;
