@@ -71,6 +71,8 @@ pub struct Profile {
     pub retries_elsewhere: bool,
     /// Whether it counts what is said in MongoDB's protocol (`envoy.filters.network.mongo_proxy`).
     pub counts_mongo: bool,
+    /// Whether it carries streams inside HTTP (`envoy.filters.connection_pools.tcp.generic`, which is what does so in Envoy).
+    pub tunnels: bool,
     /// Whether it must not bind ports below 1024 (`UNPRIVILEGED_POD`).
     pub unprivileged: bool,
     /// Whether HTTP/1.0 is accepted (`HTTP10`).
@@ -192,6 +194,7 @@ impl Proxy {
                 answers_cors: has_extension(node, "envoy.filters.http.cors"),
                 retries_elsewhere: has_extension(node, "envoy.retry_priorities.previous_priorities"),
                 counts_mongo: has_extension(node, "envoy.filters.network.mongo_proxy"),
+                tunnels: has_extension(node, "envoy.filters.connection_pools.tcp.generic"),
                 unprivileged: metadata.flag("UNPRIVILEGED_POD"),
                 http10: metadata.flag("HTTP10"),
                 idle_timeout: metadata.shared("IDLE_TIMEOUT"),
@@ -404,7 +407,9 @@ mod tests {
         node.extensions = vec![extension("envoy.filters.http.router")];
         assert_eq!(istios(&node), [false; 4]);
         let profile = Proxy::from_node(&node).expect("valid").profile;
-        assert!(!profile.injects_faults && !profile.answers_cors && !profile.counts_mongo);
+        assert!(
+            !profile.injects_faults && !profile.answers_cors && !profile.counts_mongo && !profile.tunnels
+        );
         node.extensions.push(extension("istio.alpn"));
         assert_eq!(istios(&node), [true, false, false, false]);
         // On connections that carry bytes only: requests keep their headers.

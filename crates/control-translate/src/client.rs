@@ -12,6 +12,8 @@ pub(crate) struct Client {
     pub(crate) announces_protocols: bool,
     /// Whether it exchanges metadata with its peers on connections that carry bytes.
     pub(crate) exchanges_metadata: bool,
+    /// Whether it carries streams inside HTTP.
+    pub(crate) tunnels: bool,
     /// Whether it has an identity to show.
     pub(crate) identity: bool,
     /// MeshConfig.
@@ -24,6 +26,7 @@ impl Client {
             kind: view.profile.kind,
             announces_protocols: view.profile.announces_protocols,
             exchanges_metadata: view.profile.exchanges_metadata,
+            tunnels: view.profile.tunnels,
             identity: view.identity,
             mesh: view.mesh.clone(),
         }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::extension::{network_filter, network_filter_any, typed_struct};
 use crate::role::Role;
-use crate::{access_log, http_filters};
+use crate::{access_log, http_filters, names};
 
 /// The filter's name.
 pub(crate) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
@@ -68,6 +68,13 @@ impl Stream<'_> {
         let idle = self
             .policy
             .and_then(|p| p.connection_pool.as_ref()?.tcp.as_ref()?.idle_timeout);
+        // Without its tunnel a stream would lead to whoever was to carry it on.
+        let tunnel = self.policy.and_then(|p| p.tunnel.as_ref());
+        let destinations = match tunnel.is_some() && !self.view.profile.tunnels {
+            true => vec![(names::BLACK_HOLE_CLUSTER.to_owned(), 1)],
+            false => self.destinations,
+        };
+        let tunnel = tunnel.filter(|_| self.view.profile.tunnels).map(build_tunnel);
         TcpProxy {
             stat_prefix: self.stat_prefix,
             access_log: if self.logged {
@@ -76,15 +83,15 @@ impl Stream<'_> {
                 Vec::new()
             },
             idle_timeout: idle.map(|d| api_envoy::wkt::duration(d.0)),
-            tunneling_config: self.policy.and_then(|p| p.tunnel.as_ref()).map(tunnel),
-            cluster_specifier: Some(specifier(self.destinations)),
+            tunneling_config: tunnel,
+            cluster_specifier: Some(specifier(destinations)),
             ..TcpProxy::default()
         }
     }
 }
 
 /// Streams are carried inside an HTTP request (`trafficPolicy.tunnel`): CONNECT, or POST where that is asked for.
-fn tunnel(settings: &TunnelSettings) -> TunnelingConfig {
+fn build_tunnel(settings: &TunnelSettings) -> TunnelingConfig {
     TunnelingConfig {
         hostname: format!("{}:{}", settings.target_host, settings.target_port),
         use_post: settings.protocol.eq_ignore_ascii_case("POST"),

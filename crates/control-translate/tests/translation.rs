@@ -5,6 +5,9 @@ use api_envoy::envoy::config::core::v3::{Extension, Node};
 use api_envoy::envoy::config::listener::v3::{Filter, filter};
 use api_envoy::envoy::config::route::v3::{VirtualHost, route::Action, route_action::ClusterSpecifier};
 use api_envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::{
+    TcpProxy, tcp_proxy::ClusterSpecifier as TcpCluster,
+};
 use api_envoy::wkt;
 use control_snapshot::{Kind, Objects, Proxy, ProxyView, Settings, Snapshot};
 use control_translate::{Resources, translate};
@@ -519,4 +522,66 @@ fn what_a_proxy_has_no_filter_for_costs_that_route_the_part_alone() {
     let (filters, fields) = translated(&["envoy.filters.http.router"]);
     assert_eq!(filters, Vec::<String>::new());
     assert_eq!(fields, ["spec.http[0].corsPolicy", "spec.http[0].fault"]);
+}
+
+#[test]
+fn a_proxy_that_cannot_tunnel_sends_nothing_where_a_tunnel_is_wanted() {
+    let mut objects = world();
+    let entry = json!({
+        "metadata": {"name": "proxy", "namespace": "default"},
+        "spec": {
+            "hosts": ["proxy.example.com"], "location": "MESH_EXTERNAL", "resolution": "STATIC",
+            "addresses": ["240.240.0.9"], "endpoints": [{"address": "203.0.113.9"}],
+            "ports": [{"number": 3128, "name": "tcp", "protocol": "TCP"}],
+        },
+    });
+    apply(&mut objects, Kind::ServiceEntry, entry);
+    let rule = json!({
+        "metadata": {"name": "proxy", "namespace": "default"},
+        "spec": {
+            "host": "proxy.example.com",
+            "trafficPolicy": {"tunnel": {"protocol": "CONNECT", "targetHost": "depot.example.com", "targetPort": 443}},
+        },
+    });
+    apply(&mut objects, Kind::DestinationRule, rule);
+    let snapshot = Snapshot::build(&objects);
+    let translated = |extensions: &[&str]| {
+        let id = "sidecar~10.244.0.1~reviews-v1.default~default.svc.cluster.local";
+        let proxy = Proxy::from_node(&node(id, extensions)).expect("a valid node");
+        let (resources, diagnostics) = translate(&snapshot.proxy_view(&proxy));
+        let listener = resources.listeners.iter().find(|l| l.name == "240.240.0.9_3128");
+        let filters = &listener.expect("the listener").filter_chains[0].filters;
+        let tcp = filters
+            .iter()
+            .find(|f| f.name == "envoy.filters.network.tcp_proxy")
+            .expect("a TCP proxy");
+        let Some(filter::ConfigType::TypedConfig(config)) = &tcp.config_type else {
+            panic!("no configuration");
+        };
+        let tcp: TcpProxy = any::unpack(config).expect("a TCP proxy");
+        let Some(TcpCluster::Cluster(cluster)) = tcp.cluster_specifier else {
+            panic!("no cluster");
+        };
+        let fields: Vec<String> = diagnostics.iter().map(|d| d.field.clone()).collect();
+        (
+            tcp.tunneling_config.map(|tunnel| tunnel.hostname),
+            cluster,
+            fields,
+        )
+    };
+    let tunnelled = (
+        Some("depot.example.com:443".to_owned()),
+        "outbound|3128||proxy.example.com".to_owned(),
+        vec![],
+    );
+    assert_eq!(translated(&[]), tunnelled);
+    assert_eq!(
+        translated(&["envoy.filters.connection_pools.tcp.generic"]),
+        tunnelled
+    );
+    let fields = vec!["spec.trafficPolicy.tunnel".to_owned()];
+    assert_eq!(
+        translated(&["envoy.filters.http.router"]),
+        (None, "BlackHoleCluster".to_owned(), fields)
+    );
 }

@@ -5,9 +5,9 @@ use api_envoy::envoy::config::cluster::v3::Cluster;
 use api_envoy::wkt;
 use control_snapshot::spread::effective_policy;
 use control_snapshot::{
-    Endpoint, Protocol, ProxyKind, ProxyView, ServicePort, ServiceView, Shared, kubernetes,
+    Endpoint, Protocol, ProxyKind, ProxyView, Rule, ServicePort, ServiceView, Shared, kubernetes,
 };
-use diagnostics::Diagnostic;
+use diagnostics::{Code, Diagnostic};
 
 use super::upstream_tls::Upstream;
 use super::{builtin, discovery, metadata, protocol, upstream_tls};
@@ -101,6 +101,9 @@ fn cluster(
     };
     let rule = service.rule.as_deref();
     let mut policy = effective_policy(rule, subset, port.port);
+    if let Some(rule) = rule.filter(|_| policy.tunnel.is_some() && !client.tunnels) {
+        diagnostics.push(no_tunnel(rule, subset, &service.service.hostname));
+    }
     let mesh = &client.mesh;
     policy.connection_pool = policy
         .connection_pool
@@ -153,6 +156,22 @@ fn cluster(
         return Some(cluster);
     }
     upstream_tls::apply(&mut cluster, &upstream, &policy, diagnostics).then_some(cluster)
+}
+
+fn no_tunnel(rule: &Rule, subset: &str, host: &str) -> Diagnostic {
+    let mut subsets = rule.config.spec.subsets.iter();
+    let own = subsets.position(|of| {
+        let policy = of.traffic_policy.as_ref();
+        of.name == subset && policy.is_some_and(|policy| policy.tunnel.is_some())
+    });
+    let field = own.map_or_else(
+        || "spec.trafficPolicy.tunnel".to_owned(),
+        |index| format!("spec.subsets[{index}].trafficPolicy.tunnel"),
+    );
+    let message = format!("the proxies carry no connections to {host} inside HTTP");
+    Diagnostic::new(Code::SchemaWarning, rule.config.resource(), message)
+        .at(field)
+        .hint("connections over TCP and TLS to it are closed, because without the tunnel they would lead elsewhere")
 }
 
 /// The endpoints of a subset of a service that is resolved by DNS.
