@@ -1,17 +1,19 @@
 //! Credentials over SDS (istiod's `xds/sds.go`): `kubernetes://name` is a certificate with its key,
-//! `kubernetes://name-cacert` what peers are verified against.
+//! `kubernetes://name-cacert` what peers are verified against, as is `configmap://namespace/name`.
 //!
 //! A proxy gets Secrets only when it has proven who it is, and those of its own namespace only, unless another grants
-//! it one of its own. What it may not have,
-//! and what is not there, is answered as removed, and logged with the reason; so is what is damaged, unless the proxy
-//! holds it from before. What is in a Secret is never part of a message.
+//! it one of its own. Authorities in ConfigMaps, which are no secret, are for everybody who has proven who it is. What a
+//! proxy may not have, and what is not there, is answered as removed, and logged with the reason; so is what is damaged,
+//! unless the proxy holds it from before. What is in a Secret is never part of a message.
 
 use std::sync::Arc;
 
 use api_envoy::any::pack;
 use api_envoy::envoy::config::core::v3::{DataSource, data_source};
 use api_envoy::envoy::extensions::transport_sockets::tls::v3 as tls;
-use control_snapshot::{Credential, CredentialError, CredentialName, KeyPair, Snapshot, TrustedAuthorities};
+use control_snapshot::{
+    Credential, CredentialError, CredentialName, Holder, KeyPair, Snapshot, TrustedAuthorities,
+};
 use xds::server::Outgoing;
 
 /// Which Secrets a proxy may have.
@@ -37,7 +39,7 @@ pub enum SecretAccess {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Withheld {
     /// The name is of another kind.
-    #[error("the name is none of a Kubernetes Secret")]
+    #[error("the name is none of a Kubernetes Secret or ConfigMap")]
     Name,
     /// The proxy may not have any.
     #[error("{0}")]
@@ -45,9 +47,11 @@ pub enum Withheld {
     /// It is another namespace's.
     #[error("cross namespace secret reference requires ReferenceGrant")]
     Foreign,
-    /// There is no such Secret.
-    #[error("secret {namespace}/{name} not found")]
+    /// There is no such object, or it is a ConfigMap without authorities.
+    #[error("{kind} {namespace}/{name} not found")]
     Absent {
+        /// What it should be.
+        kind: &'static str,
         /// Where it should be.
         namespace: String,
         /// What it should be called.
@@ -64,34 +68,42 @@ pub enum Withheld {
 /// Why it gets none.
 pub fn resource(snapshot: &Snapshot, access: &SecretAccess, resource: &str) -> Result<Outgoing, Withheld> {
     let name = CredentialName::parse(resource).ok_or(Withheld::Name)?;
-    let own = match access {
-        SecretAccess::Namespace(own) => own,
-        SecretAccess::Authorities { namespace, .. } if name.authorities => namespace,
-        SecretAccess::Authorities { reason, .. } => return Err(Withheld::Denied(Arc::clone(reason))),
-        SecretAccess::Unknown => return Err(Withheld::Denied("nobody knows whether it may have it".into())),
-        SecretAccess::Unproven => return Err(Withheld::Denied("the proxy has not proven who it is".into())),
-    };
-    let namespace = if name.namespace.is_empty() {
-        own
-    } else {
-        name.namespace
-    };
-    if namespace != &**own && !snapshot.lends_credential(own, resource) {
-        return Err(Withheld::Foreign);
-    }
+    let namespace = readable(snapshot, access, resource, &name)?;
+    let credential = find(snapshot, namespace, &name)?;
     let message = match name.authorities {
-        false => key_pair(find(snapshot, namespace, name.name)?.key_pair()?),
-        // A Secret of its own, or else a part of the one that holds the key.
-        true => match find(snapshot, namespace, &name.of_authorities_alone()) {
-            Err(Withheld::Absent { .. }) => authorities(find(snapshot, namespace, name.name)?.authorities()?),
-            alone => authorities(alone?.authorities()?),
-        },
+        false => key_pair(credential.key_pair()?),
+        true => authorities(credential.authorities()?),
     };
     let secret = tls::Secret {
         name: resource.to_owned(),
         r#type: Some(message),
     };
     Ok(Outgoing::new(resource, pack(&secret)))
+}
+
+/// The namespace where the proxy may read what it asks for.
+fn readable<'n>(
+    snapshot: &Snapshot,
+    access: &'n SecretAccess,
+    resource: &str,
+    name: &CredentialName<'n>,
+) -> Result<&'n str, Withheld> {
+    let own = match access {
+        SecretAccess::Unproven => return Err(Withheld::Denied("the proxy has not proven who it is".into())),
+        // Its namespace is always said.
+        _ if name.holder == Holder::ConfigMap => return Ok(name.namespace),
+        SecretAccess::Namespace(own) => own,
+        SecretAccess::Authorities { namespace, .. } if name.authorities => namespace,
+        SecretAccess::Authorities { reason, .. } => return Err(Withheld::Denied(Arc::clone(reason))),
+        SecretAccess::Unknown => return Err(Withheld::Denied("nobody knows whether it may have it".into())),
+    };
+    if name.namespace.is_empty() || *name.namespace == **own {
+        return Ok(own);
+    }
+    if !snapshot.lends_credential(own, resource) {
+        return Err(Withheld::Foreign);
+    }
+    Ok(name.namespace)
 }
 
 fn inline(bytes: &[u8]) -> Option<DataSource> {
@@ -101,17 +113,24 @@ fn inline(bytes: &[u8]) -> Option<DataSource> {
     })
 }
 
-/// What a Secret holds, or held before it was damaged.
-fn find<'s>(snapshot: &'s Snapshot, namespace: &str, name: &str) -> Result<&'s Credential, Withheld> {
-    if let Some(credential) = snapshot.credential(namespace, name) {
-        return Ok(credential);
+/// What the first object holds that is there, or held before it was damaged.
+fn find<'s>(
+    snapshot: &'s Snapshot,
+    namespace: &str,
+    name: &CredentialName<'_>,
+) -> Result<&'s Credential, Withheld> {
+    for place in name.places() {
+        if let Some(credential) = snapshot.credential(name.holder, namespace, place) {
+            return Ok(credential);
+        }
+        if let Some(reason) = snapshot.refused_credential(name.holder, namespace, place) {
+            return Err(Withheld::Content(reason.clone()));
+        }
     }
-    Err(match snapshot.refused_credential(namespace, name) {
-        Some(reason) => Withheld::Content(reason.clone()),
-        None => Withheld::Absent {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        },
+    Err(Withheld::Absent {
+        kind: name.holder.kind().name(),
+        namespace: namespace.to_owned(),
+        name: name.name.to_owned(),
     })
 }
 

@@ -200,7 +200,7 @@ impl Session {
         kinds: Option<&BTreeSet<Kind>>,
         version: &str,
     ) -> Option<P::Response> {
-        let concerns = |kind: &Kind| matches!(kind, Kind::Secret | Kind::ReferenceGrant);
+        let concerns = |kind: &Kind| matches!(kind, Kind::Secret | Kind::ConfigMap | Kind::ReferenceGrant);
         let concerned = kinds.is_none_or(|kinds| kinds.iter().any(concerns));
         self.stream.watch(type_url::SECRET)?;
         self.secrets_owed |= concerned;

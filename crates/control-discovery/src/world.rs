@@ -159,6 +159,9 @@ impl World {
     pub fn apply(&self, kind: Kind, object: Value) -> Option<Diagnostic> {
         let diagnostic = {
             let mut state = self.state.lock();
+            if !state.objects.concerned_by(kind, &object) {
+                return None;
+            }
             let diagnostic = state.objects.apply(kind, object);
             state.touch(kind);
             diagnostic
@@ -174,6 +177,9 @@ impl World {
     pub fn delete(&self, kind: Kind, namespace: &str, name: &str) {
         {
             let mut state = self.state.lock();
+            if !state.objects.knows(kind, namespace, name) {
+                return;
+            }
             state.objects.delete(kind, namespace, name);
             state.touch(kind);
         }
@@ -401,6 +407,22 @@ mod tests {
             publication.kinds_since(publication.sequence - 1),
             Some(BTreeSet::from([Kind::ConfigMap]))
         );
+    }
+
+    #[test]
+    fn config_maps_of_others_are_no_reason_to_publish() {
+        let world = World::new(Settings::default(), "t");
+        let map = |data: Value| json!({"metadata": {"name": "a", "namespace": "b"}, "data": data});
+        let touched = || std::mem::take(&mut world.state.lock().changes).len();
+        world.apply(Kind::ConfigMap, map(json!({"leader": "me"})));
+        world.delete(Kind::ConfigMap, "b", "a");
+        assert_eq!(touched(), 0);
+        world.apply(Kind::ConfigMap, map(json!({"ca.crt": "damaged"})));
+        assert_eq!(touched(), 1);
+        world.apply(Kind::ConfigMap, map(json!({"leader": "me"})));
+        assert_eq!(touched(), 1, "it has no authorities any more");
+        world.delete(Kind::ConfigMap, "b", "a");
+        assert_eq!(touched(), 0);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Names of credentials: as Gateways write them, and as SDS resources (istiod's `pilot/pkg/model/credentials`).
+//! Names of credentials: as Gateways and DestinationRules write them, and as SDS resources (istiod's
+//! `pilot/pkg/model/credentials`).
 //!
 //! | resource | means |
 //! |---|---|
@@ -6,86 +7,143 @@
 //! | `kubernetes://namespace/name` | the same, with the namespace said |
 //! | `kubernetes-gateway://namespace/name` | a Secret anywhere, which a ReferenceGrant may allow |
 //! | any of these with `-cacert` behind | the authorities in the Secret of that name, or of the name without the suffix |
+//! | `configmap://namespace/name`, with `-cacert` or not | the authorities in a ConfigMap, found in the same way |
+
+use crate::kind::Kind;
 
 /// The prefix of Secrets beside the proxy.
 const BESIDE: &str = "kubernetes://";
 /// The prefix of Secrets of any namespace.
 const ANYWHERE: &str = "kubernetes-gateway://";
+/// The prefix of ConfigMaps.
+const CONFIG_MAP: &str = "configmap://";
 /// The suffix of names that mean the authorities.
 const AUTHORITIES: &str = "-cacert";
+
+/// What holds a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A Secret: a certificate with its key, authorities, or both.
+    Secret,
+    /// A ConfigMap: authorities.
+    ConfigMap,
+}
+
+impl Holder {
+    /// The kind of the object.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Secret => Kind::Secret,
+            Self::ConfigMap => Kind::ConfigMap,
+        }
+    }
+}
 
 /// An SDS resource, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CredentialName<'n> {
-    /// The Secret's namespace; empty for the proxy's own.
+    /// What holds it.
+    pub holder: Holder,
+    /// The holder's namespace; empty for the proxy's own.
     pub namespace: &'n str,
-    /// The Secret's name, without the suffix that asks for the authorities.
+    /// The holder's name, without the suffix that asks for the authorities.
     pub name: &'n str,
     /// Whether the authorities are meant, and not the certificate.
     pub authorities: bool,
     /// Whether a grant may allow it where the namespace is not the proxy's.
     pub grantable: bool,
+    /// The name as it is written.
+    written: &'n str,
 }
 
 impl<'n> CredentialName<'n> {
-    /// Reads the name of a resource; `None` for one that is no Secret's.
+    /// Reads the name of a resource; `None` for one that is nobody's.
     #[must_use]
     pub fn parse(resource: &'n str) -> Option<Self> {
-        let (path, grantable) = match resource.strip_prefix(BESIDE) {
-            Some(path) => (path, false),
-            None => (resource.strip_prefix(ANYWHERE)?, true),
-        };
-        let (namespace, whole) = match path.split_once('/') {
+        let prefixes = [
+            (BESIDE, Holder::Secret, false),
+            (ANYWHERE, Holder::Secret, true),
+            (CONFIG_MAP, Holder::ConfigMap, false),
+        ];
+        let (path, holder, grantable) = prefixes.into_iter().find_map(|(prefix, holder, grantable)| {
+            Some((resource.strip_prefix(prefix)?, holder, grantable))
+        })?;
+        let beside = holder == Holder::Secret && !grantable;
+        let (namespace, written) = match path.split_once('/') {
             Some((namespace, name)) if !namespace.is_empty() => (namespace, name),
-            None if !grantable => ("", path),
+            None if beside => ("", path),
             _ => return None,
         };
-        let stem = whole.strip_suffix(AUTHORITIES).filter(|stem| !stem.is_empty());
-        if whole.is_empty() || whole.contains('/') {
+        if written.is_empty() || written.contains('/') {
             return None;
         }
+        let stem = written.strip_suffix(AUTHORITIES).filter(|stem| !stem.is_empty());
         Some(Self {
+            holder,
             namespace,
-            name: stem.unwrap_or(whole),
-            authorities: stem.is_some(),
+            name: stem.unwrap_or(written),
+            authorities: stem.is_some() || holder == Holder::ConfigMap,
             grantable,
+            written,
         })
     }
 
-    /// The name of the Secret that holds authorities and nothing else.
-    #[must_use]
-    pub fn of_authorities_alone(&self) -> String {
-        format!("{}{AUTHORITIES}", self.name)
+    /// The names under which the holder may be; the first that is there counts. Authorities may have an object of their
+    /// own, whose name has the suffix.
+    pub fn places(&self) -> impl Iterator<Item = &'n str> + use<'n> {
+        let stem = (self.name != self.written).then_some(self.name);
+        std::iter::once(self.written).chain(stem)
     }
-}
 
-/// The resource that a Gateway or DestinationRule means by a name.
-///
-/// # Errors
-/// Why there is none.
-pub(crate) fn resource_name(credential: &str) -> Result<String, String> {
-    let resource = if credential.contains("://") {
-        credential.to_owned()
-    } else {
-        format!("{BESIDE}{credential}")
-    };
-    if CredentialName::parse(&resource).is_some() {
-        return Ok(resource);
-    }
-    Err(match resource.split_once("://") {
-        Some(("configmap" | "sds" | "builtin", _)) => {
-            format!("{credential}: of references, those to Secrets are available in this version")
+    /// The resource that a Gateway or DestinationRule means by a name.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn resource(credential: &str) -> Result<String, String> {
+        let resource = if credential.contains("://") {
+            credential.to_owned()
+        } else {
+            format!("{BESIDE}{credential}")
+        };
+        if CredentialName::parse(&resource).is_some() {
+            return Ok(resource);
         }
-        _ => format!("{credential:?} is no name of a Secret"),
-    })
-}
+        Err(match resource.split_once("://") {
+            Some(("configmap", _)) => format!("{credential:?} is not of the form configmap://namespace/name"),
+            Some((scheme @ ("sds" | "builtin"), _)) => {
+                format!(
+                    "{credential}: {scheme}:// is not available in this version; Secrets and ConfigMaps are"
+                )
+            }
+            _ => format!("{credential:?} is no name of a Secret"),
+        })
+    }
 
-/// The resource for the authorities of a credential.
-pub(crate) fn of_authorities(resource: &str) -> String {
-    if resource.ends_with(AUTHORITIES) {
-        resource.to_owned()
-    } else {
-        format!("{resource}{AUTHORITIES}")
+    /// The resource for a certificate with its key.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn key_pair_resource(credential: &str) -> Result<String, String> {
+        let resource = Self::resource(credential)?;
+        if resource.starts_with(CONFIG_MAP) {
+            return Err(format!(
+                "{credential}: a ConfigMap holds authorities, and no certificate with its key"
+            ));
+        }
+        Ok(resource)
+    }
+
+    /// The resource for the authorities of a credential, however it is written.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn authorities_resource(credential: &str) -> Result<String, String> {
+        let resource = Self::resource(credential)?;
+        if resource.ends_with(AUTHORITIES) || resource.starts_with(CONFIG_MAP) {
+            return Ok(resource);
+        }
+        Ok(format!("{resource}{AUTHORITIES}"))
     }
 }
 
@@ -94,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resources_name_a_secret_and_what_of_it() {
+    fn resources_name_a_holder_and_what_of_it() {
         let read = |resource| {
             CredentialName::parse(resource).map(|n| (n.namespace, n.name, n.authorities, n.grantable))
         };
@@ -108,12 +166,20 @@ mod tests {
             Some(("ns", "shop", false, true))
         );
         assert_eq!(read("kubernetes://-cacert"), Some(("", "-cacert", false, false)));
+        assert_eq!(read("configmap://ns/roots"), Some(("ns", "roots", true, false)));
+        assert_eq!(
+            read("configmap://ns/roots-cacert"),
+            Some(("ns", "roots", true, false))
+        );
         for nothing in [
             "kubernetes://",
             "kubernetes://a/",
             "kubernetes:///a",
             "kubernetes://a/b/c",
             "kubernetes-gateway://a",
+            "configmap://a",
+            "configmap:///a",
+            "configmap://a/b/c",
             "file:/a",
         ] {
             assert_eq!(read(nothing), None, "{nothing}");
@@ -121,18 +187,40 @@ mod tests {
     }
 
     #[test]
+    fn authorities_may_have_an_object_of_their_own() {
+        let places = |resource| {
+            let name = CredentialName::parse(resource).expect("a name");
+            name.places().collect::<Vec<_>>()
+        };
+        assert_eq!(places("kubernetes://shop"), ["shop"]);
+        assert_eq!(places("kubernetes://shop-cacert"), ["shop-cacert", "shop"]);
+        assert_eq!(places("configmap://ns/roots"), ["roots"]);
+        assert_eq!(places("configmap://ns/roots-cacert"), ["roots-cacert", "roots"]);
+    }
+
+    #[test]
     fn a_plain_name_is_a_secret_beside_the_proxy() {
-        assert_eq!(resource_name("shop").as_deref(), Ok("kubernetes://shop"));
+        let resource = CredentialName::resource;
+        assert_eq!(resource("shop").as_deref(), Ok("kubernetes://shop"));
         assert_eq!(
-            resource_name("kubernetes-gateway://ns/shop").as_deref(),
+            resource("kubernetes-gateway://ns/shop").as_deref(),
             Ok("kubernetes-gateway://ns/shop")
         );
-        assert!(resource_name("configmap://ns/roots").is_err_and(|reason| reason.contains("Secrets")));
-        assert!(resource_name("a/b/c").is_err());
-        assert_eq!(of_authorities("kubernetes://shop"), "kubernetes://shop-cacert");
+        assert!(resource("configmap://roots").is_err_and(|reason| reason.contains("namespace/name")));
+        assert!(resource("sds://vault").is_err_and(|reason| reason.contains("not available")));
+        assert!(resource("a/b/c").is_err());
+        let authorities = CredentialName::authorities_resource;
+        assert_eq!(authorities("shop").as_deref(), Ok("kubernetes://shop-cacert"));
         assert_eq!(
-            of_authorities("kubernetes://shop-cacert"),
-            "kubernetes://shop-cacert"
+            authorities("shop-cacert").as_deref(),
+            Ok("kubernetes://shop-cacert")
         );
+        assert_eq!(
+            authorities("configmap://ns/roots").as_deref(),
+            Ok("configmap://ns/roots")
+        );
+        let pair = CredentialName::key_pair_resource;
+        assert_eq!(pair("shop").as_deref(), Ok("kubernetes://shop"));
+        assert!(pair("configmap://ns/roots").is_err_and(|reason| reason.contains("no certificate")));
     }
 }

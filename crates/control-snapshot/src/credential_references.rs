@@ -1,20 +1,21 @@
-//! Checks of TLS at gateways that hold for the whole world: settings that cannot work, and Secrets that are not there,
-//! hold something else, or were refused (Istio's analyzers `gateway.SecretAnalyzer` and `gateway.CertificateAnalyzer`).
+//! Checks of TLS that hold for the whole world: settings of gateways that cannot work, and Secrets and ConfigMaps that
+//! are not there, hold something else, or were refused (Istio's analyzers `gateway.SecretAnalyzer` and
+//! `gateway.CertificateAnalyzer`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api_istio::networking::{DestinationRule, Gateway, TrafficPolicy};
+use api_istio::networking::{DestinationRule, Gateway};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 
 use crate::config::Config;
-use crate::credential_name::{self, CredentialName};
+use crate::credential_name::{CredentialName, Holder};
 use crate::credentials::CredentialError;
 use crate::grants;
-use crate::kind::Kind;
 use crate::kubernetes::selects;
 use crate::objects::{Key, Objects};
 use crate::protocol::Protocol;
 use crate::server_tls::{Finding, ServerTls};
+use crate::tls_conflicts::{self, Setting};
 
 /// Adds what is wrong.
 pub(crate) fn check(objects: &Objects, diagnostics: &mut Vec<Diagnostic>) {
@@ -23,8 +24,9 @@ pub(crate) fn check(objects: &Objects, diagnostics: &mut Vec<Diagnostic>) {
         check_gateway(objects, gateway, &mut refused, diagnostics);
     }
     for rule in objects.destination_rules.values() {
-        for name in credentials_of(&rule.spec) {
-            refused.mention_anywhere(&name);
+        for setting in tls_conflicts::settings(&rule.spec) {
+            refused.mention_anywhere(&setting.tls.credential_name);
+            diagnostics.extend(missing_config_map(objects, rule, &setting));
         }
     }
     diagnostics.extend(refused.diagnostics());
@@ -44,29 +46,24 @@ fn check_gateway(
         diagnostics.extend(findings.into_iter().map(|finding| said(gateway, index, finding)));
         let Some(tls) = tls else { continue };
         for name in tls.secrets().filter_map(CredentialName::parse) {
-            let places = match name.namespace {
+            let namespaces_of_name = match name.namespace {
                 "" => namespaces.iter().copied().collect(),
                 said => vec![said],
             };
-            let foreign = |beside: &&&str| !name.namespace.is_empty() && **beside != name.namespace;
+            // Authorities in ConfigMaps are no secret: they are for everybody, as from istiod.
+            let secret = name.holder == Holder::Secret;
+            let foreign = |beside: &&&str| secret && !name.namespace.is_empty() && **beside != name.namespace;
             for beside in namespaces.iter().filter(foreign) {
                 if !grants::grants(objects, beside, &name) {
                     diagnostics.push(not_granted(gateway, index, &name, beside));
                 }
             }
-            for namespace in places {
-                if refused.mention(namespace, name.name) {
+            for namespace in namespaces_of_name {
+                if refused.mention(namespace, &name) {
                     continue;
                 }
                 if let Some(reason) = unusable(objects, namespace, &name) {
-                    let secret = format!("{namespace}/{}", name.name);
-                    diagnostics.push(missing(
-                        gateway,
-                        index,
-                        &secret,
-                        name.authorities,
-                        reason.as_ref(),
-                    ));
+                    diagnostics.push(missing(gateway, index, namespace, &name, reason.as_ref()));
                 }
             }
         }
@@ -99,22 +96,21 @@ fn namespaces_of_workloads<'o>(objects: &'o Objects, gateway: &Config<Gateway>) 
     selected.map(|(namespace, _)| namespace).collect()
 }
 
-/// What a name stands for: a Secret of that name, or for authorities one of the whole name first.
-///
-/// `Some` when there is none, or none of use, with the reason.
+/// `Some` when what a name stands for is not there, or of no use, with the reason.
 fn unusable(
     objects: &Objects,
     namespace: &str,
     name: &CredentialName<'_>,
 ) -> Option<Option<CredentialError>> {
-    let secret = |name: String| objects.secrets.get(&(namespace.to_owned(), name));
-    let whole = secret(name.name.to_owned());
-    let result = if name.authorities {
-        let alone = secret(name.of_authorities_alone()).or(whole);
-        alone.map(|credential| credential.authorities().map(drop))
-    } else {
-        whole.map(|credential| credential.key_pair().map(drop))
-    };
+    let credentials = objects.credentials(name.holder);
+    let mut places = name
+        .places()
+        .map(|place| (namespace.to_owned(), place.to_owned()));
+    let found = places.find_map(|key| credentials.get(&key));
+    let result = found.map(|credential| match name.authorities {
+        true => credential.authorities().map(drop),
+        false => credential.key_pair().map(drop),
+    });
     match result {
         Some(Ok(())) => None,
         Some(Err(reason)) => Some(Some(reason)),
@@ -125,28 +121,45 @@ fn unusable(
 fn missing(
     gateway: &Config<Gateway>,
     index: usize,
-    secret: &str,
-    authorities: bool,
+    namespace: &str,
+    name: &CredentialName<'_>,
     reason: Option<&CredentialError>,
 ) -> Diagnostic {
-    let what = if authorities {
+    let what = if name.authorities {
         "authorities for clients"
     } else {
         "certificate"
     };
-    let (code, message) = match reason {
-        Some(reason) => {
-            let message = format!("Secret {secret} holds no {what}: {reason}");
+    let object = format!("{} {namespace}/{}", name.holder.kind().name(), name.name);
+    let (code, message) = match (reason, name.holder) {
+        (Some(reason), _) => {
+            let message = format!("{object} holds no {what}: {reason}");
             (Code::InvalidGatewayCredential, message)
         }
-        None => {
-            let message = format!("Secret {secret} does not exist");
-            (Code::ReferencedResourceNotFound, message)
-        }
+        (None, Holder::Secret) => (
+            Code::ReferencedResourceNotFound,
+            format!("{object} does not exist"),
+        ),
+        (None, Holder::ConfigMap) => (Code::ReferencedResourceNotFound, absent_authorities(&object)),
+    };
+    let (field, hint) = match name.holder {
+        Holder::Secret => (
+            "credentialName",
+            "TLS handshakes with this server fail until it does; the Secret belongs beside the gateway's workload",
+        ),
+        Holder::ConfigMap => (
+            "caCertCredentialName",
+            "TLS handshakes with this server fail until it does",
+        ),
     };
     Diagnostic::new(code, gateway.resource(), message)
-        .at(format!("spec.servers[{index}].tls.credentialName"))
-        .hint("TLS handshakes with this server fail until it does; the Secret belongs beside the gateway's workload")
+        .at(format!("spec.servers[{index}].tls.{field}"))
+        .hint(hint)
+}
+
+/// ConfigMaps without authorities are not kept, so they cannot be told from those that are not there.
+fn absent_authorities(object: &str) -> String {
+    format!("{object} does not exist, or has no ca.crt")
 }
 
 fn not_granted(
@@ -164,47 +177,71 @@ fn not_granted(
         .hint("kubernetes-gateway://namespace/name and a ReferenceGrant beside the Secret allow it")
 }
 
-/// Secrets that were refused and that somebody refers to. Those of others are nobody's business.
+/// What was refused and somebody refers to. What others hold is nobody's business.
 struct Refused<'o> {
     objects: &'o Objects,
-    mentioned: BTreeSet<&'o Key>,
+    /// Secrets.
+    secrets: BTreeSet<&'o Key>,
+    /// ConfigMaps.
+    authorities: BTreeSet<&'o Key>,
 }
 
 impl<'o> Refused<'o> {
     fn new(objects: &'o Objects) -> Self {
         Self {
             objects,
-            mentioned: BTreeSet::new(),
+            secrets: BTreeSet::new(),
+            authorities: BTreeSet::new(),
         }
     }
 
-    /// Notes that a Secret is referred to; whether it is one that was refused, so that there is nothing else to say.
-    fn mention(&mut self, namespace: &str, name: &str) -> bool {
-        let key = (namespace.to_owned(), name.to_owned());
-        let known = self.objects.refused_secrets.get_key_value(&key);
-        self.mentioned.extend(known.map(|(key, _)| key));
-        known.is_some()
+    /// Notes that something is referred to; whether it is one that was refused, so that there is nothing else to say.
+    fn mention(&mut self, namespace: &str, name: &CredentialName<'_>) -> bool {
+        let refused = self.objects.credentials(name.holder).refused();
+        let found: Vec<&'o Key> = name
+            .places()
+            .filter_map(|place| refused.get_key_value(&(namespace.to_owned(), place.to_owned())))
+            .map(|(key, _)| key)
+            .collect();
+        let any = !found.is_empty();
+        self.noted(name.holder).extend(found);
+        any
     }
 
     fn mention_anywhere(&mut self, credential: &str) {
-        let Ok(resource) = credential_name::resource_name(credential) else {
+        let Ok(resource) = CredentialName::resource(credential) else {
             return;
         };
         let Some(name) = CredentialName::parse(&resource) else {
             return;
         };
-        let fits = |key: &&Key| key.1 == name.name && (name.namespace.is_empty() || key.0 == name.namespace);
-        self.mentioned
-            .extend(self.objects.refused_secrets.keys().filter(fits));
+        let fits = |key: &&Key| {
+            name.places().any(|place| key.1 == place)
+                && (name.namespace.is_empty() || key.0 == name.namespace)
+        };
+        let refused = self.objects.credentials(name.holder).refused();
+        let found: Vec<&'o Key> = refused.keys().filter(fits).collect();
+        self.noted(name.holder).extend(found);
+    }
+
+    fn noted(&mut self, holder: Holder) -> &mut BTreeSet<&'o Key> {
+        match holder {
+            Holder::Secret => &mut self.secrets,
+            Holder::ConfigMap => &mut self.authorities,
+        }
     }
 
     fn diagnostics(self) -> impl Iterator<Item = Diagnostic> {
-        self.mentioned.into_iter().filter_map(move |key| {
-            let reason = self.objects.refused_secrets.get(key)?;
-            let resource = ResourceRef::new(Kind::Secret.name(), key.0.as_str(), key.1.as_str());
-            let hint = match self.objects.secrets.contains_key(key) {
-                true => "refused whole; what the Secret held before stays in force",
-                false => "refused whole; TLS handshakes that need it fail until it is corrected",
+        let objects = self.objects;
+        let secrets = self.secrets.into_iter().map(|key| (Holder::Secret, key));
+        let authorities = self.authorities.into_iter().map(|key| (Holder::ConfigMap, key));
+        secrets.chain(authorities).filter_map(move |(holder, key)| {
+            let credentials = objects.credentials(holder);
+            let reason = credentials.refused().get(key)?;
+            let resource = ResourceRef::new(holder.kind().name(), key.0.as_str(), key.1.as_str());
+            let hint = match credentials.get(key) {
+                Some(_) => "refused whole; what it held before stays in force",
+                None => "refused whole; TLS handshakes that need it fail until it is corrected",
             };
             Some(
                 Diagnostic::new(Code::InvalidGatewayCredential, resource, reason.to_string())
@@ -215,20 +252,29 @@ impl<'o> Refused<'o> {
     }
 }
 
-/// The credentials that a rule names.
-fn credentials_of(rule: &DestinationRule) -> Vec<String> {
-    let subsets = rule.subsets.iter().filter_map(|s| s.traffic_policy.as_ref());
-    let policies: Vec<&TrafficPolicy> = rule.traffic_policy.iter().chain(subsets).collect();
-    let whole = policies.iter().filter_map(|p| p.tls.as_ref());
-    let ports = policies
-        .iter()
-        .flat_map(|p| &p.port_level_settings)
-        .filter_map(|p| p.tls.as_ref());
-    whole
-        .chain(ports)
-        .map(|tls| tls.credential_name.clone())
-        .filter(|name| !name.is_empty())
-        .collect()
+/// A ConfigMap that a rule names, and that is not there. Secrets are looked up beside whoever asks, and may differ.
+fn missing_config_map(
+    objects: &Objects,
+    rule: &Config<DestinationRule>,
+    setting: &Setting<'_>,
+) -> Option<Diagnostic> {
+    let resource = CredentialName::authorities_resource(&setting.tls.credential_name).ok()?;
+    let name = CredentialName::parse(&resource).filter(|name| name.holder == Holder::ConfigMap)?;
+    let mut places = name.places();
+    let known = |place: &str| {
+        objects
+            .authorities
+            .knows(&(name.namespace.to_owned(), place.to_owned()))
+    };
+    if places.any(known) {
+        return None;
+    }
+    let message = absent_authorities(&format!("ConfigMap {}/{}", name.namespace, name.name));
+    Some(
+        Diagnostic::new(Code::ReferencedResourceNotFound, rule.resource(), message)
+            .at(format!("{}.credentialName", setting.field))
+            .hint("TLS handshakes with the host fail until it does"),
+    )
 }
 
 /// Of two Gateways of one workload with one certificate, a client that keeps its connection gets the wrong one's hosts.

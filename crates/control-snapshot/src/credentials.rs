@@ -1,11 +1,12 @@
 //! Credentials of gateways in Secrets, in the forms that Istio reads: `cert`, `key` and `cacert`, or those of
-//! `kubernetes.io/tls`, `tls.crt`, `tls.key` and `ca.crt`.
+//! `kubernetes.io/tls`, `tls.crt`, `tls.key` and `ca.crt`. Authorities, which are no secret, may be in ConfigMaps too.
 //!
 //! Whether certificate and key are any good is decided here, whether a proxy may have them where they are sent. What time
 //! it is is not asked: a certificate that has expired is sent, as istiod does, and who sees it says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +14,8 @@ use identity::{
     Certificate, CertificateError, ChainError, KeyError, PrivateKey, RevocationError, RevocationList,
 };
 use serde_json::Value;
+
+use crate::table::{Key, Table};
 
 /// The entries of the two forms: chain, key, authorities, revocation lists.
 const FORMS: [[&str; 4]; 2] = [
@@ -30,7 +33,7 @@ const OTHER_TYPES: [&str; 3] = [
 /// Entries that an error message names.
 const SHOWN_ENTRIES: usize = 3;
 
-/// What one Secret holds. `Debug` shows the names of its entries only.
+/// What one Secret or ConfigMap holds. `Debug` shows the names of its entries only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     /// The names of all entries, read or not.
@@ -58,14 +61,14 @@ pub struct TrustedAuthorities<'c> {
     pub revocations: Option<&'c [u8]>,
 }
 
-/// Why a Secret is no credential of the kind that is wanted.
+/// Why a Secret or ConfigMap is no credential of the kind that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// The entries are there, without content.
-    #[error("the Secret has the entries {0}, and one of them is empty")]
+    #[error("it has the entries {0}, and one of them is empty")]
     Empty(String),
     /// The entries are not there.
-    #[error("the Secret has neither {wanted}; it has {found}")]
+    #[error("it has neither {wanted}, but {found}")]
     Entries {
         /// What either form calls them.
         wanted: String,
@@ -126,6 +129,26 @@ impl Credential {
         let mut entries: Vec<_> = names.collect();
         entries.sort();
         Ok(Some(Self { entries, data }))
+    }
+
+    /// Reads the authorities of a ConfigMap; nothing where it has none. Only texts count, as for istiod.
+    pub(crate) fn read_authorities(map: &Value) -> Option<Self> {
+        let entries = map["data"].as_object()?;
+        let mut data = BTreeMap::new();
+        for name in FORMS
+            .iter()
+            .flat_map(|[.., authorities, revocations]| [authorities, revocations])
+        {
+            if let Some(text) = entries.get(*name).and_then(Value::as_str) {
+                data.insert((*name).to_owned(), text.as_bytes().to_vec());
+            }
+        }
+        let mut authorities = FORMS.iter().map(|[.., authorities, _]| authorities);
+        authorities.any(|name| data.contains_key(*name)).then(|| {
+            let mut entries: Vec<_> = entries.keys().cloned().collect();
+            entries.sort();
+            Self { entries, data }
+        })
     }
 
     /// Whether what is there can be used: the key belongs to the first certificate, each certificate was issued by the
@@ -208,6 +231,49 @@ impl Credential {
     }
 }
 
+/// What all Secrets hold, or all ConfigMaps. Nothing that shows other objects shows these.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials {
+    held: Table<Credential>,
+    /// Why objects were refused. What they held before, if anything, is still held.
+    refused: BTreeMap<Key, CredentialError>,
+}
+
+impl Credentials {
+    /// Takes what an object holds. What is damaged is refused whole: a typing error must not take away the certificate
+    /// that works.
+    pub(crate) fn put(&mut self, key: Key, credential: Credential) {
+        match credential.check() {
+            Ok(()) => {
+                self.refused.remove(&key);
+                self.held.insert(key, Arc::new(credential));
+            }
+            Err(reason) => drop(self.refused.insert(key, reason)),
+        }
+    }
+
+    /// Forgets an object.
+    pub(crate) fn remove(&mut self, key: &Key) {
+        self.refused.remove(key);
+        self.held.remove(key);
+    }
+
+    /// What an object holds, or held before it was damaged.
+    pub(crate) fn get(&self, key: &Key) -> Option<&Credential> {
+        self.held.get(key).map(|credential| &**credential)
+    }
+
+    /// Why objects were refused, by their names.
+    pub(crate) fn refused(&self) -> &BTreeMap<Key, CredentialError> {
+        &self.refused
+    }
+
+    /// Whether anything is known of an object.
+    pub(crate) fn knows(&self, key: &Key) -> bool {
+        self.held.contains_key(key) || self.refused.contains_key(key)
+    }
+}
+
 /// An error about a key, which may name it or what is around it.
 fn of_key(error: &KeyError) -> String {
     let text = error.to_string();
@@ -273,13 +339,23 @@ mod tests {
         let odd = read("Opaque", &[("crt", "1"), ("b", "2"), ("c", "3"), ("d", "4")]).expect("a credential");
         assert_eq!(
             odd.key_pair().expect_err("none").to_string(),
-            "the Secret has neither cert and key nor tls.crt and tls.key; it has b, c, crt, others"
+            "it has neither cert and key nor tls.crt and tls.key, but b, c, crt, others"
         );
         let empty = read("Opaque", &[("tls.crt", ""), ("tls.key", "2")]).expect("a credential");
         assert_eq!(
             empty.key_pair().expect_err("empty"),
             CredentialError::Empty("tls.crt and tls.key".to_owned())
         );
+    }
+
+    #[test]
+    fn of_a_config_map_the_authorities_are_read_and_nothing_else() {
+        let read = |data: Value| Credential::read_authorities(&json!({ "data": data }));
+        let roots = read(json!({"ca.crt": "1", "tls.crt": "2", "tls.key": "3"})).expect("authorities");
+        assert_eq!(roots.authorities().expect("authorities").certificates, b"1");
+        assert!(roots.key_pair().is_err());
+        assert_eq!(read(json!({"tls.crt": "2", "root-cert.pem": "3"})), None);
+        assert_eq!(read(Value::Null), None);
     }
 
     #[test]

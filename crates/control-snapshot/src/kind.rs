@@ -13,7 +13,7 @@ pub enum Kind {
     EndpointSlice,
     /// `v1/Pod`.
     Pod,
-    /// `v1/ConfigMap`, of which only MeshConfig is read.
+    /// `v1/ConfigMap`, of which MeshConfig and authorities are read.
     ConfigMap,
     /// `v1/Secret`, of which only credentials of gateways are read.
     Secret,

@@ -45,7 +45,7 @@ mod virtual_services;
 mod without_effect;
 
 pub use config::{Config, ConfigMeta};
-pub use credential_name::CredentialName;
+pub use credential_name::{CredentialName, Holder};
 pub use credentials::{Credential, CredentialError, KeyPair, TrustedAuthorities};
 pub use destination_rules::{DestinationRules, Rule};
 pub use endpoint_changes::EndpointChanges;

@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, ConfigMeta};
-use crate::credentials::{Credential, CredentialError};
+use crate::credential_name::Holder;
+use crate::credentials::{Credential, Credentials};
 use crate::kind::Kind;
 use crate::kubernetes::{
     ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, ReferenceGrant, Service,
@@ -75,10 +76,10 @@ pub struct Objects {
     pub(crate) services: Table<Service>,
     pub(crate) endpoint_slices: Table<EndpointSlice>,
     pub(crate) pods: Table<Pod>,
-    /// Credentials for gateways. Nothing that shows the others shows these.
-    pub(crate) secrets: Table<Credential>,
-    /// Why Secrets were refused as credentials. What they held before, if anything, is still in `secrets`.
-    pub(crate) refused_secrets: BTreeMap<Key, CredentialError>,
+    /// Credentials in Secrets.
+    pub(crate) secrets: Credentials,
+    /// Authorities in ConfigMaps.
+    pub(crate) authorities: Credentials,
     pub(crate) reference_grants: Table<ReferenceGrant>,
     pub(crate) virtual_services: Table<Config<VirtualService>>,
     pub(crate) destination_rules: Table<Config<DestinationRule>>,
@@ -227,6 +228,31 @@ impl Objects {
         &self.mesh
     }
 
+    /// Whether an object that has come or changed can change anything here. Of ConfigMaps, which are many and change for
+    /// others' reasons, most cannot.
+    #[must_use]
+    pub fn concerned_by(&self, kind: Kind, object: &Value) -> bool {
+        kind != Kind::ConfigMap || Credential::read_authorities(object).is_some() || {
+            let meta = metadata(object);
+            self.knows(kind, meta.namespace, meta.name)
+        }
+    }
+
+    /// Whether anything was read of the object of this name, if it is of a kind of which most objects are not read.
+    #[must_use]
+    pub fn knows(&self, kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> bool {
+        let key = (namespace.into(), name.into());
+        kind != Kind::ConfigMap || self.is_mesh_config(&key) || self.authorities.knows(&key)
+    }
+
+    /// What holds credentials of this kind.
+    pub(crate) fn credentials(&self, holder: Holder) -> &Credentials {
+        match holder {
+            Holder::Secret => &self.secrets,
+            Holder::ConfigMap => &self.authorities,
+        }
+    }
+
     /// Reads a WorkloadEntry's condition `Healthy`, which decides unless nobody checks.
     fn note_health(&mut self, meta: &ObjectMeta, key: &Key, object: &Value) {
         let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
@@ -250,7 +276,7 @@ impl Objects {
             Kind::EndpointSlice => insert(&mut self.endpoint_slices, key, object),
             Kind::Pod => insert(&mut self.pods, key, object),
             Kind::Secret => self.read_secret(key, &object),
-            Kind::ConfigMap => self.read_config_map(&key, object),
+            Kind::ConfigMap => self.read_config_map(key, object),
             Kind::ReferenceGrant => insert(&mut self.reference_grants, key, object),
             Kind::VirtualService => insert_spec(&mut self.virtual_services, kind, meta, object),
             Kind::DestinationRule => insert_spec(&mut self.destination_rules, kind, meta, object),
@@ -273,8 +299,12 @@ impl Objects {
         }
     }
 
-    fn read_config_map(&mut self, key: &Key, object: Value) -> Result<(), Reason> {
-        if !self.is_mesh_config(key) {
+    fn read_config_map(&mut self, key: Key, object: Value) -> Result<(), Reason> {
+        if !self.is_mesh_config(&key) {
+            match Credential::read_authorities(&object) {
+                Some(authorities) => self.authorities.put(key, authorities),
+                None => self.authorities.remove(&key),
+            }
             return Ok(());
         }
         let map: ConfigMap = parse(object)?;
@@ -289,8 +319,7 @@ impl Objects {
         })
     }
 
-    /// Keeps what a gateway may show, and forgets a Secret that has become something else. What is damaged is refused
-    /// whole, and what the Secret held before stays in force.
+    /// Keeps what a gateway may show, and forgets a Secret that has become something else.
     fn read_secret(&mut self, key: Key, object: &Value) -> Result<(), Reason> {
         let own = *key.0 == *self.settings.root_namespace && AUTHORITY_SECRETS.contains(&key.1.as_str());
         let credential = Credential::read(object).map_err(|field| Reason {
@@ -301,14 +330,7 @@ impl Objects {
             self.remove(Kind::Secret, &key);
             return Ok(());
         };
-        match credential.check() {
-            Ok(()) => {
-                self.refused_secrets.remove(&key);
-                self.secrets.insert(key, Arc::new(credential));
-            }
-            // A typing error must not take away the certificate that works.
-            Err(reason) => drop(self.refused_secrets.insert(key, reason)),
-        }
+        self.secrets.put(key, credential);
         Ok(())
     }
 
@@ -323,12 +345,9 @@ impl Objects {
             Kind::Service => self.services.remove(key),
             Kind::EndpointSlice => self.endpoint_slices.remove(key),
             Kind::Pod => self.pods.remove(key),
-            Kind::Secret => {
-                self.refused_secrets.remove(key);
-                self.secrets.remove(key);
-            }
+            Kind::Secret => self.secrets.remove(key),
             // A broken MeshConfig keeps the last good one: losing it would change the whole mesh.
-            Kind::ConfigMap => {}
+            Kind::ConfigMap => self.authorities.remove(key),
             Kind::ReferenceGrant => self.reference_grants.remove(key),
             Kind::VirtualService => self.virtual_services.remove(key),
             Kind::DestinationRule => self.destination_rules.remove(key),

@@ -5,7 +5,7 @@
 
 use api_istio::networking::{Server, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 
-use crate::credential_name;
+use crate::credential_name::CredentialName;
 use crate::protocol::Protocol;
 
 /// Cipher suites that Istio takes for TLS 1.2 and below, by OpenSSL name. Others are left out.
@@ -92,6 +92,9 @@ pub struct ClientVerification {
     pub hashes: Vec<String>,
     /// A file with certificates that were taken back; empty for none.
     pub revocations: String,
+    /// Whether clients whose certificate does not verify are served all the same: the destination is told who they say
+    /// they are, and decides.
+    pub accept_untrusted: bool,
 }
 
 /// Who signs the certificates of clients.
@@ -99,7 +102,7 @@ pub struct ClientVerification {
 pub enum ClientAuthorities {
     /// The mesh's roots.
     Mesh,
-    /// In a Secret, by SDS name: `kubernetes://shop-cert-cacert`.
+    /// In a Secret or ConfigMap, by SDS name: `kubernetes://shop-cert-cacert`.
     Secret(String),
     /// In a file of the workload.
     File(String),
@@ -168,7 +171,7 @@ impl ServerTls {
         }
     }
 
-    /// The SDS names of all Secrets that the server needs.
+    /// The SDS names of all Secrets and ConfigMaps that the server needs.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let termination = match self {
             Self::Terminated(termination) => Some(&**termination),
@@ -254,7 +257,10 @@ fn terminated(settings: &ServerTlsSettings, findings: &mut Vec<Finding>) -> Resu
         }
         ServerTlsMode::OptionalMutual => {
             let authorities = authorities(settings, &certificates, findings)?;
-            ClientCertificates::Optional(verification(settings, authorities, findings))
+            ClientCertificates::Optional(ClientVerification {
+                accept_untrusted: settings.insecure_skip_verify == Some(true),
+                ..checks(settings, authorities)
+            })
         }
         _ => {
             unused(
@@ -292,7 +298,9 @@ fn certificates(settings: &ServerTlsSettings) -> Result<ServerCertificates, Find
         } else {
             "credentialNames"
         };
-        let names = named.into_iter().map(|name| secret(name, field));
+        let names = named
+            .into_iter()
+            .map(|name| CredentialName::key_pair_resource(name).map_err(|reason| fatal(field, reason)));
         return Ok(ServerCertificates::Secrets(names.collect::<Result<_, _>>()?));
     }
     let files: Vec<(String, String)> = match settings.tls_certificates.as_slice() {
@@ -323,8 +331,8 @@ fn authorities(
     findings: &mut Vec<Finding>,
 ) -> Result<ClientAuthorities, Finding> {
     if !settings.ca_cert_credential_name.is_empty() {
-        let name = secret(&settings.ca_cert_credential_name, "caCertCredentialName")?;
-        return Ok(ClientAuthorities::Secret(credential_name::of_authorities(&name)));
+        let name = &settings.ca_cert_credential_name;
+        return authorities_of(name, "caCertCredentialName");
     }
     match certificates {
         ServerCertificates::Secrets(names) => {
@@ -332,7 +340,7 @@ fn authorities(
                 findings.push(ignored("caCertificates", "the Secret has the authorities"));
             }
             let first = names.first().map(String::as_str).unwrap_or_default();
-            Ok(ClientAuthorities::Secret(credential_name::of_authorities(first)))
+            authorities_of(first, "credentialName")
         }
         ServerCertificates::Mesh | ServerCertificates::Files(_) if settings.ca_certificates.is_empty() => {
             let message = format!("mode {} needs the authorities that sign clients", settings.mode);
@@ -344,24 +352,35 @@ fn authorities(
     }
 }
 
-fn secret(name: &str, field: &'static str) -> Result<String, Finding> {
-    credential_name::resource_name(name).map_err(|reason| fatal(field, reason))
+fn authorities_of(name: &str, field: &'static str) -> Result<ClientAuthorities, Finding> {
+    let resource = CredentialName::authorities_resource(name).map_err(|reason| fatal(field, reason))?;
+    Ok(ClientAuthorities::Secret(resource))
 }
 
+/// How clients are verified that must show a certificate.
 fn verification(
     settings: &ServerTlsSettings,
     authorities: ClientAuthorities,
     findings: &mut Vec<Finding>,
 ) -> ClientVerification {
     if settings.insecure_skip_verify == Some(true) {
-        findings.push(ignored("insecureSkipVerify", "clients are verified"));
+        let reason = format!(
+            "mode {} verifies clients; OPTIONAL_MUTUAL may do without",
+            settings.mode
+        );
+        findings.push(ignored("insecureSkipVerify", &reason));
     }
+    checks(settings, authorities)
+}
+
+fn checks(settings: &ServerTlsSettings, authorities: ClientAuthorities) -> ClientVerification {
     ClientVerification {
         authorities,
         subject_alt_names: settings.subject_alt_names.clone(),
         spki: settings.verify_certificate_spki.clone(),
         hashes: settings.verify_certificate_hash.clone(),
         revocations: settings.ca_crl.clone(),
+        accept_untrusted: false,
     }
 }
 
@@ -485,6 +504,13 @@ mod tests {
             verification.authorities,
             ClientAuthorities::Secret("kubernetes://partners-cacert".into())
         );
+        let shared = json!({"mode": "MUTUAL", "credentialName": "shop", "caCertCredentialName": "configmap://ns/roots"});
+        let shared = termination(shared);
+        let verification = shared.clients.verification().expect("verified");
+        assert_eq!(
+            verification.authorities,
+            ClientAuthorities::Secret("configmap://ns/roots".into())
+        );
         let mesh = termination(json!({"mode": "ISTIO_MUTUAL"}));
         assert_eq!(mesh.certificates, ServerCertificates::Mesh);
     }
@@ -506,6 +532,14 @@ mod tests {
                 json!({"mode": "SIMPLE", "credentialName": "a/b/c"}),
                 "credentialName",
             ),
+            (
+                json!({"mode": "SIMPLE", "credentialName": "configmap://ns/roots"}),
+                "credentialName",
+            ),
+            (
+                json!({"mode": "MUTUAL", "credentialName": "shop", "caCertCredentialName": "configmap://roots"}),
+                "caCertCredentialName",
+            ),
             (Value::Null, ""),
         ] {
             assert_eq!(read("HTTPS", tls.clone()), (None, vec![(field, true)]), "{tls}");
@@ -516,6 +550,24 @@ mod tests {
             read("HTTP", json!({"httpsRedirect": true})),
             (Some(ServerTls::None), vec![])
         );
+    }
+
+    #[test]
+    fn only_optional_certificates_may_go_unverified() {
+        let untrusted = |mode: &str| {
+            let tls = json!({"mode": mode, "credentialName": "shop", "insecureSkipVerify": true});
+            match read("HTTPS", tls) {
+                (Some(ServerTls::Terminated(t)), findings) => {
+                    let accepts = t.clients.verification().map(|v| v.accept_untrusted);
+                    (accepts, findings)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let ignored = vec![("insecureSkipVerify", false)];
+        assert_eq!(untrusted("OPTIONAL_MUTUAL"), (Some(true), vec![]));
+        assert_eq!(untrusted("MUTUAL"), (Some(false), ignored.clone()));
+        assert_eq!(untrusted("SIMPLE"), (None, ignored));
     }
 
     #[test]

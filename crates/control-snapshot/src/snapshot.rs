@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api_istio::networking::ClientTlsMode;
 use diagnostics::Diagnostic;
 
-use crate::credential_name::CredentialName;
+use crate::credential_name::{CredentialName, Holder};
 use crate::credential_references;
 use crate::credentials::{Credential, CredentialError};
 use crate::destination_rules::DestinationRules;
@@ -143,11 +143,11 @@ impl Snapshot {
         &self.virtual_services
     }
 
-    /// What the Secret of this name holds for gateways.
+    /// What the Secret or ConfigMap of this name holds for proxies.
     #[must_use]
-    pub fn credential(&self, namespace: &str, name: &str) -> Option<&Credential> {
+    pub fn credential(&self, holder: Holder, namespace: &str, name: &str) -> Option<&Credential> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.objects.secrets.get(&key).map(|credential| &**credential)
+        self.objects.credentials(holder).get(&key)
     }
 
     /// Whether a gateway of the namespace `borrower` may have the Secret of another namespace that this SDS resource
@@ -160,11 +160,16 @@ impl Snapshot {
         })
     }
 
-    /// Why the Secret of this name was refused as a credential, if it was.
+    /// Why the Secret or ConfigMap of this name was refused as a credential, if it was.
     #[must_use]
-    pub fn refused_credential(&self, namespace: &str, name: &str) -> Option<&CredentialError> {
+    pub fn refused_credential(
+        &self,
+        holder: Holder,
+        namespace: &str,
+        name: &str,
+    ) -> Option<&CredentialError> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.objects.refused_secrets.get(&key)
+        self.objects.credentials(holder).refused().get(&key)
     }
 
     /// What this proxy sees.

@@ -1,7 +1,7 @@
 //! What DestinationRules say about TLS that cannot work, or is weaker than it looks: clients that would be refused by
 //! what PeerAuthentication demands of the servers, and servers whose certificates nobody verifies.
 
-use api_istio::networking::{ClientTlsMode, ClientTlsSettings, TrafficPolicy};
+use api_istio::networking::{ClientTlsMode, ClientTlsSettings, DestinationRule, TrafficPolicy};
 use diagnostics::{Code, Diagnostic};
 
 use crate::destination_rules::{DestinationRules, Rule};
@@ -19,7 +19,7 @@ pub(crate) fn check(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     for rule in rules.iter() {
-        for setting in settings(rule) {
+        for setting in settings(&rule.config.spec) {
             diagnostics.extend(unverified(rule, &setting));
             for service in registry.services.iter().filter(|s| concerns(rule, s)) {
                 diagnostics.extend(conflict(registry, peers, rule, service, &setting));
@@ -29,18 +29,19 @@ pub(crate) fn check(
 }
 
 /// One place of a rule that says something about TLS.
-struct Setting<'a> {
-    tls: &'a ClientTlsSettings,
+pub(crate) struct Setting<'a> {
+    /// What it says.
+    pub(crate) tls: &'a ClientTlsSettings,
     /// The path of the field.
-    field: String,
+    pub(crate) field: String,
     /// The labels of the subset it is for; `None` for all endpoints.
     subset: Option<&'a Labels>,
     /// The port of the service it is for; `None` for all.
     port: Option<u32>,
 }
 
-fn settings(rule: &Rule) -> Vec<Setting<'_>> {
-    let spec = &rule.config.spec;
+/// Everything that a rule says about TLS.
+pub(crate) fn settings(spec: &DestinationRule) -> Vec<Setting<'_>> {
     let mut all = Vec::new();
     if let Some(policy) = &spec.traffic_policy {
         collect(policy, "spec.trafficPolicy", None, &mut all);
@@ -112,7 +113,7 @@ fn unverified(rule: &Rule, setting: &Setting<'_>) -> Option<Diagnostic> {
     Some(
         Diagnostic::new(code, rule.config.resource(), message)
             .at(setting.field.clone())
-            .hint("name the server's authorities in caCertificates, or a Secret that holds them in credentialName"),
+            .hint("name the server's authorities in caCertificates, or a Secret or ConfigMap that holds them in credentialName"),
     )
 }
 

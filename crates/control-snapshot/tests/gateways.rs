@@ -6,7 +6,7 @@ use api_envoy::envoy::config::core::v3::Node;
 use api_envoy::wkt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use control_snapshot::{Kind, Objects, Proxy, Settings, Snapshot};
+use control_snapshot::{Holder, Kind, Objects, Proxy, Settings, Snapshot};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
@@ -203,6 +203,37 @@ fn secrets_that_a_gateway_needs_are_looked_for_beside_its_workload() {
 }
 
 #[test]
+fn authorities_of_clients_may_be_in_a_config_map_of_any_namespace() {
+    let (authority, pair) = signed();
+    let mut objects = world(Settings::default());
+    let pair = [("tls.crt", pair.chain.as_str()), ("tls.key", &pair.key)];
+    apply(&mut objects, Kind::Secret, secret("shop", &pair));
+    let tls = json!({
+        "mode": "MUTUAL", "credentialName": "shop", "caCertCredentialName": "configmap://partners/roots",
+    });
+    let servers = json!([server(443, "a", "HTTPS", &["a.test"], &tls)]);
+    apply(&mut objects, Kind::Gateway, gateway("shop", 1, &servers));
+    let field = "Gateway shop.shop spec.servers[0].tls.caCertCredentialName";
+    let map = |data: Value| json!({"metadata": {"name": "roots", "namespace": "partners"}, "data": data});
+    assert_eq!(findings(&objects), [format!("IST0101 {field}")]);
+    apply(&mut objects, Kind::ConfigMap, map(json!({"other": authority})));
+    assert_eq!(findings(&objects), [format!("IST0101 {field}")]);
+    apply(&mut objects, Kind::ConfigMap, map(json!({"ca.crt": "damaged"})));
+    assert_eq!(findings(&objects), ["IST0161 ConfigMap roots.partners data"]);
+    apply(&mut objects, Kind::ConfigMap, map(json!({"ca.crt": authority})));
+    assert_eq!(findings(&objects), [""; 0]);
+    objects.delete(Kind::ConfigMap, "partners", "roots");
+    assert_eq!(findings(&objects), [format!("IST0101 {field}")]);
+    objects.delete(Kind::Gateway, "shop", "shop");
+    let tls = json!({"mode": "SIMPLE", "credentialName": "configmap://shop/roots"});
+    let spec = json!({"host": "bank.test", "subsets": [{"name": "a", "trafficPolicy": {"tls": tls}}]});
+    let rule = json!({"metadata": {"name": "bank", "namespace": "shop"}, "spec": spec});
+    apply(&mut objects, Kind::DestinationRule, rule);
+    let missing = "IST0101 DestinationRule bank.shop spec.subsets[0].trafficPolicy.tls.credentialName";
+    assert!(findings(&objects).contains(&missing.to_owned()));
+}
+
+#[test]
 fn a_damaged_secret_is_refused_with_the_check_that_failed_and_the_old_one_stays() {
     let (authority, pair) = signed();
     let (foreign, other) = signed();
@@ -242,7 +273,9 @@ fn a_damaged_secret_is_refused_with_the_check_that_failed_and_the_old_one_stays(
         };
         assert_eq!(diagnostic.resource.to_string(), "Secret shop.istio-system");
         assert!(diagnostic.message.contains(check), "{diagnostic}");
-        let kept = snapshot.credential("istio-system", "shop").expect("the old one");
+        let kept = snapshot
+            .credential(Holder::Secret, "istio-system", "shop")
+            .expect("the old one");
         assert_eq!(kept.key_pair().expect("a pair").key, pair.key.as_bytes());
     }
     apply(&mut objects, Kind::Secret, secret("shop", &good));

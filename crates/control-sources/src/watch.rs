@@ -81,10 +81,8 @@ impl Scope {
     }
 
     /// What the mesh reads of a kind.
-    fn of(kind: Kind, root_namespace: &str) -> Self {
+    fn of(kind: Kind) -> Self {
         match kind {
-            // Of all ConfigMaps only this one is read; the others are none of our business.
-            Kind::ConfigMap => Self::one(root_namespace, "istio"),
             // Tokens and what Helm keeps are many, large, and no credentials of gateways.
             Kind::Secret => Self {
                 namespace: String::new(),
@@ -92,6 +90,11 @@ impl Scope {
             },
             _ => Self::default(),
         }
+    }
+
+    /// What is enough of a kind where the server does not let us read all: of ConfigMaps, MeshConfig.
+    fn least(kind: Kind, root_namespace: &str) -> Option<Self> {
+        (kind == Kind::ConfigMap).then(|| Self::one(root_namespace, "istio"))
     }
 }
 
@@ -102,8 +105,8 @@ impl Scope {
 pub fn watch_all(client: &Client, root_namespace: &str) -> (mpsc::Receiver<Change>, JoinSet<()>) {
     let all = Kind::ALL
         .iter()
-        .map(|(kind, ..)| (*kind, Scope::of(*kind, root_namespace)));
-    watch_some(client, all)
+        .map(|(kind, ..)| (*kind, Scope::of(*kind), Scope::least(*kind, root_namespace)));
+    watch(client, all)
 }
 
 /// Watches some objects of some kinds until the receiver is dropped, or the returned set of tasks.
@@ -112,13 +115,24 @@ pub fn watch_some(
     client: &Client,
     wanted: impl IntoIterator<Item = (Kind, Scope)>,
 ) -> (mpsc::Receiver<Change>, JoinSet<()>) {
+    watch(
+        client,
+        wanted.into_iter().map(|(kind, scope)| (kind, scope, None)),
+    )
+}
+
+fn watch(
+    client: &Client,
+    wanted: impl IntoIterator<Item = (Kind, Scope, Option<Scope>)>,
+) -> (mpsc::Receiver<Change>, JoinSet<()>) {
     let (sender, receiver) = mpsc::channel(limits::CHANGE_QUEUE);
     let mut tasks = JoinSet::new();
-    for (kind, scope) in wanted {
+    for (kind, scope, least) in wanted {
         let watch = Watch {
             client: client.clone(),
             kind,
             scope,
+            least,
             known: BTreeMap::new(),
             synced: false,
             changes: sender.clone(),
@@ -143,6 +157,8 @@ struct Watch {
     client: Client,
     kind: Kind,
     scope: Scope,
+    /// What is watched instead where the server refuses the scope.
+    least: Option<Scope>,
     /// Namespace and name to resource version.
     known: BTreeMap<(String, String), Option<String>>,
     synced: bool,
@@ -207,6 +223,12 @@ impl Watch {
                     self.delete(key).await?;
                 }
                 Err(error) if is_absent(&error) => return Ok(Round::Absent),
+                Err(error) if self.least.is_some() && is_status(&error, 403) => {
+                    self.scope = self.least.take().unwrap_or_default();
+                    let (kind, fields) = (self.kind.name(), &self.scope.fields);
+                    tracing::warn!(kind, fields, error = %chain(&error), "not all are readable; the others are not looked at");
+                    return Ok(Round::Failed);
+                }
                 // A mesh without credentials for gateways is a mesh all the same.
                 Err(error) if credentials(self.kind) && is_status(&error, 403) => {
                     if !self.synced {

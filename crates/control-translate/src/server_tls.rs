@@ -10,6 +10,7 @@ use api_envoy::envoy::config::core::v3::{
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsCertificate,
     TlsParameters,
+    certificate_validation_context::TrustChainVerification,
     common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
     tls_parameters::TlsProtocol as EnvoyProtocol,
 };
@@ -96,8 +97,8 @@ fn file(path: &str) -> DataSource {
     }
 }
 
-/// A Secret that the control plane sends. It may come late, or never: the server waits without holding up others.
-fn control_plane_secret(name: &str) -> SdsSecretConfig {
+/// What the control plane sends of a Secret or ConfigMap. It may come late, or never: the server waits without holding up others.
+pub(crate) fn control_plane_secret(name: &str) -> SdsSecretConfig {
     SdsSecretConfig {
         name: name.to_owned(),
         sds_config: Some(ConfigSource {
@@ -119,6 +120,10 @@ fn validation(clients: &ClientVerification, agent: bool) -> ValidationContextTyp
         verify_certificate_spki: clients.spki.clone(),
         verify_certificate_hash: clients.hashes.clone(),
         crl: (!clients.revocations.is_empty()).then(|| file(&clients.revocations)),
+        trust_chain_verification: match clients.accept_untrusted {
+            true => TrustChainVerification::AcceptUntrusted.into(),
+            false => TrustChainVerification::VerifyTrustChain.into(),
+        },
         ..CertificateValidationContext::default()
     };
     let authorities = match &clients.authorities {

@@ -5,7 +5,8 @@ use api_envoy::envoy::config::core::v3::{Node, transport_socket};
 use api_envoy::envoy::config::listener::v3::{FilterChain, Listener, filter};
 use api_envoy::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
-    DownstreamTlsContext, common_tls_context::ValidationContextType, tls_parameters::TlsProtocol,
+    DownstreamTlsContext, certificate_validation_context::TrustChainVerification,
+    common_tls_context::ValidationContextType, tls_parameters::TlsProtocol,
 };
 use api_envoy::wkt;
 use control_snapshot::{Kind, Objects, Proxy, Settings, Snapshot};
@@ -103,7 +104,7 @@ fn each_server_of_https_has_a_chain_with_its_names_and_certificates() {
     let mut objects = world("");
     let shop = json!({"mode": "SIMPLE", "credentialNames": ["shop-rsa", "shop-ecdsa"], "minProtocolVersion": "TLSV1_3"});
     let partners = json!({"mode": "OPTIONAL_MUTUAL", "credentialName": "partners", "subjectAltNames": ["p.test"],
-        "verifyCertificateHash": ["ab"], "caCrl": "/etc/crl.pem"});
+        "verifyCertificateHash": ["ab"], "caCrl": "/etc/crl.pem", "insecureSkipVerify": true});
     let servers = json!([
         server(443, "shop", "HTTPS", &["shop.test", "default/*.shop.test"], &shop),
         server(443, "partners", "HTTPS", &["partners.test"], &partners),
@@ -150,6 +151,10 @@ fn each_server_of_https_has_a_chain_with_its_names_and_certificates() {
     let written = verification.default_validation_context.expect("what is written");
     assert_eq!(written.verify_certificate_hash, ["ab"]);
     assert!(written.crl.is_some());
+    assert_eq!(
+        written.trust_chain_verification(),
+        TrustChainVerification::AcceptUntrusted
+    );
 
     assert_eq!(any.filter_chains[0].filter_chain_match, None);
     let common = tls(&any.filter_chains[0])

@@ -308,6 +308,34 @@ fn a_gateway_gets_the_secret_that_a_rule_names_and_the_meshs_default_parameters(
 }
 
 #[test]
+fn sidecars_get_the_authorities_in_a_config_map_of_the_rules_namespace() {
+    let named = |credential: &str, mode: &str| {
+        let mut objects = world(true);
+        rule(&mut objects, json!({"mode": mode, "credentialName": credential}));
+        let (resources, found) = of(&objects, "sidecar");
+        let fields: Vec<String> = found.into_iter().map(|d| d.field).collect();
+        let cluster = cluster(&resources, SHOP);
+        let context = cluster.map(|c| unpack::<UpstreamTlsContext>(c.transport_socket.as_ref()));
+        (context, fields)
+    };
+    let (context, fields) = named("configmap://custom-ns/partners", "SIMPLE");
+    let expected = (vec![], Some("configmap://custom-ns/partners-cacert"));
+    assert_eq!(secrets(&context.expect("the cluster")), expected);
+    assert_eq!(fields, [""; 0]);
+    // Istio's webhook refuses the first, and the last has no certificate.
+    for (credential, mode) in [
+        ("configmap://other/partners", "SIMPLE"),
+        ("configmap://partners", "SIMPLE"),
+        ("sds://vault", "SIMPLE"),
+        ("configmap://custom-ns/partners", "MUTUAL"),
+    ] {
+        let (context, fields) = named(credential, mode);
+        assert_eq!(context, None, "{credential}");
+        assert_eq!(fields, ["spec.trafficPolicy.tls.credentialName"], "{credential}");
+    }
+}
+
+#[test]
 fn servers_of_the_mesh_take_the_cipher_suites_that_it_names() {
     let mut objects = world(true);
     let mesh = "meshMTLS: {cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256], minProtocolVersion: TLSV1_3}";

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ```` ```yaml world ```` | services, upstreams and the proxy under test (see [`crate::world`]); at most one, before all others |
 //! | ```` ```yaml istio ```` | objects to apply, several with `---` |
-//! | ```` ```secrets ```` | Secrets to put, as commands (see [`secrets`]) |
+//! | ```` ```secrets ```` | Secrets and ConfigMaps to put, as commands (see [`secrets`]) |
 //! | ```` ```yaml xds ```` | parts that generated resources must contain (see [`fragment`]) |
 //! | ```` ```diagnostics ```` | what the control plane must complain of: words of a line, such as `IST0101 VirtualService reviews.default` |
 //! | ```` ```traffic ```` | requests and what must come of them (see [`traffic`]) |
@@ -49,7 +49,7 @@ pub struct Step {
 pub enum Action {
     /// Applies objects.
     Apply(Vec<Value>),
-    /// Puts Secrets.
+    /// Puts Secrets and ConfigMaps.
     Secrets(Vec<secrets::Command>),
     /// Compares generated resources.
     Contains(Vec<Fragment>),
@@ -64,7 +64,7 @@ impl Step {
     pub fn objects(&self, files: &Files) -> Option<Result<Vec<Value>>> {
         match &self.action {
             Action::Apply(objects) => Some(Ok(objects.clone())),
-            Action::Secrets(commands) => Some(commands.iter().map(|command| command.secret(files)).collect()),
+            Action::Secrets(commands) => Some(commands.iter().map(|command| command.object(files)).collect()),
             Action::Contains(_) | Action::Diagnoses(_) | Action::Traffic(_) => None,
         }
     }

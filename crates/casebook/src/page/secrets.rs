@@ -1,11 +1,12 @@
-//! The block that makes Secrets, with the commands that a reader copies.
+//! The block that makes Secrets and ConfigMaps of files, with the commands that a reader copies.
 //!
 //! ```text
 //! kubectl create -n istio-system secret tls shop --cert=shop.crt --key=shop.key
 //! kubectl create -n istio-system secret generic shop --from-file=cert=shop.crt --from-file=cacert=ca.crt
+//! kubectl create -n istio-system configmap partners --from-file=ca.crt=partners.crt
 //! ```
 //!
-//! A command that ends in `--dry-run=client -o yaml | kubectl apply -f -` replaces the Secret. The runner does not run
+//! A command that ends in `--dry-run=client -o yaml | kubectl apply -f -` replaces the object. The runner does not run
 //! kubectl: it puts the same object.
 
 use anyhow::{Context as _, Result, bail};
@@ -16,12 +17,13 @@ use crate::certificates::Files;
 /// What makes of a command one that replaces.
 const REPLACES: &str = " --dry-run=client -o yaml | kubectl apply -f -";
 
-/// A Secret and the files that it is made of.
+/// A Secret or ConfigMap, and the files that it is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     namespace: String,
     name: String,
-    kind: &'static str,
+    /// The type of a Secret; `None` for a ConfigMap.
+    secret: Option<&'static str>,
     /// Entry and file.
     entries: Vec<(String, String)>,
 }
@@ -44,7 +46,7 @@ fn command(line: &str) -> Result<Command> {
     let line = line.strip_suffix(REPLACES).unwrap_or(line);
     let mut words = line.split_whitespace();
     if (words.next(), words.next()) != (Some("kubectl"), Some("create")) {
-        bail!("expected `kubectl create -n NAMESPACE secret tls|generic NAME ...`");
+        bail!("expected `kubectl create -n NAMESPACE secret tls|generic NAME ...`, or `configmap NAME ...`");
     }
     let mut namespace = "default";
     let mut plain = Vec::new();
@@ -62,37 +64,40 @@ fn command(line: &str) -> Result<Command> {
             _ => bail!("{word} is not understood"),
         }
     }
-    let (kind, name) = match plain.as_slice() {
-        ["secret", "tls", name] => ("kubernetes.io/tls", *name),
-        ["secret", "generic", name] => ("Opaque", *name),
-        _ => bail!("expected `secret tls NAME` or `secret generic NAME`"),
+    let (secret, name) = match plain.as_slice() {
+        ["secret", "tls", name] => (Some("kubernetes.io/tls"), *name),
+        ["secret", "generic", name] => (Some("Opaque"), *name),
+        ["configmap", name] => (None, *name),
+        _ => bail!("expected `secret tls NAME`, `secret generic NAME` or `configmap NAME`"),
     };
     if entries.is_empty() {
-        bail!("the Secret would be empty");
+        bail!("the object would be empty");
     }
     Ok(Command {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        kind,
+        secret,
         entries,
     })
 }
 
 impl Command {
-    /// The Secret, with the content of its files.
+    /// The object, with the content of its files.
     ///
     /// # Errors
     /// The page makes no such file.
-    pub fn secret(&self, files: &Files) -> Result<Value> {
+    pub fn object(&self, files: &Files) -> Result<Value> {
         let mut data = Map::new();
         for (entry, file) in &self.entries {
             data.insert(entry.clone(), files.read(file)?.into());
         }
-        Ok(json!({
-            "apiVersion": "v1", "kind": "Secret", "type": self.kind,
-            "metadata": {"name": self.name, "namespace": self.namespace},
-            "stringData": data,
-        }))
+        let metadata = json!({"name": self.name, "namespace": self.namespace});
+        Ok(match self.secret {
+            Some(kind) => json!({
+                "apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "stringData": data,
+            }),
+            None => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}),
+        })
     }
 }
 
@@ -103,11 +108,12 @@ mod tests {
     #[test]
     fn commands_are_read_as_kubectl_reads_them() {
         let text = "kubectl create -n istio-system secret tls shop --cert=shop.crt --key=shop.key --dry-run=client -o yaml | kubectl apply -f -\n\
-                    kubectl create secret generic both --from-file=cert=shop.crt --from-file=ca.crt";
+                    kubectl create secret generic both --from-file=cert=shop.crt --from-file=ca.crt\n\
+                    kubectl create configmap roots --from-file=ca.crt=shop.crt";
         let commands = parse(text).expect("commands");
         assert_eq!(
-            (commands[0].namespace.as_str(), commands[0].kind),
-            ("istio-system", "kubernetes.io/tls")
+            (commands[0].namespace.as_str(), commands[0].secret),
+            ("istio-system", Some("kubernetes.io/tls"))
         );
         let entry = |name: &str, file: &str| (name.to_owned(), file.to_owned());
         assert_eq!(
@@ -118,6 +124,7 @@ mod tests {
             commands[1].entries,
             [entry("cert", "shop.crt"), entry("ca.crt", "ca.crt")]
         );
+        assert_eq!((commands[2].name.as_str(), commands[2].secret), ("roots", None));
     }
 
     #[test]

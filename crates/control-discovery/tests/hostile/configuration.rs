@@ -1,6 +1,7 @@
 //! Another's configuration and Secrets, over ADS.
 
 use api_envoy::type_url;
+use control_snapshot::Holder;
 use control_sources::apply;
 use identity::SubjectName;
 use std::time::SystemTime;
@@ -52,7 +53,10 @@ async fn secrets_of_others_are_not_sent_to_a_good_certificate() {
     for namespace in ["istio-system", "shop"] {
         eventually("the Secret in the world", || async {
             let publication = mesh.discovery.world().current()?;
-            publication.snapshot.credential(namespace, "theirs").map(drop)
+            publication
+                .snapshot
+                .credential(Holder::Secret, namespace, "theirs")
+                .map(drop)
         })
         .await;
     }

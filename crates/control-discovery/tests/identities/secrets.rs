@@ -17,7 +17,7 @@ use axum::http::{Request, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use control_apiserver::{ApiService, Body as ApiBody};
-use control_snapshot::{Kind, Objects};
+use control_snapshot::{Holder, Kind, Objects};
 use control_sources::write::{self, ObjectRef};
 use control_sources::{apply, client};
 use identity::SubjectName;
@@ -48,7 +48,10 @@ async fn store(mesh: &Mesh, name: &str, entries: &[(&str, &str)]) {
 async fn known(mesh: &Mesh, namespace: &str, name: &str) {
     eventually("the Secret in the world", || async {
         let publication = mesh.discovery.world().current()?;
-        publication.snapshot.credential(namespace, name).map(drop)
+        publication
+            .snapshot
+            .credential(Holder::Secret, namespace, name)
+            .map(drop)
     })
     .await;
 }
@@ -134,7 +137,7 @@ async fn a_gateway_follows_its_secrets_and_no_page_shows_them() {
         let publication = mesh.discovery.world().current()?;
         publication
             .snapshot
-            .refused_credential("istio-system", "shop-cert")
+            .refused_credential(Holder::Secret, "istio-system", "shop-cert")
             .map(drop)
     })
     .await;
@@ -312,6 +315,83 @@ async fn a_gateway_that_nobody_could_judge_gets_its_secrets_once_somebody_can() 
     stream.acknowledge(&answer).await;
     fails.store(false, Ordering::Relaxed);
     assert_eq!(key_of(&stream.next().await.expect("the key")), host.key);
+    mesh.stop().0.shutdown().await;
+}
+
+/// The authorities in the first resource of an answer.
+fn authorities_of(answer: &DeltaDiscoveryResponse) -> String {
+    let resource = answer
+        .resources
+        .first()
+        .and_then(|r| r.resource.as_ref())
+        .expect("a resource");
+    let secret = unpack::<tls::Secret>(resource).expect("a Secret");
+    let Some(tls::secret::Type::ValidationContext(context)) = secret.r#type else {
+        panic!("{} is no validation context", secret.name)
+    };
+    match context.trusted_ca.and_then(|roots| roots.specifier) {
+        Some(Specifier::InlineBytes(bytes)) => String::from_utf8(bytes.to_vec()).expect("PEM"),
+        _ => panic!("no authorities"),
+    }
+}
+
+#[tokio::test]
+async fn authorities_in_a_config_map_are_for_every_proven_proxy_and_are_followed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mesh = Mesh::new(directory.path()).await;
+    let roots = || {
+        let authority = foreign_authority();
+        authority
+            .roots()
+            .iter()
+            .map(identity::Certificate::pem)
+            .collect::<String>()
+    };
+    let (first, second) = (roots(), roots());
+    let store = async |text: &str| {
+        let meta = json!({"name": "partners", "namespace": "istio-system"});
+        let data = json!({"ca.crt": text, "tls.key": "of nobody's business"});
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data});
+        apply(&mesh.client, &[object]).await.expect("stored");
+    };
+    store(&first).await;
+    eventually("the ConfigMap in the world", || async {
+        let publication = mesh.discovery.world().current()?;
+        let known = publication
+            .snapshot
+            .credential(Holder::ConfigMap, "istio-system", "partners");
+        known.map(drop)
+    })
+    .await;
+    // A sidecar of another namespace, as it asks for a DestinationRule's and for a Gateway's.
+    let token = mesh.token("shop", "reviews", "istio-ca").await;
+    let mut stream = mesh.stream(None, Some(&token)).await.expect("a connection");
+    for resource in [
+        "configmap://istio-system/partners-cacert",
+        "configmap://istio-system/partners",
+    ] {
+        let me = node("sidecar", "shop", "reviews");
+        stream.ask(me, type_url::SECRET, &[resource]).await;
+        let answer = stream.next().await.expect("the roots");
+        assert_eq!(authorities_of(&answer), first, "{resource}");
+        stream.acknowledge(&answer).await;
+    }
+    store("damaged").await;
+    store(&second).await;
+    let answer = stream.next().await.expect("the new roots, and no damage");
+    assert_eq!(authorities_of(&answer), second);
+    stream.acknowledge(&answer).await;
+    let map = ObjectRef::new(Kind::ConfigMap, "istio-system", "partners");
+    write::delete(&mesh.client, &map).await.expect("deleted");
+    let answer = stream.next().await.expect("a removal");
+    assert_eq!(answer.removed_resources.len(), 2);
+
+    let mut stream = mesh.plaintext_stream().await;
+    let me = node("sidecar", "shop", "reviews");
+    stream
+        .ask(me, type_url::SECRET, &["configmap://istio-system/partners"])
+        .await;
+    assert!(stream.is_silent().await, "who has proven nothing gets nothing");
     mesh.stop().0.shutdown().await;
 }
 

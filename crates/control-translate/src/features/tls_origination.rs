@@ -1,33 +1,30 @@
 //! TLS towards an upstream with certificates that are not the mesh's: `trafficPolicy.tls` with mode SIMPLE or MUTUAL.
 //!
 //! Files are the workload's, so its agent hands them out (SDS names `file-cert:` and `file-root:`, as Istio's agent has
-//! them); a proxy without an agent reads them itself. `credentialName` is a Secret, which the control plane hands out.
+//! them); a proxy without an agent reads them itself. `credentialName` is a Secret, or a ConfigMap with authorities, which
+//! the control plane hands out.
 
-use api_envoy::envoy::config::core::v3::{
-    AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, TransportSocket,
-    config_source::ConfigSourceSpecifier, data_source::Specifier,
-};
+use api_envoy::envoy::config::core::v3::{DataSource, TransportSocket, data_source::Specifier};
 use api_envoy::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, TlsCertificate, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, TlsCertificate, UpstreamTlsContext,
     common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
 };
 use api_istio::mesh::TlsConfig;
 use api_istio::networking::{ClientTlsMode, ClientTlsSettings};
-use control_snapshot::{CredentialName, ProxyKind, ServiceView};
+use control_snapshot::{CredentialName, Holder, ProxyKind, ServiceView};
 
 use crate::client::Client;
 use crate::extension::transport_socket;
 use crate::mutual_tls;
+use crate::server_tls::control_plane_secret;
 
 /// Istio's name for the authorities that the operating system trusts.
 const SYSTEM_ROOTS: &str = "system";
 /// Where a proxy without an agent finds them.
 const SYSTEM_ROOTS_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// Secrets of the control plane.
-const KUBERNETES: &str = "kubernetes://";
 /// The field that names a Secret.
 pub(crate) const CREDENTIAL_FIELD: &str = "credentialName";
-/// The part of a Secret that holds authorities.
+/// The suffix of resources that are authorities.
 const AUTHORITIES: &str = "-cacert";
 
 /// TLS that a rule asks for and that cannot be had.
@@ -83,24 +80,30 @@ impl Origination<'_> {
         Ok(transport_socket(mutual_tls::TLS_SOCKET, &context))
     }
 
-    /// The Secret in place of files. Sidecars may have it only by a rule that selects them: else every workload of the
-    /// mesh would wait for a Secret that is for one.
-    fn credential(&self) -> Result<Option<&str>, Refusal> {
+    /// The SDS resource in place of files. Sidecars may have a Secret only by a rule that selects them: else every workload
+    /// of the mesh would wait for a Secret that is for one. Authorities in a ConfigMap are for everybody.
+    fn credential(&self) -> Result<Option<String>, Refusal> {
         let name = self.tls.credential_name.as_str();
-        let selected = self
-            .service
-            .rule
-            .as_ref()
-            .is_some_and(|rule| !rule.workload_selector.is_empty());
         if name.is_empty() {
-            Ok(None)
-        } else if CredentialName::parse(&resource(name)).is_none() {
-            Err(Refusal {
-                field: CREDENTIAL_FIELD,
-                message: format!("{name}: of references, those to Secrets are available in this version"),
-            })
+            return Ok(None);
+        }
+        let refusal = |message| Refusal {
+            field: CREDENTIAL_FIELD,
+            message,
+        };
+        let resource = CredentialName::resource(name).map_err(refusal)?;
+        let rule = self.service.rule.as_ref();
+        let selected = rule.is_some_and(|rule| !rule.workload_selector.is_empty());
+        let read = CredentialName::parse(&resource);
+        if let Some(map) = read.filter(|read| read.holder == Holder::ConfigMap) {
+            if rule.is_some_and(|rule| rule.config.meta.namespace != map.namespace) {
+                return Err(refusal(format!(
+                    "{name}: the ConfigMap must be of the rule's own namespace"
+                )));
+            }
+            Ok(Some(resource))
         } else if self.client.kind == ProxyKind::Gateway || selected {
-            Ok(Some(name))
+            Ok(Some(resource))
         } else if !self.tls.ca_certificates.is_empty() || !self.tls.client_certificate.is_empty() {
             Ok(None)
         } else {
@@ -115,8 +118,12 @@ impl Origination<'_> {
 
     fn show_certificate(&self, common: &mut CommonTlsContext) -> Result<(), Refusal> {
         let tls = self.tls;
-        if let Some(name) = self.credential()? {
-            common.tls_certificate_sds_secret_configs = vec![credential(name, "")];
+        if let Some(resource) = self.credential()? {
+            let resource = CredentialName::key_pair_resource(&resource).map_err(|message| Refusal {
+                field: CREDENTIAL_FIELD,
+                message,
+            })?;
+            common.tls_certificate_sds_secret_configs = vec![control_plane_secret(&resource)];
             return Ok(());
         }
         if tls.client_certificate.is_empty() || tls.private_key.is_empty() {
@@ -146,7 +153,7 @@ impl Origination<'_> {
         }
         let mut expected = self.expectations();
         let secret = match self.credential()? {
-            Some(name) => credential(name, AUTHORITIES),
+            Some(resource) => control_plane_secret(&format!("{resource}{AUTHORITIES}")),
             None => {
                 let path = self.tls.ca_certificates.as_str();
                 let path = if path.is_empty() { SYSTEM_ROOTS } else { path };
@@ -207,26 +214,6 @@ impl Origination<'_> {
         let tls = self.tls;
         let verified = tls.subject_alt_names.is_empty() && tls.insecure_skip_verify != Some(true);
         tls.sni.is_empty().then_some(verified)
-    }
-}
-
-/// What the control plane has in a Secret.
-fn credential(name: &str, part: &str) -> SdsSecretConfig {
-    SdsSecretConfig {
-        name: format!("{}{part}", resource(name)),
-        sds_config: Some(ConfigSource {
-            resource_api_version: ApiVersion::V3.into(),
-            config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
-            ..ConfigSource::default()
-        }),
-    }
-}
-
-/// The SDS resource that a rule means by a name.
-fn resource(name: &str) -> String {
-    match name.contains("://") {
-        true => name.to_owned(),
-        false => format!("{KUBERNETES}{name}"),
     }
 }
 
