@@ -27,7 +27,6 @@ mod cluster_ref;
 mod domains;
 mod level;
 mod path_tree;
-mod re2;
 mod rewrite;
 #[cfg(test)]
 mod testing;

@@ -6,8 +6,6 @@ use std::time::Duration;
 pub const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 /// `RouteConfiguration.max_direct_response_body_size_bytes` when it is absent.
 pub const DEFAULT_DIRECT_RESPONSE_BODY_BYTES: u32 = 4096;
-/// Compiled size at which a regular expression is refused.
-pub const MAX_REGEX_BYTES: usize = 1 << 20;
 /// Virtual hosts with at least this many routes get an index; below it trying one after the other is faster.
 pub const INDEX_FROM_ROUTES: usize = 16;
 /// `RetryPolicy.num_retries` when it is absent.

@@ -5,9 +5,7 @@ use api_envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use memchr::memmem;
 use proxy_core::error::ConfigContext as _;
 use proxy_core::{ConfigError, ConfigResult};
-use regex::bytes::{Regex, RegexBuilder};
-
-use crate::{limits, re2};
+use regex::bytes::Regex;
 
 /// Matches a string. With `ignore_case` the pattern is kept in lower case.
 #[derive(Clone, Debug)]
@@ -104,10 +102,7 @@ impl StringMatcher {
 /// # Errors
 /// A malformed expression, or one too large.
 pub fn full_match(proto: &pb::RegexMatcher) -> ConfigResult<Regex> {
-    // First alone, so that an unbalanced parenthesis cannot escape the group.
-    let expression = re2::in_bytes(&proto.regex);
-    build(&expression)?;
-    build(&format!(r"\A(?:{expression})\z"))
+    re2::whole(&proto.regex).map_err(|error| ConfigError::at("regex", error.to_string()))
 }
 
 /// Compiles a regular expression that may match anywhere, for rewrites.
@@ -115,26 +110,7 @@ pub fn full_match(proto: &pb::RegexMatcher) -> ConfigResult<Regex> {
 /// # Errors
 /// A malformed expression, or one too large.
 pub fn anywhere(proto: &pb::RegexMatcher) -> ConfigResult<Regex> {
-    build(&re2::in_bytes(&proto.regex))
-}
-
-/// Compiles an expression of [`re2::in_bytes`].
-fn build(expression: &str) -> ConfigResult<Regex> {
-    RegexBuilder::new(expression)
-        .unicode(false)
-        .size_limit(limits::MAX_REGEX_BYTES)
-        .build()
-        .map_err(|e| ConfigError::at("regex", one_line(&e.to_string())))
-}
-
-/// The last line of a regex error says what is wrong; the lines before draw it.
-fn one_line(error: &str) -> String {
-    error
-        .lines()
-        .last()
-        .unwrap_or(error)
-        .trim_start_matches("error: ")
-        .to_owned()
+    re2::anywhere(&proto.regex).map_err(|error| ConfigError::at("regex", error.to_string()))
 }
 
 /// A regular expression and what takes the place of its matches (`RegexMatchAndSubstitute`).
@@ -272,7 +248,7 @@ mod tests {
     #[test]
     fn a_malformed_regex_is_refused_with_its_reason() {
         let error = full_match(&regex("a)(b")).unwrap_err();
-        assert_eq!((error.path(), error.reason()), ("regex", "unopened group"));
+        assert_eq!((error.path(), error.reason()), ("regex", "nothing is open here: `)`"));
     }
 
     #[test]

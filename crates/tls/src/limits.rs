@@ -15,9 +15,6 @@ pub const MAX_TRUST_DOMAINS: usize = 1024;
 /// The most certificates that one server context presents.
 pub const MAX_CERTIFICATES_PER_SERVER: usize = 4096;
 
-/// The most memory, in bytes, that one compiled expression over subject alternative names may take.
-pub const MAX_NAME_EXPRESSION_BYTES: usize = 1024 * 1024;
-
 /// The most subject alternative names of a refused peer that its failure lists.
 pub const MAX_NAMES_IN_FAILURE: usize = 16;
 

@@ -9,6 +9,7 @@ use crate::process::{cargo, output};
 const ORDER: &[&str] = &[
     "diagnostics",
     "net",
+    "re2",
     "telemetry",
     "api-envoy",
     "api-istio",
