@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Translation<'e> {
     rest: &'e [u8],
     pub(crate) out: String,
+    /// Where in that the last byte begins that stands for itself.
+    pub(crate) last: usize,
     /// The bytes of properties that came before, as they are written in brackets: to find them takes a while.
     pub(crate) properties: BTreeMap<&'e str, String>,
 }
@@ -16,6 +18,7 @@ impl<'e> Translation<'e> {
         Self {
             rest: expression.as_bytes(),
             out: String::with_capacity(expression.len()),
+            last: 0,
             properties: BTreeMap::new(),
         }
     }
@@ -50,6 +53,7 @@ impl<'e> Translation<'e> {
 
     /// Writes a byte that stands for itself.
     pub(crate) fn literal(&mut self, byte: u8) {
+        self.last = self.out.len();
         if byte.is_ascii_alphanumeric() {
             self.out.push(char::from(byte));
         } else {

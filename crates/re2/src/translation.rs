@@ -11,6 +11,10 @@ struct Level {
     repeatable: bool,
     /// The last piece was an operator that repeats; another one must not follow.
     repeated: bool,
+    /// Where in what is written the last piece begins that can be repeated.
+    start: usize,
+    /// Whether an operator repeats that piece already.
+    bound: bool,
     /// How often the inmost part of the last piece is repeated, counted repetitions multiplied.
     weight: u64,
     /// The same of the heaviest piece of the group.
@@ -23,15 +27,19 @@ impl Level {
     const START: Self = Self {
         repeatable: false,
         repeated: false,
+        start: 0,
+        bound: false,
         weight: 1,
         heaviest: 1,
         flags: None,
     };
 
-    /// Something that can be repeated has come.
-    fn piece(&mut self, weight: u64) {
+    /// Something that can be repeated has come, written from here on.
+    fn piece(&mut self, start: usize, weight: u64) {
         self.repeatable = true;
         self.repeated = false;
+        self.start = start;
+        self.bound = false;
         self.flags = None;
         self.weight = weight;
         self.heaviest = self.heaviest.max(weight);
@@ -63,25 +71,25 @@ pub(crate) fn translated(expression: &str) -> Result<String, Invalid> {
     let mut levels = vec![];
     let mut level = Level::START;
     while let Some(byte) = translation.next() {
+        let from = translation.out.len();
         match byte {
             b'(' => {
-                let from = translation.out.len();
                 if translation.group()? {
                     if levels.len() >= MAX_DEPTH as usize {
                         return Err(Invalid::new("groups are too deep", b"("));
                     }
-                    levels.push(std::mem::replace(&mut level, Level::START));
+                    levels.push((from, std::mem::replace(&mut level, Level::START)));
                 } else {
                     level.flags(from);
                 }
             }
             b')' => {
                 let inner = level.heaviest;
-                level = levels
-                    .pop()
-                    .ok_or_else(|| Invalid::new("nothing is open here", b")"))?;
+                let outer = levels.pop();
+                let (start, outer) = outer.ok_or_else(|| Invalid::new("nothing is open here", b")"))?;
                 translation.out.push(')');
-                level.piece(inner);
+                level = outer;
+                level.piece(start, inner);
             }
             b'|' => {
                 translation.out.push('|');
@@ -92,24 +100,24 @@ pub(crate) fn translated(expression: &str) -> Result<String, Invalid> {
                 Some((text, counts)) => translation.repeat(&mut level, text, Some(counts))?,
                 None => {
                     translation.literal(b'{');
-                    level.piece(1);
+                    level.piece(from, 1);
                 }
             },
             b'[' => {
                 class::translate(&mut translation)?;
-                level.piece(1);
+                level.piece(from, 1);
             }
             b'\\' => match escape::outside(&mut translation)? {
                 0 => level.nothing(),
-                _ => level.piece(1),
+                length => level.piece(if length == 1 { from } else { translation.last }, 1),
             },
             b'^' | b'$' | b'.' => {
                 translation.out.push(char::from(byte));
-                level.piece(1);
+                level.piece(from, 1);
             }
             byte => {
                 translation.literal(byte);
-                level.piece(1);
+                level.piece(from, 1);
             }
         }
     }
@@ -198,6 +206,11 @@ impl<'e> Translation<'e> {
             return Err(Invalid::new("a repetition is repeated by", text));
         }
         let flags = level.flags.take().map(|from| self.out.split_off(from));
+        // Flags or nothing stood between two repetitions, which the crate would read as one.
+        if std::mem::replace(&mut level.bound, true) {
+            self.out.insert_str(level.start, "(?:");
+            self.out.push(')');
+        }
         match counts {
             None => self.out.push_str(&String::from_utf8_lossy(text)),
             Some((least, most)) => {
