@@ -9,17 +9,6 @@ const COMMAND_NOT_FOUND: u8 = 127;
 /// The shells' exit code for a command that cannot be executed.
 const COMMAND_NOT_EXECUTABLE: u8 = 126;
 
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 /// What failed, why, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]

@@ -10,6 +10,7 @@ use api_envoy::istio::v1::auth::{IstioCertificateRequest, IstioCertificateRespon
 use arc_swap::ArcSwap;
 use identity::{CertificateRequest, SubjectName};
 use prost_types::value::Kind;
+use telemetry::logging::chain;
 use tonic::{Code, Request as Call, Response, Status};
 
 use crate::authenticate::{Authenticator, Credentials, authenticate};
@@ -159,16 +160,4 @@ fn impersonated(request: &IstioCertificateRequest) -> &str {
         Some(Kind::StringValue(identity)) => identity,
         _ => "",
     }
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

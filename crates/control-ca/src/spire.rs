@@ -14,6 +14,7 @@ use api_spiffe::spire::api::server::svid::v1::{MintJwtsvidRequest, MintJwtsvidRe
 use api_spiffe::spire::api::types;
 use arc_swap::ArcSwap;
 use identity::{Certificate, SpiffeId, TrustDomain};
+use telemetry::logging::chain;
 use tonic::{Request as Call, Response, Status};
 
 use crate::authenticate::{Authenticator, Credentials, authenticate};
@@ -22,7 +23,6 @@ use crate::authority::Authority;
 use crate::jwt_keys::{JwtKeys, seconds};
 use crate::jwt_svid::{JwtSvid, JwtSvidError};
 use crate::limits::{BUNDLE_REFRESH_HINT, MAX_CALL_BYTES};
-use crate::service::chain;
 
 /// What the services work with. What is behind an [`ArcSwap`] may be replaced while they run.
 #[derive(Clone)]

@@ -13,6 +13,7 @@ use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
+use telemetry::logging::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -330,14 +331,4 @@ fn is_status(error: &watcher::Error, code: u16) -> bool {
         | watcher::Error::WatchError(status) => status.code == code,
         _ => false,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

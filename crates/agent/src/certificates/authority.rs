@@ -15,6 +15,7 @@ use api_envoy::wkt;
 use hyper_util::rt::TokioIo;
 use identity::{Certificate, ServiceAccount, Svid};
 use serde_json::json;
+use telemetry::logging::chain;
 use tls::settings::{
     CertificateValidationContext, CommonTlsContext, Secret, TlsCertificate, TlsParameters, TlsVersion,
     UpstreamTlsContext,
@@ -25,7 +26,6 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::roots::{self, RootsError};
-use crate::error::chain;
 use crate::limits::{CA_CALL_TIMEOUT, MAX_ANSWER_BYTES, MAX_SECRET_FILE_BYTES, MAX_TOKEN_BYTES};
 use crate::small_file::read;
 

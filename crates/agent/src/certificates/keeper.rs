@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use identity::{Certificate, KeyError, KeyKind, PrivateKey, RequestError, SubjectName, request_certificate};
+use telemetry::logging::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -12,7 +13,6 @@ use super::check::{self, AnswerError};
 use super::revocations::Revocations;
 use super::roots::Roots;
 use super::{Clock, Held, Random, Settings, State, renewal};
-use crate::error::chain;
 use crate::limits::{CA_CALL_TIMEOUT, CLOCK_LOOK_INTERVAL};
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use identity::{ServiceAccount, Svid, SvidError};
+use telemetry::logging::chain as causes;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::roots::{self, RootsError};
 use super::{Clock, Held, NotOurs, State};
-use crate::error::chain as causes;
 use crate::limits::{FILE_POLL_INTERVAL, MAX_SECRET_FILE_BYTES};
 use crate::metrics::Metrics;
 use crate::small_file;

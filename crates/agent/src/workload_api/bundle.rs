@@ -6,13 +6,13 @@ use std::sync::Arc;
 use api_spiffe::spire::api::types;
 use bytes::Bytes;
 use identity::{Certificate, CertificateError, PublicKey, RevocationList, TrustDomain, TrustDomainError};
+use telemetry::logging::chain;
 use tokio::sync::watch;
 
 use super::Settings;
 use super::spire::{self, SpireError};
 use super::token::{self, VerifyingKey};
 use crate::certificates::revocations::Revocations;
-use crate::error::chain;
 use crate::limits::{BUNDLE_POLL_INTERVAL, FIRST_BUNDLE_POLL_INTERVAL, MAX_BUNDLE_KEYS, MAX_BUNDLE_ROOTS};
 
 /// The bundle of the trust domain.

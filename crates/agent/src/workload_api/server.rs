@@ -11,6 +11,7 @@ use api_spiffe::workload::{
     X509svidResponse,
 };
 use identity::{Certificate, ServiceAccount};
+use telemetry::logging::chain;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -203,7 +204,7 @@ fn held(entitled: &Entitled) -> Option<Vec<Arc<Held>>> {
 
 /// Says why the control plane gives no token, which is its log's business, too.
 fn not_given(error: &SpireError) -> Status {
-    tracing::warn!(error = %crate::error::chain(error), "a workload gets no token");
+    tracing::warn!(error = %chain(error), "a workload gets no token");
     match error {
         SpireError::Refused(Code::PermissionDenied | Code::Unauthenticated, _) => {
             Status::permission_denied("the control plane does not give this token")

@@ -11,8 +11,9 @@ use control_sources::watch::{Scope, watch_some};
 use control_sources::write::WriteError;
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use identity::KeyError;
+use telemetry::logging::chain;
 
-use super::{Identities, chain};
+use super::Identities;
 use crate::limits::{AUTHORITY_RETRY, JWT_KEYS_CHECK_INTERVAL};
 
 /// Why there are no keys, or no new ones.

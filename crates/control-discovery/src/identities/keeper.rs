@@ -18,9 +18,10 @@ use control_sources::watch::{Change, Scope, watch_some};
 use control_sources::write::WriteError;
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use identity::{KeyError, TrustDomain};
+use telemetry::logging::chain;
 use tokio::time::Instant;
 
-use super::{Identities, chain};
+use super::Identities;
 use crate::limits;
 
 /// Why there is no authority, or no new one.

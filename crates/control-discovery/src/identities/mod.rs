@@ -39,6 +39,7 @@ use control_sources::Client;
 use control_sources::authority_config_maps::{self, Published, REVOCATIONS, ROOT_CERTIFICATES};
 use diagnostics::{Code, Diagnostic, ResourceRef};
 use identity::{ServiceAccount, SpiffeId, SubjectName, TrustDomain, TrustDomainError, TrustDomains};
+use telemetry::logging::chain;
 use tls::ServerContext;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -449,15 +450,4 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let next = path.with_extension("pem.next");
     std::fs::write(&next, text)?;
     std::fs::rename(next, path)
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

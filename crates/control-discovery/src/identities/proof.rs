@@ -10,6 +10,7 @@ use control_snapshot::Proxy;
 use control_sources::{Client, reviews};
 use futures::future::BoxFuture;
 use identity::{ServiceAccount, SpiffeId};
+use telemetry::logging::chain;
 use tokio::sync::Semaphore;
 
 use crate::limits;
@@ -40,7 +41,7 @@ impl TokenReviews {
                 token.len()
             )));
         }
-        let failed = |error: &dyn std::error::Error| NotAuthenticated(super::chain(error));
+        let failed = |error: &dyn std::error::Error| NotAuthenticated(chain(error));
         let _permit = self.reviews.acquire().await.map_err(|e| failed(&e))?;
         let user = reviews::token(&self.client, token, &AUDIENCES)
             .await

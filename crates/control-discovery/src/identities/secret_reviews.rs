@@ -8,9 +8,10 @@ use control_snapshot::{Objects, ProxyKind};
 use control_sources::reviews::{self, Access, ReviewError};
 use identity::ServiceAccount;
 use parking_lot::Mutex;
+use telemetry::logging::chain;
 use tokio::time::Instant;
 
-use super::{Identities, chain};
+use super::Identities;
 use crate::limits::{SECRET_REVIEW_LIFETIME, SECRET_REVIEW_RETRY};
 use crate::secrets::SecretAccess;
 use crate::session::Session;
