@@ -41,6 +41,25 @@ enum KeeperError {
     Stranger,
 }
 
+/// What may be wrong about a Secret, each beside the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Matter {
+    /// What is in it.
+    Content,
+    /// That the next root cannot be written into it.
+    Renewal,
+}
+
+impl Matter {
+    /// What the world's note about a Secret is called.
+    fn about(self, secret: &str) -> String {
+        match self {
+            Self::Content => secret.to_owned(),
+            Self::Renewal => format!("{secret}, renewal"),
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Keeper {
     identities: Identities,
@@ -88,7 +107,7 @@ impl Keeper {
     }
 
     /// Says what is wrong with a Secret, or that nothing is any more.
-    fn note(&self, secret: &str, problem: Option<&KeeperError>) {
+    fn note(&self, secret: &str, matter: Matter, problem: Option<&KeeperError>) {
         let diagnostic = problem.map(|problem| {
             let resource = ResourceRef::new(Kind::Secret.name(), self.namespace(), secret);
             let hint = match (problem, self.identities.authority()) {
@@ -100,7 +119,11 @@ impl Keeper {
             };
             Diagnostic::new(Code::SchemaValidationError, resource, problem.to_string()).hint(hint)
         });
-        let news = self.identities.0.world.note(secret, diagnostic.clone());
+        let news = self
+            .identities
+            .0
+            .world
+            .note(&matter.about(secret), diagnostic.clone());
         if let Some(diagnostic) = diagnostic.filter(|_| news) {
             tracing::error!(resource = %diagnostic.resource, "{} ({})", diagnostic.message, diagnostic.hint);
         }
@@ -110,9 +133,9 @@ impl Keeper {
     async fn open(&mut self) -> bool {
         match self.open_plugged_in().await {
             Ok(true) => return true,
-            Ok(false) => self.note(PLUGGED_IN_SECRET, None),
+            Ok(false) => self.note(PLUGGED_IN_SECRET, Matter::Content, None),
             Err(error) => {
-                self.note(PLUGGED_IN_SECRET, Some(&error));
+                self.note(PLUGGED_IN_SECRET, Matter::Content, Some(&error));
                 return false;
             }
         }
@@ -122,7 +145,7 @@ impl Keeper {
                 true
             }
             Err(error) => {
-                self.note(SELF_SIGNED_SECRET, Some(&error));
+                self.note(SELF_SIGNED_SECRET, Matter::Content, Some(&error));
                 false
             }
         }
@@ -165,7 +188,8 @@ impl Keeper {
     }
 
     fn publish(&self, authority: Authority, secret: &str) {
-        self.note(secret, None);
+        self.note(secret, Matter::Content, None);
+        self.note(secret, Matter::Renewal, None);
         tracing::info!(
             secret,
             certificate = authority.certificate().serial(),
@@ -185,7 +209,7 @@ impl Keeper {
                     SELF_SIGNED_SECRET => self.take_self_signed(&object),
                     _ => return,
                 };
-                self.note(name, taken.as_ref().err());
+                self.note(name, Matter::Content, taken.as_ref().err());
             }
             Change::Delete { name, .. } => {
                 let origin = self.identities.authority().map(|authority| authority.origin());
@@ -200,7 +224,7 @@ impl Keeper {
                     );
                 }
                 // What was wrong with it is gone as well.
-                self.note(&name, None);
+                self.note(&name, Matter::Content, None);
             }
             Change::Synced { .. } => {}
         }
@@ -265,7 +289,7 @@ impl Keeper {
                         rotation.check_interval
                     }
                     Err(error) => {
-                        self.note(SELF_SIGNED_SECRET, Some(&error));
+                        self.note(SELF_SIGNED_SECRET, Matter::Renewal, Some(&error));
                         limits::AUTHORITY_RETRY
                     }
                 }
