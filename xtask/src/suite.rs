@@ -48,8 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let wanted = |stage: &str| only.is_none_or(|o| stage.contains(o.as_str()));
     let envoy = tools::envoy();
     let kubectl = tools::kubectl();
-    let spiffe = tools::spiffe();
-    let grpc = tools::grpc_python();
+    let python = tools::python();
     if let Err(error) = tools::debian(PEERS) {
         // The tests that want them fail, or say that they were not run.
         println!("{error:#}");
@@ -76,8 +75,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         if let Ok(path) = &envoy {
             tests.env("LATEEN_ENVOY", path);
         }
-        if let Ok(path) = &grpc {
-            tests.env("LATEEN_GRPC_PYTHON", path);
+        if let Ok(path) = &python {
+            tests.env("LATEEN_PYTHON", path);
         }
         counted(&mut tests)
     });
@@ -110,12 +109,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     });
     stage(
         "identities for programs of the host",
-        &mut || match (&kubectl, &spiffe) {
-            (Ok(kubectl), Ok(spiffe)) => counted(
+        &mut || match (&kubectl, &python) {
+            (Ok(kubectl), Ok(python)) => counted(
                 cargo(["test", "--quiet", "--package", "lateen", "--no-fail-fast"])
                     .args(["--test", "node_agent"])
                     .env("LATEEN_KUBECTL", kubectl)
-                    .env("LATEEN_SPIFFE", spiffe),
+                    .env("LATEEN_PYTHON", python),
             ),
             (Err(error), _) | (_, Err(error)) => Ok(not_run(format!("{error:#}"))),
         },

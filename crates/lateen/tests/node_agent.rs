@@ -1,8 +1,8 @@
 //! SPIFFE's Workload API as programs of this host see it, with a client of another make: the package `spiffe` of PyPI.
 //!
 //! Its own harness, because the cases share a demo and run in order. Run it with
-//! `cargo test --package lateen --test node_agent`; `LATEEN_KUBECTL` names the kubectl, and `LATEEN_SPIFFE` the folder
-//! into which the package and what it needs were installed.
+//! `cargo test --package lateen --test node_agent`; `LATEEN_KUBECTL` names the kubectl, and `LATEEN_PYTHON` a Python
+//! that has the package (`cargo xtask tools` makes one).
 
 #![allow(
     clippy::print_stdout,
@@ -49,8 +49,8 @@ const CASES: &[Case] = &[
 fn main() -> ExitCode {
     let started = || {
         ensure!(
-            packages().is_dir(),
-            "LATEEN_SPIFFE does not name the folder of the package spiffe"
+            python().is_file(),
+            "LATEEN_PYTHON names no Python with the package spiffe"
         );
         Mesh::start(&["--load", "0"])
     };
@@ -60,17 +60,15 @@ fn main() -> ExitCode {
 /// How long a client may take, Python's start included.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn packages() -> PathBuf {
-    std::env::var_os("LATEEN_SPIFFE").unwrap_or_default().into()
+fn python() -> PathBuf {
+    std::env::var_os("LATEEN_PYTHON").unwrap_or_default().into()
 }
 
 /// The client's command line; what it gets goes into `folder`.
 fn client(folder: &Path) -> Vec<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/spiffe_client.py");
     [
-        "env".to_owned(),
-        format!("PYTHONPATH={}", packages().display()),
-        "python3".to_owned(),
+        python().display().to_string(),
         script.to_owned(),
         folder.display().to_string(),
     ]

@@ -1,5 +1,5 @@
 //! gRPC's standard interoperability cases, with PyPI `grpcio` at both ends and two sidecars with mutual TLS between: ours,
-//! a real Envoy's, and one of each. `LATEEN_GRPC_PYTHON` names a Python that has `grpcio` and `protobuf` (`cargo xtask
+//! a real Envoy's, and one of each. `LATEEN_PYTHON` names a Python that has `grpcio` and `protobuf` (`cargo xtask
 //! tools` installs them), `LATEEN_ENVOY` Envoy's program; what is not there does not run and says so, and fails in CI.
 
 #[path = "../tls/certificates.rs"]
@@ -50,11 +50,11 @@ const STATS: &str = "{ name: stats, typed_config: { \"@type\": \
 /// A Python with gRPC for the test of that name.
 #[allow(clippy::print_stderr, reason = "what did not run must be seen")]
 fn python(test: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("LATEEN_GRPC_PYTHON").map(PathBuf::from);
+    let path = std::env::var_os("LATEEN_PYTHON").map(PathBuf::from);
     if let Some(path) = path.filter(|path| path.is_file()) {
         return Some(path);
     }
-    let message = format!("NOT RUN {test}: LATEEN_GRPC_PYTHON names no program");
+    let message = format!("NOT RUN {test}: LATEEN_PYTHON names no program");
     assert!(std::env::var_os("CI").is_none(), "{message}");
     eprintln!("{message}");
     None
