@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use control_snapshot::{EndpointChanges, Kind, Objects, Settings, Snapshot};
+use control_snapshot::{EndpointChanges, Incoming, Kind, Objects, Settings, Snapshot};
 use control_sources::watch::Change;
 use diagnostics::Diagnostic;
 use parking_lot::Mutex;
@@ -157,12 +157,14 @@ impl World {
 
     /// Takes in a new or changed object; what is wrong with it is logged, and returned.
     pub fn apply(&self, kind: Kind, object: Value) -> Option<Diagnostic> {
+        // Keys and signatures are looked at while nobody waits.
+        let incoming = Incoming::read(kind, object);
         let diagnostic = {
             let mut state = self.state.lock();
-            if !state.objects.concerned_by(kind, &object) {
+            if !state.objects.concerned_by(&incoming) {
                 return None;
             }
-            let diagnostic = state.objects.apply(kind, object);
+            let diagnostic = state.objects.take(incoming);
             state.touch(kind);
             diagnostic
         };

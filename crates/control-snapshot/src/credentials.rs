@@ -156,14 +156,15 @@ impl Credential {
     ///
     /// # Errors
     /// Which of these does not hold.
-    pub(crate) fn check(&self) -> Result<(), CredentialError> {
+    pub(crate) fn checked(self) -> Checked {
         match self.key_pair() {
             Ok(pair) => check_pair(pair)?,
             Err(CredentialError::Entries { .. }) => {}
             Err(empty) => return Err(empty),
         }
         // Authorities may be empty: some issuers write the entry whether they have any or not.
-        self.authorities().map_or(Ok(()), check_authorities)
+        self.authorities().map_or(Ok(()), check_authorities)?;
+        Ok(self)
     }
 
     /// The certificate to show, with its key.
@@ -231,6 +232,9 @@ impl Credential {
     }
 }
 
+/// A credential that can be used, or why it cannot.
+pub(crate) type Checked = Result<Credential, CredentialError>;
+
 /// What all Secrets hold, or all ConfigMaps. Nothing that shows other objects shows these.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Credentials {
@@ -242,9 +246,9 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// Takes what an object holds. What is damaged is refused whole: a typing error must not take away the certificate
     /// that works.
-    pub(crate) fn put(&mut self, key: Key, credential: Credential) {
-        match credential.check() {
-            Ok(()) => {
+    pub(crate) fn put(&mut self, key: Key, checked: Checked) {
+        match checked {
+            Ok(credential) => {
                 self.refused.remove(&key);
                 self.held.insert(key, Arc::new(credential));
             }

@@ -17,7 +17,8 @@ use serde_json::Value;
 
 use crate::config::{Config, ConfigMeta};
 use crate::credential_name::Holder;
-use crate::credentials::{Credential, Credentials};
+use crate::credentials::{Checked, Credentials};
+use crate::incoming::Incoming;
 use crate::kind::Kind;
 use crate::kubernetes::{
     ConfigMap, EndpointSlice, Namespace, Node, ObjectMeta, Pod, ReferenceGrant, Service,
@@ -125,10 +126,24 @@ impl Objects {
     ///
     /// Returns what is wrong with it, if it does not parse; it is then treated as absent.
     pub fn apply(&mut self, kind: Kind, object: Value) -> Option<Diagnostic> {
+        self.take(Incoming::read(kind, object))
+    }
+
+    /// The same of an object that has been read.
+    pub fn take(&mut self, incoming: Incoming) -> Option<Diagnostic> {
+        let Incoming {
+            kind,
+            object,
+            credential,
+        } = incoming;
         let meta = metadata(&object);
         let key = (meta.namespace.clone(), meta.name.clone());
         let without_effect = without_effect::paths(kind, &object["spec"]);
-        let result = self.store(kind, meta, key.clone(), object);
+        let result = match kind {
+            Kind::Secret => self.take_secret(&key, credential),
+            Kind::ConfigMap => self.take_config_map(&key, object, credential.ok().flatten()),
+            _ => self.store(kind, meta, key.clone(), object),
+        };
         self.without_effect.remove(&(kind, key.clone()));
         match result {
             Ok(()) => {
@@ -231,10 +246,10 @@ impl Objects {
     /// Whether an object that has come or changed can change anything here. Of ConfigMaps, which are many and change for
     /// others' reasons, most cannot.
     #[must_use]
-    pub fn concerned_by(&self, kind: Kind, object: &Value) -> bool {
-        kind != Kind::ConfigMap || Credential::read_authorities(object).is_some() || {
-            let meta = metadata(object);
-            self.knows(kind, meta.namespace, meta.name)
+    pub fn concerned_by(&self, incoming: &Incoming) -> bool {
+        incoming.kind != Kind::ConfigMap || !matches!(incoming.credential, Ok(None)) || {
+            let meta = metadata(&incoming.object);
+            self.knows(incoming.kind, meta.namespace, meta.name)
         }
     }
 
@@ -275,8 +290,8 @@ impl Objects {
             Kind::Service => insert(&mut self.services, key, object),
             Kind::EndpointSlice => insert(&mut self.endpoint_slices, key, object),
             Kind::Pod => insert(&mut self.pods, key, object),
-            Kind::Secret => self.read_secret(key, &object),
-            Kind::ConfigMap => self.read_config_map(key, object),
+            // They have been read before.
+            Kind::Secret | Kind::ConfigMap => Ok(()),
             Kind::ReferenceGrant => insert(&mut self.reference_grants, key, object),
             Kind::VirtualService => insert_spec(&mut self.virtual_services, kind, meta, object),
             Kind::DestinationRule => insert_spec(&mut self.destination_rules, kind, meta, object),
@@ -299,11 +314,16 @@ impl Objects {
         }
     }
 
-    fn read_config_map(&mut self, key: Key, object: Value) -> Result<(), Reason> {
-        if !self.is_mesh_config(&key) {
-            match Credential::read_authorities(&object) {
-                Some(authorities) => self.authorities.put(key, authorities),
-                None => self.authorities.remove(&key),
+    fn take_config_map(
+        &mut self,
+        key: &Key,
+        object: Value,
+        authorities: Option<Checked>,
+    ) -> Result<(), Reason> {
+        if !self.is_mesh_config(key) {
+            match authorities {
+                Some(authorities) => self.authorities.put(key.clone(), authorities),
+                None => self.authorities.remove(key),
             }
             return Ok(());
         }
@@ -320,17 +340,16 @@ impl Objects {
     }
 
     /// Keeps what a gateway may show, and forgets a Secret that has become something else.
-    fn read_secret(&mut self, key: Key, object: &Value) -> Result<(), Reason> {
+    fn take_secret(&mut self, key: &Key, credential: Result<Option<Checked>, String>) -> Result<(), Reason> {
         let own = *key.0 == *self.settings.root_namespace && AUTHORITY_SECRETS.contains(&key.1.as_str());
-        let credential = Credential::read(object).map_err(|field| Reason {
+        let credential = credential.map_err(|field| Reason {
             field: format!("data[{field}]"),
             message: "not base64".to_owned(),
         })?;
-        let Some(credential) = credential.filter(|_| !own) else {
-            self.remove(Kind::Secret, &key);
-            return Ok(());
-        };
-        self.secrets.put(key, credential);
+        match credential.filter(|_| !own) {
+            Some(credential) => self.secrets.put(key.clone(), credential),
+            None => self.secrets.remove(key),
+        }
         Ok(())
     }
 
