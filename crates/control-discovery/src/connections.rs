@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use xds::Variant;
 
 use crate::identities::{ProvenStream, SecretReviews};
+use crate::limits::MAX_STREAMS_OF_ACCOUNT;
 use crate::session::Session;
 
 /// One open stream.
@@ -54,9 +55,47 @@ impl Connection {
 #[derive(Debug, Default)]
 pub struct Connections {
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    places: Arc<Places>,
+}
+
+/// How many streams accounts have.
+#[derive(Debug, Default)]
+struct Places(Mutex<BTreeMap<ServiceAccount, usize>>);
+
+/// The place of one stream of an account, for as long as this is held.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    account: ServiceAccount,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock();
+        if let Some(count) = taken.get_mut(&self.account) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.account);
+            }
+        }
+    }
 }
 
 impl Connections {
+    /// A place for one more stream of an account; `None` when it has [`MAX_STREAMS_OF_ACCOUNT`].
+    pub(crate) fn place(&self, account: &ServiceAccount) -> Option<Place> {
+        let mut taken = self.places.0.lock();
+        let count = taken.entry(account.clone()).or_default();
+        if *count >= MAX_STREAMS_OF_ACCOUNT {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            places: Arc::clone(&self.places),
+            account: account.clone(),
+        })
+    }
+
     pub(crate) fn add(&self, connection: Arc<Connection>) {
         self.open.lock().insert(connection.stream, connection);
     }
@@ -96,5 +135,27 @@ impl Connections {
             .find(|c| configured(c))
             .or(found.last())
             .cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_account_has_its_share_of_streams_and_no_more() {
+        let connections = Connections::default();
+        let account = |name: &str| ServiceAccount {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        };
+        let greedy = account("greedy");
+        let mut held: Vec<_> = std::iter::from_fn(|| connections.place(&greedy)).collect();
+        assert_eq!(held.len(), MAX_STREAMS_OF_ACCOUNT);
+        assert!(connections.place(&account("modest")).is_some());
+        held.pop();
+        assert!(connections.place(&greedy).is_some());
+        drop(held);
+        assert!(connections.places.0.lock().is_empty());
     }
 }

@@ -21,6 +21,9 @@ pub const SECRET_REVIEW_LIFETIME: Duration = Duration::from_secs(60);
 pub const SECRET_REVIEW_RETRY: Duration = Duration::from_secs(5);
 /// How long a stream may stay open without a first request, which says whose configuration is wanted.
 pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// ADS streams of one service account: a quarter of all connections, so that whoever has the credentials of one workload
+/// leaves room for the others.
+pub const MAX_STREAMS_OF_ACCOUNT: usize = MAX_SECURE_CONNECTIONS / 4;
 /// Longest bearer token, in bytes; Kubernetes' have about one thousand.
 pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Connections of the secure port; more are closed at once.

@@ -19,7 +19,7 @@ use tonic::Status;
 use xds::grpc::server::{Connection as Wire, DeltaConnection, SotwConnection, Streams};
 use xds::server::Said;
 
-use crate::connections::{Connection, Connections};
+use crate::connections::{Connection, Connections, Place};
 use crate::generate::Cache;
 use crate::identities::{Identities, ProvenStream, SecureListeners};
 use crate::limits;
@@ -199,6 +199,20 @@ impl Discovery {
         Ok((proxy, account))
     }
 
+    /// Room for one more stream of an account; whoever has proven none is on loopback.
+    fn place(&self, account: Option<&ServiceAccount>) -> Result<Option<Place>, Status> {
+        let Some(account) = account else {
+            return Ok(None);
+        };
+        let place = self.0.connections.place(account);
+        place.map(Some).ok_or_else(|| {
+            let limit = limits::MAX_STREAMS_OF_ACCOUNT;
+            let (namespace, name) = (&account.namespace, &account.name);
+            tracing::warn!(namespace, name, limit, "an account has too many ADS streams");
+            Status::resource_exhausted(format!("{limit} streams of {namespace}/{name} are open already"))
+        })
+    }
+
     async fn stream<P: Protocol>(&self, port: Port, mut wire: Wire<P::Request, P::Response>) {
         let proven = match self.identify::<P>(port, &wire).await {
             Ok(proven) => proven,
@@ -212,6 +226,10 @@ impl Discovery {
         let node = P::node(&first).cloned().unwrap_or_default();
         let (proxy, account) = match self.admit(&node, proven.as_deref()) {
             Ok(admitted) => admitted,
+            Err(status) => return wire.refuse(status).await,
+        };
+        let _place = match self.place(account.as_ref()) {
+            Ok(place) => place,
             Err(status) => return wire.refuse(status).await,
         };
         let mut publications = self.0.world.subscribe();
