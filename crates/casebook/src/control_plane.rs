@@ -116,7 +116,8 @@ impl ControlPlane {
             ..Settings::default()
         };
         let objects = Objects::new(settings, "casebook");
-        let (registrar, _) = Registrar::start(client.clone(), registration::Settings::default());
+        let (registrar, registering) = Registrar::start(client.clone(), registration::Settings::default());
+        tokio::spawn(registering);
         let discovery = Discovery::new(Arc::clone(&objects), "casebook", Some(registrar));
         let identities = Identities::new(client.clone(), Arc::clone(&objects), identity_settings(state));
         discovery.set_identities(identities.clone());

@@ -75,9 +75,8 @@ impl Default for Settings {
 pub struct Registrar(mpsc::Sender<StreamEvent>);
 
 impl Registrar {
-    /// Starts a registrar; it ends, and the task with it, when every clone of the returned handle is gone.
-    #[must_use]
-    pub fn start(client: Client, settings: Settings) -> (Self, tokio::task::JoinHandle<()>) {
+    /// A registrar, and what it does, to be spawned; it ends when every clone of the returned handle is gone.
+    pub fn start(client: Client, settings: Settings) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (this, events) = Self::queue();
         let task = Task {
             client,
@@ -86,7 +85,7 @@ impl Registrar {
             entries: BTreeMap::new(),
             retry_at: None,
         };
-        (this, tokio::spawn(task.run(events)))
+        (this, task.run(events))
     }
 
     /// A registrar whose events somebody else takes.

@@ -163,7 +163,8 @@ async fn a_workload_that_waits_for_its_group_is_registered_while_others_come_and
     let directory = tempfile::tempdir().expect("a directory");
     let (handle, clients) = start(directory.path()).await;
     let client = &clients[0];
-    let (registrar, _task) = Registrar::start(client.clone(), Settings::default());
+    let (registrar, task) = Registrar::start(client.clone(), Settings::default());
+    tokio::spawn(task);
     let first = StreamEvent::Connected {
         stream: 1,
         announcement: announcement(),
@@ -190,7 +191,8 @@ async fn a_workload_is_registered_reports_its_health_and_is_removed_after_its_la
         grace: Duration::from_millis(50),
         ..Settings::default()
     };
-    let (registrar, _task) = Registrar::start(client.clone(), settings);
+    let (registrar, task) = Registrar::start(client.clone(), settings);
+    tokio::spawn(task);
     // The workload comes before its group: it is registered once the group is there.
     registrar
         .report(StreamEvent::Connected {

@@ -24,6 +24,7 @@ use control_sources::watch::watch_all;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
 
 use crate::state::{AGENT_SOCKET, Home};
 
@@ -221,7 +222,7 @@ async fn api_server(args: &Args) -> anyhow::Result<(Client, Option<embedded::Emb
 }
 
 /// The discovery server, and who proves to it who its clients are.
-fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
+fn discovery(args: &Args, client: &Client, tasks: &mut JoinSet<()>) -> anyhow::Result<Discovery> {
     let settings = Settings {
         root_namespace: args.root_namespace.as_str().into(),
         cluster: args.cluster_id.as_str().into(),
@@ -248,7 +249,8 @@ fn discovery(args: &Args, client: &Client) -> anyhow::Result<Discovery> {
     let issuer = args.issuer();
     let identities = identities::settings(&args.root_namespace, args.bind, accounts, files, issuer)?;
     let identities = Identities::new(client.clone(), Arc::clone(&world), identities);
-    let (registrar, _) = Registrar::start(client.clone(), registration);
+    let (registrar, registering) = Registrar::start(client.clone(), registration);
+    tasks.spawn(registering);
     let discovery = Discovery::new(world, &identifier(), Some(registrar));
     discovery.set_identities(identities);
     Ok(discovery)
@@ -258,8 +260,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let Listeners { xds, secure, http } = Listeners::bind(&args).await?;
     let (client, embedded) = api_server(&args).await?;
-    let discovery = discovery(&args, &client)?;
-    start_tasks(&args, &client, &discovery, embedded.as_ref());
+    let mut tasks = JoinSet::new();
+    let discovery = discovery(&args, &client, &mut tasks)?;
+    start_tasks(&args, &client, &discovery, embedded.as_ref(), &mut tasks);
     tracing::info!(
         xds = xds.as_ref().map(TcpListener::local_addr).transpose()?.map(tracing::field::display),
         secure = %secure.secure.local_addr()?,
@@ -295,6 +298,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         http.into_future(),
         signal
     );
+    // Before the store they write to is closed.
+    tasks.shutdown().await;
     if let Some(server) = embedded {
         server.handle.shutdown().await;
     }
@@ -304,15 +309,21 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     signal
 }
 
-/// Everything that runs beside the servers. The tasks end with the runtime.
-fn start_tasks(args: &Args, client: &Client, discovery: &Discovery, embedded: Option<&embedded::Embedded>) {
+/// Everything that runs beside the servers.
+fn start_tasks(
+    args: &Args,
+    client: &Client,
+    discovery: &Discovery,
+    embedded: Option<&embedded::Embedded>,
+    tasks: &mut JoinSet<()>,
+) {
     let (mut changes, watches) = watch_all(client, &args.root_namespace);
     let shown = embedded.map(|server| workloads::show(server.handle.store()));
     let world = Arc::clone(discovery.world());
-    tokio::spawn(Arc::clone(&world).run());
-    tokio::spawn(release_memory(Arc::clone(&world)));
-    tokio::spawn(findings::publish(discovery.clone(), client.clone()));
-    tokio::spawn(async move {
+    tasks.spawn(Arc::clone(&world).run());
+    tasks.spawn(release_memory(Arc::clone(&world)));
+    tasks.spawn(findings::publish(discovery.clone(), client.clone()));
+    tasks.spawn(async move {
         while let Some(change) = changes.recv().await {
             if let Some(shown) = &shown {
                 workloads::report(shown, &change);
