@@ -248,7 +248,10 @@ mod tests {
     #[test]
     fn a_malformed_regex_is_refused_with_its_reason() {
         let error = full_match(&regex("a)(b")).unwrap_err();
-        assert_eq!((error.path(), error.reason()), ("regex", "nothing is open here: `)`"));
+        assert_eq!(
+            (error.path(), error.reason()),
+            ("regex", "nothing is open here: `)`")
+        );
     }
 
     #[test]

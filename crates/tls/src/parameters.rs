@@ -118,10 +118,18 @@ pub(crate) enum Side {
 
 /// Translates `settings`.
 pub(crate) fn parameters(settings: &TlsParameters, side: Side) -> Result<Parameters, ContextError> {
-    let versions = versions(settings, side)?;
+    let mut versions = versions(settings, side)?;
     let mut left_out = Vec::new();
+    let suites = suites_1_2(&settings.cipher_suites, &mut left_out)?;
+    if suites.is_empty() {
+        // TLS 1.3 has suites of its own, which nobody can take away.
+        versions.retain(|version| version.version == ProtocolVersion::TLSv1_3);
+    }
+    if versions.is_empty() {
+        return Err(unsupported_suite(&settings.cipher_suites.join(",")));
+    }
     let mut cipher_suites = SUITES_1_3.to_vec();
-    cipher_suites.extend(suites_1_2(&settings.cipher_suites, &mut left_out)?);
+    cipher_suites.extend(suites);
     cipher_suites.retain(|suite| versions.contains(&suite.version()));
     let provider = CryptoProvider {
         cipher_suites,
@@ -183,9 +191,6 @@ fn suites_1_2(
             None if SUITES_NOT_OFFERED.contains(&name) => left_out.push(name.to_owned()),
             None => return Err(unsupported_suite(name)),
         }
-    }
-    if suites.is_empty() {
-        return Err(unsupported_suite(&names.join(",")));
     }
     Ok(suites)
 }
@@ -359,6 +364,19 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn without_a_suite_for_it_there_is_no_tls_1_2_and_tls_1_3_stays() {
+        let settings = TlsParameters {
+            maximum_version: Some(TlsVersion::V1_3),
+            cipher_suites: strings(&["AES128-SHA"]),
+            ..TlsParameters::default()
+        };
+        let parameters = parameters(&settings, Side::Server).unwrap();
+        assert!(matches!(&parameters.versions[..], [only] if only.version == ProtocolVersion::TLSv1_3));
+        assert_eq!(parameters.provider.cipher_suites.len(), SUITES_1_3.len());
+        assert_eq!(parameters.left_out, ["AES128-SHA"]);
     }
 
     fn version_names(
