@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use server::{Verdict, VerdictServer};
+pub use server::{Verdict, VerdictServer};
 
 /// What came of one case.
 #[derive(Clone, Debug)]

@@ -14,14 +14,16 @@ use crate::{ApiServer, ApiService, Config, Handle};
 
 /// What the server said about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
+    /// It was accepted.
     Accepted,
     /// The message of the Status.
     Refused(String),
 }
 
 impl Verdict {
-    pub(super) fn is_accepted(&self) -> bool {
+    /// Whether it was accepted.
+    pub fn is_accepted(&self) -> bool {
         *self == Self::Accepted
     }
 }
@@ -36,7 +38,7 @@ impl fmt::Display for Verdict {
 }
 
 /// A running server with its own runtime and directory; both go with it.
-pub(super) struct VerdictServer {
+pub struct VerdictServer {
     runtime: tokio::runtime::Runtime,
     handle: Option<Handle>,
     service: ApiService,
@@ -45,7 +47,11 @@ pub(super) struct VerdictServer {
 }
 
 impl VerdictServer {
-    pub(super) fn start(crds: Vec<Value>) -> Result<Self, String> {
+    /// Starts a server with these CRDs.
+    ///
+    /// # Errors
+    /// The server does not start.
+    pub fn start(crds: Vec<Value>) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory =
@@ -82,8 +88,11 @@ impl VerdictServer {
         })
     }
 
-    /// Creates the object in a dry run.
-    pub(super) fn verdict(&self, object: &Value) -> Result<Verdict, String> {
+    /// Creates the object in a dry run, in the namespace `default`.
+    ///
+    /// # Errors
+    /// The server's answer cannot be read.
+    pub fn verdict(&self, object: &Value) -> Result<Verdict, String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
         let group = api_version.split('/').next().unwrap_or_default();

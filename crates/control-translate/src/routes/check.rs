@@ -24,6 +24,12 @@ fn problem(field: &'static str, message: impl Into<String>) -> Problem {
 
 /// Finds what no proxy takes in a route, as far as it is for requests of this match.
 pub(super) fn servable(http: &HttpRoute, request: Option<&HttpMatchRequest>) -> Result<(), Problem> {
+    if let Some(request) = request {
+        let headers = request.headers.keys().chain(request.without_headers.keys());
+        if headers.chain(request.query_params.keys()).any(String::is_empty) {
+            return Err(problem(".match", "a header or query parameter has no name"));
+        }
+    }
     regular_expressions(http, request)?;
     if let Some(rewrite) = http.rewrite.as_ref().and_then(|r| r.uri_regex_rewrite.as_ref()) {
         substitution(&rewrite.r#match, &rewrite.rewrite)
@@ -144,6 +150,21 @@ mod tests {
             "headers": headers,
         });
         assert_eq!(field(route), None);
+    }
+
+    #[test]
+    fn a_match_without_a_name_is_named() {
+        let route: HttpRoute =
+            serde_json::from_value(json!({ "route": [{ "destination": { "host": "a" } }] }))
+                .expect("a route");
+        for field in ["headers", "withoutHeaders", "queryParams"] {
+            let of = |name: &str| -> HttpMatchRequest {
+                serde_json::from_value(json!({ field: { name: { "exact": "1" } } })).expect("a match")
+            };
+            let nameless = servable(&route, Some(&of(""))).map_err(|problem| problem.field);
+            assert_eq!(nameless, Err(".match"), "{field}");
+            assert_eq!(servable(&route, Some(&of("x"))), Ok(()), "{field}");
+        }
     }
 
     #[test]
