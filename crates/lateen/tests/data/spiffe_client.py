@@ -9,12 +9,13 @@ import os
 import pathlib
 import shutil
 import sys
+import sysconfig
 
 folder = pathlib.Path(sys.argv[1])
 if len(sys.argv) > 2:
     # That user may not see the folder of the packages, which import more when they are first used.
     packages = folder / "packages"
-    shutil.copytree(os.environ["PYTHONPATH"], packages)
+    shutil.copytree(sysconfig.get_path("purelib"), packages)
     sys.path.insert(0, str(packages))
 
 from cryptography.hazmat.primitives.serialization import Encoding
